@@ -1,0 +1,63 @@
+"""The port to whatever hosts engines: one application per engine digest, named by content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.core.swap import EngineRecord
+from runtime.core.usage import Usage
+from runtime.engines.port import Body, WarmResult
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    """An engine's application as the cluster reports it."""
+
+    ready: int
+    """Replicas that run."""
+    target: int
+    """Replicas that are wanted."""
+    failure: str | None = None
+    """Why it will not come up, if that is known."""
+
+    @property
+    def running(self) -> bool:
+        """Every replica runs. An application scaled to zero does not count as running."""
+        return self.failure is None and self.target > 0 and self.ready >= self.target
+
+
+class Cluster(Protocol):
+    """Creates, observes and deletes engine applications.
+
+    All calls are idempotent. Every call may raise ``EngineUnavailable`` if the cluster itself does
+    not answer.
+    """
+
+    async def create(self, engine: EngineRecord) -> None:
+        """Ask for the engine's application. Raises EngineLoadError if its settings are impossible."""
+        ...
+
+    async def observe(self, engine: str) -> AppStatus | None:
+        """Return the application's status, or None if there is none."""
+        ...
+
+    async def delete(self, engine: str) -> None:
+        """Ask for the application to be deleted; ``observe`` tells when it is gone."""
+        ...
+
+    async def engines(self) -> frozenset[str]:
+        """Return the (possibly shortened) digests of all engine applications that exist."""
+        ...
+
+    async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
+        """Run one warm-up call on every replica. Raises WarmupError."""
+        ...
+
+    async def idle(self, engine: str) -> bool:
+        """Say whether nothing is in flight on any replica."""
+        ...
+
+    async def metered(self, engine: str) -> Usage:
+        """Return the tokens that all replicas have counted so far."""
+        ...

@@ -1,0 +1,162 @@
+"""The single-writer loop: the only place where the control state changes.
+
+Everything that happens arrives in one inbox. Each event is folded, written to the journal if it is
+durable, and only then counts; then the policy's decisions follow in the same way; then the table is
+published and the running effects are brought in line with what is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from runtime.clock import Clock
+from runtime.control.cluster import Cluster
+from runtime.control.effects import Effects
+from runtime.control.hub import Hub
+from runtime.control.journal import JournalPort
+from runtime.core import events as ev
+from runtime.core import policy
+from runtime.core.digest import SHORT
+from runtime.core.swap import ControlState, EngineState, fold
+from runtime.errors import IllegalTransition
+
+_log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Pause before an effect that broke is started again."""
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """An effect's task is over: with an event, or with None if it was cancelled or broke."""
+
+    effect: policy.Effect
+    event: ev.Event | None
+
+
+@dataclass
+class _Running:
+    """A started effect, its task, and whether the task has been told to stop."""
+
+    effect: policy.Effect
+    task: asyncio.Task[None]
+    cancelled: bool = False
+
+
+class Controller:
+    """Folds events, journals them, decides, publishes, and keeps the due effects running."""
+
+    def __init__(
+        self, journal: JournalPort, cluster: Cluster, clock: Clock, gateway_silence_s: float
+    ) -> None:
+        self.state = ControlState()
+        self.hub = Hub(clock, self.post)
+        self._journal = journal
+        self._cluster = cluster
+        self._clock = clock
+        self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s)
+        self._inbox: asyncio.Queue[ev.Event | _Ended] = asyncio.Queue()
+        self._running: dict[tuple[str, str | int], _Running] = {}
+
+    def post(self, event: ev.Event) -> None:
+        """Put an event into the inbox."""
+        self._inbox.put_nowait(event)
+
+    async def run(self) -> None:
+        """Replay, adopt what exists, then serve the inbox until cancelled.
+
+        Raises:
+            Fenced: another manager has taken over; this one has stopped writing.
+
+        """
+        try:
+            await self._recover()
+            while True:
+                await self._take(await self._inbox.get())
+        finally:
+            await self._stop_effects()
+
+    async def _recover(self) -> None:
+        """Fold the journal again and note where the cluster differs from it."""
+        for event in await self._journal.replay():
+            self.state = fold(self.state, event)
+        exist = await self._cluster.engines()
+        for engine in list(self.state.engines.values()):
+            if engine.state is EngineState.LOADED and engine.digest[:SHORT] not in exist:
+                await self._commit(ev.EngineMissing(at=self._clock.wall(), engine=engine.digest))
+        known = {digest[:SHORT] for digest in self.state.engines}
+        for digest in sorted(exist - known):
+            await self._commit(ev.EngineFound(at=self._clock.wall(), engine=digest))
+        await self._settle()
+
+    async def _take(self, item: ev.Event | _Ended) -> None:
+        event = self._retire(item) if isinstance(item, _Ended) else item
+        if event is not None:
+            await self._commit(event)
+        await self._settle()
+
+    def _retire(self, ended: _Ended) -> ev.Event | None:
+        """Take an ended effect off the list. What it found out counts only if it was still due."""
+        self._running.pop(policy.subject(ended.effect))
+        return ended.event if ended.effect in policy.due(self.state) else None
+
+    async def _commit(self, event: ev.Event) -> None:
+        try:
+            folded = fold(self.state, event)
+        except IllegalTransition:
+            _log.exception("event %s does not fit the state and is left out", type(event).__name__)
+            return
+        if isinstance(event, ev.Durable):
+            await self._journal.append(folded.revision, event)
+            _log.info("journal %d: %s", folded.revision, _line(event))
+        self.state = folded
+
+    async def _settle(self) -> None:
+        while (decision := policy.decide(self.state, self._clock.wall())) is not None:
+            before = self.state
+            await self._commit(decision)
+            if self.state is before:
+                raise IllegalTransition(f"the policy decided what the table refuses: {_line(decision)}")
+        self.hub.publish(policy.release_table(self.state))
+        self._reconcile()
+
+    # -- effects ----------------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        due = policy.due(self.state)
+        for running in self._running.values():
+            if running.effect not in due and not running.cancelled:
+                running.task.cancel()
+                running.cancelled = True
+        for effect in due:
+            # An effect that was cancelled keeps its subject until it has really ended: a load that
+            # is still asking for an application must not overlap with the unload that follows.
+            if policy.subject(effect) not in self._running:
+                task = asyncio.create_task(self._run(effect))
+                self._running[policy.subject(effect)] = _Running(effect, task)
+
+    async def _run(self, effect: policy.Effect) -> None:
+        event: ev.Event | None = None
+        try:
+            event = await self._effects.run(effect, self.state)
+        except asyncio.CancelledError:
+            _log.debug("no longer due: %s", effect)
+        except Exception:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
+            _log.exception("effect %s broke and will be tried again", effect)
+            await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._inbox.put_nowait(_Ended(effect, event))
+
+    async def _stop_effects(self) -> None:
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _line(event: ev.Event) -> str:
+    """Return an event as a log line: content is known by its digest, not by its text."""
+    shown = event.model_dump(exclude={"at", "content", "type"}, exclude_none=True)
+    return f"{type(event).__name__} {shown}"

@@ -1,0 +1,129 @@
+"""Doing what the policy says is due. Each effect ends in the event that tells how it went.
+
+Effects may be cancelled at any await and may be started again after a restart of the manager, so
+each asks the cluster what is there before it does anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from runtime.clock import Clock
+from runtime.control.cluster import AppStatus, Cluster
+from runtime.control.hub import Hub
+from runtime.control.warmup import warm
+from runtime.core import events as ev
+from runtime.core import policy
+from runtime.core.release import CANDIDATE
+from runtime.core.swap import ControlState
+from runtime.errors import EngineUnavailable, InterlockError
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+"""How often the cluster is asked about an application. Serve has nothing to wait on."""
+
+IDLE_POLL_SECONDS = 0.1
+"""How often an engine is asked whether it is idle."""
+
+
+class Effects:
+    """Runs effects against the cluster, the hub and the clock. ``post`` is for progress only."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        hub: Hub,
+        clock: Clock,
+        post: Callable[[ev.Event], None],
+        gateway_silence_s: float,
+    ) -> None:
+        self._cluster = cluster
+        self._hub = hub
+        self._clock = clock
+        self._post = post
+        self._gateway_silence_s = gateway_silence_s
+
+    async def run(self, effect: policy.Effect, state: ControlState) -> ev.Event:
+        """Run ``effect``, which was due in ``state``, and return what came of it."""
+        match effect:
+            case policy.LoadEngine(engine):
+                return await self._load(engine, state)
+            case policy.UnloadEngine(engine):
+                return await self._unload(engine)
+            case policy.WarmRelease(release):
+                return await self._warm(release, state)
+            case policy.AwaitIdle(release, engines):
+                await asyncio.gather(*(self._until_idle(engine) for engine in engines))
+                return ev.ReleaseIdle(at=self._clock.wall(), release=release)
+            case policy.AwaitDeadline(release, until, reason):
+                while (left := until - self._clock.wall()) > 0:
+                    await asyncio.sleep(left)
+                return ev.DeadlinePassed(at=self._clock.wall(), release=release, reason=reason)
+            case policy.WatchGateway(gateway):
+                await self._hub.until_silent(gateway, self._gateway_silence_s)
+                return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
+
+    # -- engines ----------------------------------------------------------------------------------
+
+    async def _load(self, engine: str, state: ControlState) -> ev.Event:
+        record = state.engines[engine]
+        limit = record.spec.load_timeout if record.spec else 0.0
+        try:
+            async with asyncio.timeout(limit):
+                await self._cluster.create(record)
+                return await self._until_running(engine)
+        except TimeoutError:
+            reason = f"engine did not come up within {limit:g} s (load_timeout)"
+            return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
+        except InterlockError as error:
+            return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=str(error))
+
+    async def _until_running(self, engine: str) -> ev.Event:
+        shown: AppStatus | None = None
+        while True:
+            status = await self._cluster.observe(engine)
+            if status is not None and status.failure is not None:
+                return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=status.failure)
+            if status is not None and status != shown:
+                self._progress(f"engine {engine}", f"{status.ready} of {status.target} replicas run")
+                shown = status
+            if status is not None and status.running:
+                return ev.EngineLoaded(at=self._clock.wall(), engine=engine)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _unload(self, engine: str) -> ev.Event:
+        if await self._cluster.observe(engine) is not None:
+            await self._until_idle(engine)
+            await self._cluster.delete(engine)
+            while await self._cluster.observe(engine) is not None:
+                await asyncio.sleep(POLL_SECONDS)
+        return ev.EngineUnloaded(at=self._clock.wall(), engine=engine)
+
+    async def _until_idle(self, engine: str) -> None:
+        """Return once nothing is in flight. An engine that does not answer has nothing to wait for."""
+        try:
+            while not await self._cluster.idle(engine):
+                await asyncio.sleep(IDLE_POLL_SECONDS)
+        except EngineUnavailable as error:
+            _log.info("engine %s does not answer, so nothing is in flight on it: %s", engine[:12], error)
+
+    # -- releases ---------------------------------------------------------------------------------
+
+    async def _warm(self, number: int, state: ControlState) -> ev.Event:
+        release = state.releases[number]
+        assert release.content is not None  # noqa: S101 - only a release with content is ever loaded
+        try:
+            usage = await warm(
+                release.content, self._cluster, lambda text: self._progress(f"release {number}", text)
+            )
+        except InterlockError as error:
+            if release.state not in CANDIDATE:
+                raise  # a release that has served is warmed again until it works
+            return ev.ReleaseFailed(at=self._clock.wall(), release=number, reason=str(error))
+        return ev.ReleaseWarmed(at=self._clock.wall(), release=number, usage=usage)
+
+    def _progress(self, subject: str, text: str) -> None:
+        self._post(ev.Progressed(at=self._clock.wall(), subject=subject, text=text))

@@ -1,0 +1,65 @@
+"""Where gateways and the manager meet: gateways long-poll the release table and report back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from runtime.clock import Clock
+from runtime.core import events as ev
+from runtime.core.routes import GatewayReport, ReleaseTable
+
+POLL_SECONDS = 10.0
+"""A poll without news ends after so long, so that a dead connection is noticed."""
+
+
+class Hub:
+    """Holds the published table. ``post`` puts an event into the controller's inbox."""
+
+    def __init__(self, clock: Clock, post: Callable[[ev.Event], None]) -> None:
+        self._clock = clock
+        self._post = post
+        self._seen: dict[str, float] = {}
+        self._table = ReleaseTable(version=-1)
+        self._news = asyncio.Event()
+
+    def publish(self, table: ReleaseTable) -> None:
+        """Show ``table`` to all gateways if it says anything new.
+
+        A table that differs only by version is kept back: nobody would route differently by it.
+        """
+        if (table.live, table.releases) != (
+            self._table.live,
+            self._table.releases,
+        ) or self._table.version < 0:
+            self._table = table
+            self._news.set()
+            self._news = asyncio.Event()
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Return the table once it is newer than the one that the gateway routes by, or after a while."""
+        self.report(report)
+        if self._table.version <= report.version:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    while self._table.version <= report.version:
+                        await self._news.wait()
+            except TimeoutError:
+                self._seen[report.gateway] = self._clock.now()
+        return self._table
+
+    def report(self, report: GatewayReport) -> None:
+        """Take what a gateway says of itself."""
+        self._seen[report.gateway] = self._clock.now()
+        self._post(ev.GatewayReported(at=self._clock.wall(), report=report))
+
+    def leave(self, gateway: str) -> None:
+        """Take a gateway's goodbye."""
+        self._seen.pop(gateway, None)
+        self._post(ev.GatewayLost(at=self._clock.wall(), gateway=gateway))
+
+    async def until_silent(self, gateway: str, seconds: float) -> None:
+        """Return once the gateway has said nothing for ``seconds``."""
+        while (left := self._seen.get(gateway, 0.0) + seconds - self._clock.now()) > 0:
+            await asyncio.sleep(left)
+        self._seen.pop(gateway, None)

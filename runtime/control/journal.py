@@ -1,0 +1,53 @@
+"""The journal as the controller sees it: asynchronous, behind a protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from runtime.core import events as ev
+from runtime.store.journal import Journal
+
+
+class JournalPort(Protocol):
+    """Where durable events go before they count."""
+
+    async def replay(self) -> list[ev.Durable]:
+        """Return every event from the first on."""
+        ...
+
+    async def append(self, revision: int, event: ev.Durable) -> None:
+        """Write ``event`` as number ``revision``. Raises Fenced if another manager has taken over."""
+        ...
+
+
+class StoredJournal:
+    """The database's journal; each call runs in a thread, for SQLAlchemy's calls block."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def replay(self) -> list[ev.Durable]:
+        """Return every event from the first on."""
+        return await asyncio.to_thread(lambda: list(self._journal.replay()))
+
+    async def append(self, revision: int, event: ev.Durable) -> None:
+        """Write ``event``; it survives the machine once this returns."""
+        await asyncio.to_thread(self._journal.append, revision, event)
+
+
+class MemoryJournal:
+    """A journal that a test can look into, and hand to a second controller as a restart does."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    async def replay(self) -> list[ev.Durable]:
+        """Return every event from the first on."""
+        return [ev.decode(line) for line in self.lines]
+
+    async def append(self, revision: int, event: ev.Durable) -> None:
+        """Keep the event as the text that a database would keep."""
+        if revision != len(self.lines) + 1:
+            raise AssertionError(f"revision {revision} does not follow {len(self.lines)}")
+        self.lines.append(ev.encode(event))

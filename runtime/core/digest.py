@@ -1,0 +1,87 @@
+"""Identity by content.
+
+Same content, in another key order or another file: same digest. Another weight file, engine
+argument or replica count: another digest. An engine's digest leaves out how long it may take to
+load, which changes nothing of what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from runtime.core.specs import EngineSpec, ModelSet
+
+SHORT = 12
+"""How many hex digits of a digest are enough for names and for people."""
+
+
+class Weights(BaseModel):
+    """Where an engine's weights are (a folder or a hub's id) and the digest of their content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    location: str
+    digest: str
+
+
+class Content(BaseModel):
+    """A model set with its weights found: all that a release is made of. It holds no path of a prompt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model_set: ModelSet
+    weights: dict[str, Weights]
+    digest: str
+    engines: dict[str, str]
+    """Engine name to engine digest."""
+
+    @classmethod
+    def of(cls, model_set: ModelSet, weights: Mapping[str, Weights]) -> Content:
+        """Return ``model_set`` with its digests."""
+        engines = {
+            name: engine_digest(spec, weights[name].digest if name in weights else None)
+            for name, spec in model_set.engines.items()
+        }
+        digest = model_set_digest(model_set, engines)
+        return cls(model_set=model_set, weights=dict(weights), digest=digest, engines=engines)
+
+    def spec_of(self, digest: str) -> tuple[EngineSpec, Weights | None]:
+        """Return the engine with this digest and its weights."""
+        name = next(name for name, known in self.engines.items() if known == digest)
+        return self.model_set.engines[name], self.weights.get(name)
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON bytes that are the same for equal values, whatever the order of their keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def engine_digest(spec: EngineSpec, weights: str | None) -> str:
+    """Return the digest of an engine: its weights' content, its arguments and its replicas."""
+    content = spec.model_dump(mode="json", exclude={"load_timeout"})
+    if weights is not None:
+        _forget_source(content)
+    return _sha256({"engine": content, "weights": weights})
+
+
+def _forget_source(content: dict[str, Any]) -> None:
+    """Drop where the weights were found: their digest already says what they are."""
+    if content["kind"] == "vllm":
+        content["llm_config"]["model_loading_config"].pop("model_source", None)
+    else:
+        content.pop("model", None)
+
+
+def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:
+    """Return the digest of the whole set, its engines standing in by their own digests."""
+    content = model_set.model_dump(mode="json", exclude={"engines"})
+    return _sha256({"set": content, "engines": dict(engines)})

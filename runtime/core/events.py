@@ -1,0 +1,174 @@
+"""Things that happened. The durable ones are the journal: folding them again gives the same state.
+
+``at`` is wall time in seconds. What gateways report is not durable: they say it again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from runtime.core.digest import Content
+from runtime.core.release import Move
+from runtime.core.routes import GatewayReport
+from runtime.core.usage import Usage
+
+
+class Event(BaseModel):
+    """Base of all events."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: float
+
+
+class Wanted(Event):
+    """A new model set was asked for and could be read."""
+
+    type: Literal["wanted"] = "wanted"
+    change: str
+    """Digest of the ``user_config`` that asked: the same one again is no change."""
+    source: str
+    content: Content
+
+
+class Refused(Event):
+    """A new model set was asked for and cannot be used."""
+
+    type: Literal["refused"] = "refused"
+    change: str
+    source: str
+    reason: str
+
+
+class ReleaseMoved(Event):
+    """The policy decided a move of one release; ``promote`` also demotes the one that was live."""
+
+    type: Literal["release_moved"] = "release_moved"
+    release: int
+    move: Move
+    reason: str | None = None
+
+
+class ReleaseWarmed(Event):
+    """The set's samples ran on every replica of every engine of the release."""
+
+    type: Literal["release_warmed"] = "release_warmed"
+    release: int
+    usage: Usage = Usage()
+
+
+class ReleaseFailed(Event):
+    """An effect on behalf of a candidate failed."""
+
+    type: Literal["release_failed"] = "release_failed"
+    release: int
+    reason: str
+
+
+class ReleaseIdle(Event):
+    """No lease is open on a draining release, and the engines that only it uses are idle."""
+
+    type: Literal["release_idle"] = "release_idle"
+    release: int
+
+
+class DeadlinePassed(Event):
+    """A release has stayed in one state for as long as it may."""
+
+    type: Literal["deadline_passed"] = "deadline_passed"
+    release: int
+    reason: str
+
+
+class EngineLoaded(Event):
+    """Every replica of the engine runs."""
+
+    type: Literal["engine_loaded"] = "engine_loaded"
+    engine: str
+
+
+class EngineFailed(Event):
+    """The engine did not come up."""
+
+    type: Literal["engine_failed"] = "engine_failed"
+    engine: str
+    reason: str
+
+
+class EngineReleased(Event):
+    """The policy decided that nobody needs the engine any more."""
+
+    type: Literal["engine_released"] = "engine_released"
+    engine: str
+
+
+class EngineUnloaded(Event):
+    """The engine's application is gone."""
+
+    type: Literal["engine_unloaded"] = "engine_unloaded"
+    engine: str
+
+
+class EngineMissing(Event):
+    """After a restart: the journal says that the engine is loaded, and the cluster has none."""
+
+    type: Literal["engine_missing"] = "engine_missing"
+    engine: str
+
+
+class EngineFound(Event):
+    """After a restart: the cluster has an engine that the journal does not know."""
+
+    type: Literal["engine_found"] = "engine_found"
+    engine: str
+
+
+class GatewayReported(Event):
+    """A gateway said what it routes by and holds."""
+
+    report: GatewayReport
+
+
+class GatewayLost(Event):
+    """A gateway has been silent for too long, or has said goodbye."""
+
+    gateway: str
+
+
+class Progressed(Event):
+    """An effect tells how far it is; for people only."""
+
+    subject: str
+    text: str
+
+
+Durable = (
+    Wanted
+    | Refused
+    | ReleaseMoved
+    | ReleaseWarmed
+    | ReleaseFailed
+    | ReleaseIdle
+    | DeadlinePassed
+    | EngineLoaded
+    | EngineFailed
+    | EngineReleased
+    | EngineUnloaded
+    | EngineMissing
+    | EngineFound
+)
+"""Events that are written to the journal before they count."""
+
+_CODEC: TypeAdapter[Durable] = TypeAdapter(Annotated[Durable, Field(discriminator="type")])
+
+
+def encode(event: Durable) -> str:
+    """Return ``event`` as the JSON text that the journal keeps."""
+    return event.model_dump_json()
+
+
+def decode(text: str) -> Durable:
+    """Return the event that ``encode`` wrote."""
+    return _CODEC.validate_json(text)

@@ -1,0 +1,52 @@
+"""What the manager publishes to gateways and what they report back: plain values, sent whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runtime.core.specs import Chain
+from runtime.core.usage import Usage
+
+
+@dataclass(frozen=True)
+class RoutedRelease:
+    """A release as gateways need it: its chains, and which engine each of its names is."""
+
+    number: int
+    model_set: str
+    """Digest of the model set."""
+    name: str
+    chains: Mapping[str, Chain]
+    engines: Mapping[str, str]
+    """Engine name to engine digest."""
+
+
+@dataclass(frozen=True)
+class ReleaseTable:
+    """Which releases are resident and which one takes new requests.
+
+    ``version`` only grows, also across restarts of the manager: it is the number of journal entries
+    that were folded when this table came to be.
+    """
+
+    version: int
+    live: int | None = None
+    releases: Mapping[int, RoutedRelease] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GatewayReport:
+    """What a gateway alone knows: the table it routes by, what it has prepared, its open leases."""
+
+    gateway: str
+    sequence: int
+    """Counts the gateway's reports: two may overtake each other on the way, and the later one holds."""
+    version: int
+    prepared: frozenset[int] = frozenset()
+    leases: Mapping[int, int] = field(default_factory=dict)
+    """Open leases by release number; a release without any is left out."""
+    metered: Mapping[str, Usage] = field(default_factory=dict)
+    """Tokens of live hops since the gateway started, by engine digest."""
+    faults: Mapping[int, str] = field(default_factory=dict)
+    """Why a release could not be prepared."""

@@ -1,0 +1,372 @@
+"""The model set as frozen values, parsed once.
+
+``parse`` is the one way in: it refuses unknown keys, dangling references, bad durations and bad
+templates with the file, the key's path and the nearest valid key, and leaves nothing to be found
+out by a request. Reading files is the caller's: ``parse`` gets a function for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from runtime.core import templates
+from runtime.core.units import Duration
+from runtime.errors import ModelSetError
+
+NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+"""Names of model sets, engines and chains: they appear in URLs, labels and Ray's names."""
+
+IDENTIFIER = r"^[a-z][a-z0-9_]*$"
+"""Names of steps: a prompt reads them as ``steps.<id>``."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+Identifier = Annotated[str, Field(pattern=IDENTIFIER, max_length=63)]
+
+
+class Spec(BaseModel):
+    """Base of all parts of a model set: frozen, and an unknown key is an error with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    raise _unknown(str(key), list(cls.model_fields))
+        return value
+
+
+def _unknown(key: str, valid: Sequence[str]) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_key",
+        "unknown key; valid here: {valid}",
+        {"key": key, "valid": ", ".join(valid), "nearest": nearest(key, valid)},
+    )
+
+
+def nearest(word: str, valid: Sequence[str]) -> str | None:
+    """Return the valid word that ``word`` was probably meant to be, or None."""
+    matches = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+# -- engines ------------------------------------------------------------------------------------
+
+
+class LLMConfigSpec(Spec):
+    """``ray.serve.llm.LLMConfig`` as its users write it, less what Interlock sets itself."""
+
+    model_loading_config: dict[str, Any]
+    engine_kwargs: dict[str, Any] = {}
+    accelerator_type: str | None = None
+    accelerator_config: dict[str, Any] | None = None
+    placement_group_config: dict[str, Any] | None = None
+    lora_config: dict[str, Any] | None = None
+    deployment_config: dict[str, Any] = {}
+    runtime_env: dict[str, Any] | None = None
+    experimental_configs: dict[str, Any] = {}
+    log_engine_metrics: bool = True
+
+    @field_validator("model_loading_config")
+    @classmethod
+    def _names_a_model(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("model_id"), str):
+            raise PydanticCustomError("missing_model_id", "model_id is missing: the model's name")
+        return value
+
+
+class VllmEngine(Spec):
+    """A generating model on vLLM, hosted by ``ray.serve.llm``."""
+
+    kind: Literal["vllm"]
+    llm_config: LLMConfigSpec
+    load_timeout: Duration = 600.0
+
+    @property
+    def source(self) -> str | None:
+        """Where the weights come from: a fetched model's name, a folder, or a hub's id."""
+        config = self.llm_config.model_loading_config
+        source = config.get("model_source", config["model_id"])
+        return source if isinstance(source, str) else None
+
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas are wanted at the start."""
+        return _replicas(self.llm_config.deployment_config)
+
+
+class TransformersEngine(Spec):
+    """An encoder run by ``transformers`` in the replica's own process."""
+
+    kind: Literal["transformers"]
+    model: str
+    task: Literal["embed"] = "embed"
+    max_length: Annotated[int, Field(ge=1)] = 256
+    deployment_config: dict[str, Any] = {}
+    load_timeout: Duration = 300.0
+
+    @property
+    def source(self) -> str | None:
+        """Where the weights come from: a fetched model's name, a folder, or a hub's id."""
+        return self.model
+
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas are wanted at the start."""
+        return _replicas(self.deployment_config)
+
+
+class FakeEngine(Spec):
+    """A scripted engine for tests of everything around engines; it has no weights."""
+
+    kind: Literal["fake"]
+    load: Duration = 0.0
+    time_to_first_token: Duration = 0.0
+    inter_token: Duration = 0.0
+    tokens: Annotated[int, Field(ge=1)] = 8
+    context_length: Annotated[int, Field(ge=1)] = 4096
+    reply: str = "word"
+    fail: Literal["load", "warm", "generate"] | None = None
+    deployment_config: dict[str, Any] = {}
+    load_timeout: Duration = 60.0
+
+    @property
+    def source(self) -> str | None:
+        """Return None: nothing is loaded."""
+        return None
+
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas are wanted at the start."""
+        return _replicas(self.deployment_config)
+
+
+EngineSpec = Annotated[VllmEngine | TransformersEngine | FakeEngine, Field(discriminator="kind")]
+_ENGINE_KINDS = ("vllm", "transformers", "fake")
+
+
+def _replicas(deployment_config: Mapping[str, Any]) -> int:
+    wanted = deployment_config.get("num_replicas", 1)
+    return wanted if isinstance(wanted, int) else 1
+
+
+# -- chains -------------------------------------------------------------------------------------
+
+
+class Route(Spec):
+    """Choose by meaning: the choice whose examples lie nearest to the input, by an encoder."""
+
+    engine: str
+    choices: Annotated[dict[Identifier, Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=2)]
+
+
+class Generate(Spec):
+    """Generate text. ``sampling`` goes to vLLM as it is; the last step's caller may override it."""
+
+    engine: str
+    prompt: str | None = None
+    sampling: dict[str, Any] = {}
+
+    @field_validator("prompt")
+    @classmethod
+    def _read_prompt_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        read: Callable[[str], str] | None = (info.context or {}).get("read")
+        if value is None or read is None or not value.endswith(".j2"):
+            return value
+        return read(value)
+
+    @field_validator("sampling")
+    @classmethod
+    def _leave_the_request_to_the_chain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in ("messages", "model", "stream", "stream_options"):
+            if key in value:
+                raise PydanticCustomError("reserved", "{key} is set by the chain, not here", {"key": key})
+        return value
+
+
+class Step(Spec):
+    """One declared model call of a chain: exactly one of ``route`` and ``generate``."""
+
+    id: Identifier
+    route: Route | None = None
+    generate: Generate | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.route is None) == (self.generate is None):
+            raise PydanticCustomError("step_kind", "a step has exactly one of: route, generate")
+        return self
+
+    @property
+    def call(self) -> Route | Generate:
+        """The one of ``route`` and ``generate`` that is set."""
+        call = self.route or self.generate
+        assert call is not None  # noqa: S101 - _one_kind has made sure
+        return call
+
+
+class Sample(Spec):
+    """A request of the kind that the chain gets; warm-up runs it on every replica."""
+
+    messages: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+
+
+class Chain(Spec):
+    """What an OpenAI client names as ``model``: steps in order, the last of which answers."""
+
+    deadline: Duration = 60.0
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    answer: str
+    samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _steps_fit_together(self) -> Self:
+        ids = [step.id for step in self.steps]
+        for position, step_id in enumerate(ids):
+            if step_id in ids[:position]:
+                raise _at(("steps", position, "id"), f"{step_id!r} is the id of an earlier step")
+        if self.answer not in ids:
+            raise _at(("answer",), f"no step is called {self.answer!r}", nearest(self.answer, ids))
+        if self.answer != ids[-1] or self.steps[-1].generate is None:
+            raise _at(("answer",), "the answer is the last step, and that step must be a generate step")
+        for position, step in enumerate(self.steps):
+            self._check_prompt(position, step, frozenset(ids[:position]))
+        return self
+
+    @staticmethod
+    def _check_prompt(position: int, step: Step, earlier: frozenset[str]) -> None:
+        if step.generate is None or step.generate.prompt is None:
+            return
+        fault = templates.check(step.generate.prompt, earlier)
+        if fault is not None:
+            line = f"line {fault.line}: " if fault.line else ""
+            raise _at(("steps", position, "generate", "prompt"), f"bad template: {line}{fault.reason}")
+
+    @property
+    def engines(self) -> frozenset[str]:
+        """Names of the engines that the chain's steps call."""
+        return frozenset(step.call.engine for step in self.steps)
+
+
+class ModelSet(Spec):
+    """The unit that is swapped: engines, prompts, chains and limits, as one."""
+
+    name: Name
+    engines: Annotated[dict[Name, EngineSpec], Field(min_length=1)]
+    chains: Annotated[dict[Name, Chain], Field(min_length=1)]
+    warmup_timeout: Duration = 300.0
+    rollback_window: Duration = 600.0
+
+    @model_validator(mode="after")
+    def _engines_exist(self) -> Self:
+        for chain_name, chain in self.chains.items():
+            for position, step in enumerate(chain.steps):
+                name = step.call.engine
+                kind = "route" if step.route is not None else "generate"
+                key = ("chains", chain_name, "steps", position, kind, "engine")
+                if name not in self.engines:
+                    raise _at(key, f"no engine is called {name!r}", nearest(name, list(self.engines)))
+                if self.engines[name].kind not in _ENGINES_OF_STEP[kind]:
+                    raise _at(key, f"engine {name!r} of kind {self.engines[name].kind} cannot {kind}")
+        return self
+
+
+_ENGINES_OF_STEP = {"route": ("transformers", "fake"), "generate": ("vllm", "fake")}
+
+
+# -- parsing ------------------------------------------------------------------------------------
+
+
+def _at(key: tuple[str | int, ...], reason: str, suggestion: str | None = None) -> PydanticCustomError:
+    """Return an error that a validator of a whole object raises about one key inside it."""
+    context = {"reason": reason, "below": list(key), "nearest": suggestion}
+    return PydanticCustomError("at", "{reason}", context)
+
+
+def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:
+    """Return the model set that ``document`` (parsed YAML) declares.
+
+    ``source`` is the file's path, for messages. ``read`` returns the text of a prompt file named
+    relative to it.
+
+    Raises:
+        ModelSetError: with the file, the key's path, the reason and the nearest valid key.
+
+    """
+    if not isinstance(document, Mapping):
+        raise ModelSetError(source, "", "a model set is a mapping with name, engines and chains")
+    try:
+        return ModelSet.model_validate(document, context={"read": read})
+    except ValidationError as error:
+        raise _explain(error.errors(include_url=False), document, source) from error
+
+
+def _explain(details: Sequence[ErrorDetails], document: Mapping[str, Any], source: str) -> ModelSetError:
+    """Turn pydantic's list into the one error to mend first: an unknown key explains most others."""
+    first = next((d for d in details if d["type"] == "unknown_key"), details[0])
+    context = first.get("ctx", {})
+    path = _path_in(document, first["loc"])
+    if first["type"] == "unknown_key":
+        path = [*path, context["key"]]
+    path += context.get("below", [])
+    suggestion = context.get("nearest")
+    if first["type"] == "union_tag_invalid":
+        path.append("kind")
+        suggestion = nearest(str(context.get("tag")), _ENGINE_KINDS)
+    return ModelSetError(source, _dotted(path), first["msg"], suggestion)
+
+
+def _path_in(document: Any, location: Sequence[str | int]) -> list[str | int]:
+    """Return ``location`` without the tags that pydantic adds for unions, which the file lacks."""
+    path: list[str | int] = []
+    node = document
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        inside = (isinstance(node, Mapping) and part in node) or (
+            isinstance(node, Sequence) and isinstance(part, int) and part < len(node)
+        )
+        if inside:
+            path.append(part)
+            node = node[part]
+        elif last and isinstance(node, Mapping) and part not in _ENGINE_KINDS:
+            path.append(part)
+    return path
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+__all__ = [
+    "Chain",
+    "EngineSpec",
+    "FakeEngine",
+    "Generate",
+    "ModelSet",
+    "Route",
+    "Sample",
+    "Spec",
+    "Step",
+    "TransformersEngine",
+    "VllmEngine",
+    "nearest",
+    "parse",
+]

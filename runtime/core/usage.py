@@ -1,0 +1,75 @@
+"""What a hop and a request have spent: tokens as the engine counted them, times in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class Usage(NamedTuple):
+    """Token counts. ``cached`` of the ``prompt`` tokens came from the prefix cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt + self.completion
+
+    def plus(self, other: Usage) -> Usage:
+        """Return the sum, field by field."""
+        return Usage(
+            self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached
+        )
+
+    def as_openai(self) -> dict[str, Any]:
+        """Return OpenAI's ``usage`` object."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.total,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
+
+
+NOTHING = Usage()
+"""No tokens."""
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the sum of ``usages``."""
+    result = Usage()
+    for usage in usages:
+        result = result.plus(usage)
+    return result
+
+
+class HopRecord(NamedTuple):
+    """One executed call of a chain.
+
+    ``queue_ms`` is what the hop waited before a replica began with it, transport included: the
+    gateway's time to the first answer less the replica's own. Both are spans of one process each;
+    no stamps of two processes are subtracted.
+    """
+
+    step: str
+    engine: str
+    usage: Usage
+    queue_ms: float
+    ttft_ms: float
+    duration_ms: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the hop as the ``interlock`` object of an answer shows it."""
+        return {
+            "step": self.step,
+            "engine": self.engine,
+            "prompt_tokens": self.usage.prompt,
+            "completion_tokens": self.usage.completion,
+            "cached_tokens": self.usage.cached,
+            "queue_ms": round(self.queue_ms, 3),
+            "ttft_ms": round(self.ttft_ms, 3),
+            "duration_ms": round(self.duration_ms, 3),
+        }

@@ -1,0 +1,48 @@
+"""Making chunks and reading them back: the one place that knows what is inside ``Chunk.members``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from runtime.core.usage import Usage
+from runtime.engines.port import Chunk, EngineClient, WarmResult
+from runtime.errors import EngineUnavailable
+
+_OURS = frozenset({"id", "object", "created", "model", "usage"})
+"""Members that the gateway writes itself."""
+
+
+def pack(answer: Mapping[str, Any], usage: Usage, elapsed: float) -> Chunk:
+    """Return a chunk for an engine's answer object (a chat completion or a chunk of one)."""
+    kept = {key: value for key, value in answer.items() if key not in _OURS and value is not None}
+    finish = any(choice.get("finish_reason") for choice in kept.get("choices", ()))
+    return Chunk(orjson.dumps(kept)[1:-1], usage, elapsed, finish)
+
+
+def unpack(chunk: Chunk) -> dict[str, Any]:
+    """Return the members of a chunk as an object."""
+    members: dict[str, Any] = orjson.loads(b"{" + chunk.members + b"}")
+    return members
+
+
+def text_of(chunk: Chunk) -> str:
+    """Return the first choice's text of an answer that was not streamed."""
+    choices = unpack(chunk)["choices"]
+    return str(choices[0]["message"].get("content") or "")
+
+
+async def run_once(engine: EngineClient, operation: str, body: Mapping[str, Any]) -> WarmResult:
+    """Make one call to its end and return what the next step of a chain needs of it."""
+    if operation == "classify":
+        classified = await engine.classify(body)
+        result = {"choice": classified.choice, "scores": dict(classified.scores)}
+        return WarmResult(result, classified.usage, classified.elapsed)
+    last: Chunk | None = None
+    async for chunks in engine.generate({**body, "stream": False}):
+        last = chunks[-1]
+    if last is None:
+        raise EngineUnavailable("the engine ended an answer without giving any")
+    return WarmResult({"text": text_of(last)}, last.usage, last.elapsed)

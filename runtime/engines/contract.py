@@ -1,0 +1,191 @@
+"""What every engine promises, as checks that fakes and real engines both pass.
+
+A check takes an engine that is loaded and raises ``AssertionError`` with the promise it breaks.
+``GENERATING`` and ``ENCODING`` are the checks of the two kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from runtime.engines.chunks import text_of, unpack
+from runtime.engines.port import Chunk, Engine
+from runtime.errors import InvalidRequest
+
+_BODY: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Say something about railways."}],
+    "max_tokens": 6,
+    "temperature": 0.0,
+    "ignore_eos": True,
+}
+_CHOICES = {"money": ["refund my invoice", "charged twice"], "travel": ["book a train", "a flight to Rome"]}
+
+
+def _require(promise: str, *, holds: bool) -> None:
+    if not holds:
+        raise AssertionError(promise)
+
+
+async def _collect(engine: Engine, body: dict[str, Any]) -> list[Chunk]:
+    return [chunk async for chunks in engine.generate(body) for chunk in chunks]
+
+
+async def streams_deltas_with_running_usage(engine: Engine) -> None:
+    """A streamed answer comes in several chunks whose usage only grows, the last one exact."""
+    chunks = await _collect(engine, {**_BODY, "stream": True})
+    counts = [chunk.usage.completion for chunk in chunks]
+    _require("several chunks", holds=len(chunks) > 1)
+    _require("usage only grows", holds=counts == sorted(counts))
+    _require("the last usage is exact", holds=counts[-1] == _BODY["max_tokens"])
+    _require("the prompt is counted", holds=chunks[-1].usage.prompt > 0)
+    _require(
+        "chunks carry deltas", holds=any("delta" in c for chunk in chunks for c in unpack(chunk)["choices"])
+    )
+
+
+async def marks_the_finish(engine: Engine) -> None:
+    """The chunk with the finish reason is marked, and no other."""
+    chunks = await _collect(engine, {**_BODY, "stream": True})
+    marked = [chunk for chunk in chunks if chunk.finish]
+    reasons = [c for chunk in chunks for c in unpack(chunk)["choices"] if c.get("finish_reason")]
+    _require("exactly one chunk finishes", holds=len(marked) == len(reasons) == 1)
+
+
+async def answers_whole(engine: Engine) -> None:
+    """Without ``stream`` there is one chunk with the whole message, and the same count."""
+    chunks = await _collect(engine, {**_BODY, "stream": False})
+    _require("one chunk", holds=len(chunks) == 1)
+    _require("it has text", holds=bool(text_of(chunks[0])))
+    _require("usage is exact", holds=chunks[0].usage.completion == _BODY["max_tokens"])
+
+
+async def refuses_a_wrong_type_by_name(engine: Engine) -> None:
+    """A parameter of the wrong type is refused with its name, before anything is generated."""
+    before = await engine.metered()
+    try:
+        await _collect(engine, {**_BODY, "temperature": "hot"})
+    except InvalidRequest as error:
+        _require("the field is named", holds=error.param == "temperature")
+    else:
+        _require("a wrong type is refused", holds=False)
+    _require("nothing was generated", holds=(await engine.metered()).completion == before.completion)
+
+
+async def refuses_an_overlong_prompt(engine: Engine) -> None:
+    """A prompt over the context length is refused as the messages' fault."""
+    messages = [{"role": "user", "content": "railway " * 9000}]
+    try:
+        await _collect(engine, {**_BODY, "messages": messages})
+    except InvalidRequest as error:
+        _require("messages are named", holds=error.param == "messages")
+    else:
+        _require("an over-long prompt is refused", holds=False)
+
+
+async def aborts_when_closed(engine: Engine) -> None:
+    """Closing the generator aborts the work: soon nothing is in flight."""
+    answer = engine.generate({**_BODY, "stream": True, "max_tokens": 500})
+    async for _ in answer:
+        break
+    _require("busy while an answer is open", holds=not await engine.idle())
+    await answer.aclose()
+    await _until_idle(engine)
+
+
+async def counts_what_it_metered(engine: Engine) -> None:
+    """The engine's own count grows by exactly what the answers said."""
+    before = await engine.metered()
+    chunks = await _collect(engine, {**_BODY, "stream": True})
+    whole = await _collect(engine, {**_BODY, "stream": False})
+    after = await engine.metered()
+    said = chunks[-1].usage.plus(whole[-1].usage)
+    _require(
+        f"metered {after} less {before} is what was said, {said}",
+        holds=(after.prompt - before.prompt, after.completion - before.completion)
+        == (said.prompt, said.completion),
+    )
+
+
+async def warms_a_generation(engine: Engine) -> None:
+    """A warm-up call runs to its end and gives what the next step needs."""
+    result = await engine.warm("generate", _BODY)
+    _require("text for the next step", holds=bool(result.result["text"]))
+    _require("its tokens are counted", holds=result.usage.completion == _BODY["max_tokens"])
+
+
+async def classifies_by_meaning(engine: Engine) -> None:
+    """The choice whose examples are nearest wins, with a score for each."""
+    answer = await engine.classify({"input": "please refund my invoice", "choices": _CHOICES})
+    _require("nearest choice", holds=answer.choice == "money")
+    _require("a score for each", holds=set(answer.scores) == set(_CHOICES))
+    _require("the prompt is counted", holds=answer.usage.prompt > 0 and answer.usage.completion == 0)
+
+
+async def classifies_the_same_again(engine: Engine) -> None:
+    """The same question gives the same answer, and costs no more than its own tokens."""
+    body = {"input": "book a train", "choices": _CHOICES}
+    await engine.classify(body)
+    before = await engine.metered()
+    again = await engine.classify(body)
+    after = await engine.metered()
+    _require("same choice", holds=again.choice == "travel")
+    _require("metered is said", holds=after.prompt - before.prompt == again.usage.prompt)
+
+
+async def embeds_unit_vectors(engine: Engine) -> None:
+    """Each text gets one vector of length one; equal texts get equal vectors."""
+    answer = await engine.embed({"input": ["a train", "a train", "an invoice"]})
+    _require("one vector each", holds=len(answer.vectors) == 3)  # noqa: PLR2004 - three texts
+    for vector in answer.vectors:
+        _require("length one", holds=abs(sum(v * v for v in vector) - 1.0) < 1e-3)  # noqa: PLR2004 - tolerance
+    alike = max(abs(a - b) for a, b in zip(answer.vectors[0], answer.vectors[1], strict=True))
+    _require("equal texts, equal vectors", holds=alike < 1e-4)  # noqa: PLR2004 - tolerance
+
+
+async def refuses_missing_choices(engine: Engine) -> None:
+    """A body without choices is refused by name."""
+    try:
+        await engine.classify({"input": "x"})
+    except InvalidRequest as error:
+        _require("choices are named", holds=error.param == "choices")
+    else:
+        _require("missing choices are refused", holds=False)
+
+
+async def answers_a_ping_and_is_idle(engine: Engine) -> None:
+    """An engine with nothing to do answers a ping and says that it is idle."""
+    await engine.ping()
+    await _until_idle(engine)
+
+
+async def _until_idle(engine: Engine) -> None:
+    async with asyncio.timeout(10):
+        while not await engine.idle():
+            await asyncio.sleep(0.02)
+
+
+Check = Callable[[Engine], Awaitable[None]]
+
+GENERATING: tuple[Check, ...] = (
+    streams_deltas_with_running_usage,
+    marks_the_finish,
+    answers_whole,
+    refuses_a_wrong_type_by_name,
+    refuses_an_overlong_prompt,
+    aborts_when_closed,
+    counts_what_it_metered,
+    warms_a_generation,
+    answers_a_ping_and_is_idle,
+)
+
+ENCODING: tuple[Check, ...] = (
+    classifies_by_meaning,
+    classifies_the_same_again,
+    embeds_unit_vectors,
+    refuses_missing_choices,
+    answers_a_ping_and_is_idle,
+)
+
+__all__ = ["ENCODING", "GENERATING", "Check"]

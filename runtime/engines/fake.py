@@ -1,0 +1,192 @@
+"""A scripted engine: latency, tokens and faults as its spec says, and exact counts.
+
+It is public, so that what is built around engines can be tested without one, in virtual time too.
+It passes the same contract as the real engines; it never stands in for them in a demo, an
+end-to-end test or a published number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from runtime.clock import Clock, SystemClock
+from runtime.core.specs import FakeEngine as Script
+from runtime.core.usage import Usage
+from runtime.engines.chunks import pack, run_once
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.errors import EngineLoadError, EngineUnavailable, InvalidRequest, WarmupError
+
+_DIMENSIONS = 8
+
+
+def count_tokens(text: str) -> int:
+    """Return how many tokens the fake's tokenizer makes of ``text``: its words."""
+    return len(text.split())
+
+
+class FakeEngine:
+    """An engine that follows ``script``. Every wait is on the event loop, so virtual time works."""
+
+    def __init__(self, script: Script, clock: Clock | None = None) -> None:
+        self._script = script
+        self._clock = clock or SystemClock()
+        self._in_flight = 0
+        self._metered = Usage()
+        self.loaded = False
+        self.asleep = False
+        self.warmed = 0
+        """How many warm-up calls have run to their end."""
+        self.served_cold = 0
+        """Calls other than warm-ups that came before the first warm-up had ended."""
+
+    async def load(self) -> None:
+        """Wait as long as the script says, then be loaded, or fail."""
+        await asyncio.sleep(self._script.load)
+        if self._script.fail == "load":
+            raise EngineLoadError("the script says that loading fails")
+        self.loaded = True
+
+    async def warm(self, operation: str, body: Body) -> WarmResult:
+        """Run one call to its end."""
+        if self._script.fail == "warm":
+            raise WarmupError("the script says that warming fails")
+        cold = self.served_cold
+        result = await run_once(self, operation, body)
+        self.served_cold = cold
+        self.warmed += 1
+        return result
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield the scripted reply, a token at a time."""
+        prompt = self._check_generate(body)
+        self._begin(prompt)
+        begun, done = self._clock.now(), 0
+        try:
+            tokens = min(body.get("max_tokens") or self._script.tokens, self._script.tokens)
+            for position in range(tokens):
+                await self._pause(position)
+                done = position + 1
+                self._metered = self._metered.plus(Usage(completion=1))
+                if body.get("stream"):
+                    delta = self._choice(done, tokens, "delta", f"{self._script.reply}{position} ")
+                    yield [pack(delta, Usage(prompt, done), self._clock.now() - begun)]
+            if not body.get("stream"):
+                text = "".join(f"{self._script.reply}{n} " for n in range(tokens))
+                message = self._choice(done, tokens, "message", text)
+                yield [pack(message, Usage(prompt, done), self._clock.now() - begun)]
+        finally:
+            self._in_flight -= 1
+
+    async def _pause(self, position: int) -> None:
+        await asyncio.sleep(self._script.inter_token if position else self._script.time_to_first_token)
+        if not self.loaded:
+            raise EngineUnavailable("the engine was unloaded under a call")
+        if self._script.fail == "generate":
+            raise EngineUnavailable("the script says that generating fails")
+
+    def _begin(self, prompt: int) -> None:
+        self._in_flight += 1
+        self._metered = self._metered.plus(Usage(prompt=prompt))
+        if not self.warmed:
+            self.served_cold += 1
+
+    def _choice(self, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:
+        reason = "length" if done == tokens else None
+        return {
+            "choices": [{"index": 0, kind: {"role": "assistant", "content": text}, "finish_reason": reason}]
+        }
+
+    def _check_generate(self, body: Body) -> int:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InvalidRequest("messages is missing or empty", param="messages")
+        for name in ("temperature", "top_p"):
+            if not isinstance(body.get(name, 1.0), int | float):
+                raise InvalidRequest(f"{name} must be a number", param=name)
+        prompt = sum(count_tokens(str(message.get("content"))) for message in messages)
+        if prompt >= self._script.context_length:
+            reason = f"the prompt has {prompt} tokens; the context length is {self._script.context_length}"
+            raise InvalidRequest(reason, param="messages", code="context_length_exceeded")
+        return prompt
+
+    async def classify(self, body: Body) -> Classification:
+        """Return the choice whose examples share most words with the input."""
+        text, choices = checked_choices(body)
+        begun, usage = self._clock.now(), Usage(prompt=count_tokens(text))
+        self._begin(usage.prompt)
+        try:
+            await self._pause(0)
+            words = set(text.lower().split())
+            scores = {name: _overlap(words, examples) for name, examples in choices.items()}
+            return Classification(
+                max(scores, key=scores.__getitem__), scores, usage, self._clock.now() - begun
+            )
+        finally:
+            self._in_flight -= 1
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Return unit vectors that depend on the text alone."""
+        texts = checked_input(body)
+        begun, usage = self._clock.now(), Usage(prompt=sum(count_tokens(text) for text in texts))
+        self._begin(usage.prompt)
+        try:
+            await self._pause(0)
+            return Embeddings([_vector(text) for text in texts], usage, self._clock.now() - begun)
+        finally:
+            self._in_flight -= 1
+
+    async def ping(self) -> None:
+        """Return at once if the engine is loaded."""
+        if not self.loaded:
+            raise EngineUnavailable("the engine is not loaded")
+
+    async def sleep(self) -> None:
+        """Be asleep."""
+        self.asleep = True
+
+    async def wake(self) -> None:
+        """Be awake."""
+        self.asleep = False
+
+    async def idle(self) -> bool:
+        """Say whether nothing is in flight."""
+        return self._in_flight == 0
+
+    async def metered(self) -> Usage:
+        """Return every token so far."""
+        return self._metered
+
+    async def unload(self) -> None:
+        """Be gone."""
+        self.loaded = False
+
+
+def _overlap(words: set[str], examples: list[str]) -> float:
+    return max(len(words & set(example.lower().split())) / max(len(words), 1) for example in examples)
+
+
+def _vector(text: str) -> list[float]:
+    raw = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:_DIMENSIONS]]
+    length = sum(value * value for value in raw) ** 0.5
+    return [value / length for value in raw]
+
+
+def checked_input(body: Body) -> list[str]:
+    """Return ``input`` as a list of texts. Raises InvalidRequest."""
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest("input must be a text or a list of texts", param="input")
+    return texts
+
+
+def checked_choices(body: Body) -> tuple[str, Mapping[str, list[str]]]:
+    """Return ``input`` and ``choices`` of a body to classify. Raises InvalidRequest."""
+    text = checked_input(body)[0]
+    choices = body.get("choices")
+    if not isinstance(choices, Mapping) or not choices or not all(choices.values()):
+        raise InvalidRequest("choices must map each name to example texts", param="choices")
+    return text, choices

@@ -1,0 +1,128 @@
+"""The protocol of an engine: one model with its settings, running.
+
+``EngineClient`` is what a request needs of it; ``Engine`` adds what its owner needs. An engine never
+sees OpenAI's HTTP: it takes JSON bodies and gives back chunks whose JSON is ready to be sent on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from runtime.core.usage import Usage
+
+Body = Mapping[str, Any]
+
+
+class Chunk(NamedTuple):
+    """A part of an answer.
+
+    ``members`` is the inside of a JSON object, without its braces: ``"choices":[...]`` and whatever
+    else the engine says beside it. ``usage`` is the running count of the whole call. ``elapsed`` is
+    seconds since the engine began with the call, by its own clock. ``finish`` marks a chunk that
+    carries a finish reason.
+    """
+
+    members: bytes
+    usage: Usage
+    elapsed: float
+    finish: bool = False
+
+
+class Classification(NamedTuple):
+    """Which choice the input is nearest to, and the similarity to each (-1 to 1)."""
+
+    choice: str
+    scores: Mapping[str, float]
+    usage: Usage
+    elapsed: float
+
+
+class Embeddings(NamedTuple):
+    """One vector of unit length per input."""
+
+    vectors: list[list[float]]
+    usage: Usage
+    elapsed: float
+
+
+class EngineClient(Protocol):
+    """What a request needs of an engine. Closing a generator, or cancelling a call, aborts its work."""
+
+    def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield an answer's chunks, those that are ready together in one list.
+
+        ``body`` is OpenAI's chat completion request without ``model``. With ``stream`` true the
+        choices carry ``delta``, otherwise one chunk carries ``message``. The last chunk's usage is
+        the exact count of the call.
+
+        Raises:
+            InvalidRequest: the engine refuses the body; says which field where it is known.
+            EngineUnavailable: a fault of the engine's own.
+
+        """
+        ...
+
+    async def classify(self, body: Body) -> Classification:
+        """Return which of ``choices`` (name to example texts) ``input`` is nearest to.
+
+        Raises:
+            InvalidRequest: ``input`` or ``choices`` are missing or of the wrong type.
+            EngineUnavailable: a fault of the engine's own.
+
+        """
+        ...
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Return a vector for each text of ``input``.
+
+        Raises:
+            InvalidRequest: ``input`` is missing or of the wrong type.
+            EngineUnavailable: a fault of the engine's own.
+
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return once the engine has answered. Raises EngineUnavailable."""
+        ...
+
+
+class Engine(EngineClient, Protocol):
+    """What the owner of an engine needs besides: one instance per replica."""
+
+    async def load(self) -> None:
+        """Bring the model up. Raises EngineLoadError."""
+        ...
+
+    async def warm(self, operation: str, body: Body) -> WarmResult:
+        """Run one call of a warm-up to its end, as a request would. Raises WarmupError."""
+        ...
+
+    async def sleep(self) -> None:
+        """Give up what can be had back without loading (the KV cache); only while idle."""
+        ...
+
+    async def wake(self) -> None:
+        """Undo ``sleep``."""
+        ...
+
+    async def idle(self) -> bool:
+        """Say whether nothing is in flight, not even work whose caller has gone away."""
+        ...
+
+    async def metered(self) -> Usage:
+        """Return the tokens of all calls so far, warm-up and broken-off ones included."""
+        ...
+
+    async def unload(self) -> None:
+        """Give everything up."""
+        ...
+
+
+class WarmResult(NamedTuple):
+    """What a warm-up call returned: enough to walk on in the chain, and what it spent."""
+
+    result: dict[str, Any]
+    usage: Usage
+    seconds: float

@@ -1,0 +1,122 @@
+"""Every error that Interlock raises on purpose, split by whose fault it is and whether to retry.
+
+InterlockError
+├── RequestError            the client's request is wrong; the same request fails again
+│   ├── InvalidRequest      a field is missing, malformed or out of range
+│   ├── RequestTooLarge     the body is over the limit
+│   ├── UnknownModel        no chain of the live release has this name
+│   └── AccessDenied        an admin call without the right to make it
+├── Unavailable             nobody's fault; the same request may succeed later
+│   ├── NoLiveRelease       no release serves yet
+│   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
+│   └── DeadlineExceeded    the chain's deadline passed
+├── ModelSetError           the operator's model set is wrong: file, key, reason
+├── ModelFetchError         a model could not be brought or does not match its digest
+├── SwapError               a candidate cannot become live; the live release goes on
+│   ├── EngineLoadError     an engine did not come up
+│   └── WarmupError         the set's own samples failed on the new engines
+├── CommandError            the command line was given something it cannot do
+└── InternalError           a bug or a lost race inside Interlock
+    ├── IllegalTransition   an event that the release table does not know
+    └── Fenced              another manager has taken over the journal
+"""
+
+from __future__ import annotations
+
+
+class InterlockError(Exception):
+    """Root of the tree. ``retryable`` says whether the same call may succeed later."""
+
+    retryable = False
+
+
+class RequestError(InterlockError):
+    """The client's request is wrong. ``param`` names the field, ``code`` is OpenAI's error code."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, malformed or out of range."""
+
+
+class RequestTooLarge(RequestError):
+    """The body is over the configured limit."""
+
+
+class UnknownModel(RequestError):
+    """No chain of the live release has this name."""
+
+
+class AccessDenied(RequestError):
+    """An admin call from somewhere, or with a key, that may not make it."""
+
+
+class Unavailable(InterlockError):
+    """Nobody's fault. ``retry_after`` is a hint in seconds."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoLiveRelease(Unavailable):
+    """No release serves yet."""
+
+
+class EngineUnavailable(Unavailable):
+    """An engine did not answer, or answered with a fault of its own."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The chain's deadline passed before the answer was complete."""
+
+
+class ModelSetError(InterlockError):
+    """A model set that cannot be used: which file, which key, why, and the nearest right key."""
+
+    def __init__(self, source: str, key: str, reason: str, nearest: str | None = None) -> None:
+        hint = f"; did you mean {nearest!r}?" if nearest else ""
+        where = f"{source}: {key}" if key else source
+        super().__init__(f"{where}: {reason}{hint}")
+        self.source = source
+        self.key = key
+        self.reason = reason
+        self.nearest = nearest
+
+
+class ModelFetchError(InterlockError):
+    """A model could not be brought, or what came does not match its digest."""
+
+
+class SwapError(InterlockError):
+    """A candidate cannot become live; the live release goes on."""
+
+
+class EngineLoadError(SwapError):
+    """An engine did not come up."""
+
+
+class WarmupError(SwapError):
+    """The model set's own samples failed on the new engines."""
+
+
+class CommandError(InterlockError):
+    """The command line was given something it cannot do."""
+
+
+class InternalError(InterlockError):
+    """A bug or a lost race inside Interlock."""
+
+
+class IllegalTransition(InternalError):
+    """An event that the release table does not know. Nothing was changed."""
+
+
+class Fenced(InternalError):
+    """Another manager has taken over the journal; this one must stop."""

@@ -1,0 +1,47 @@
+"""Settings of one Interlock installation: the only module that reads the environment.
+
+Every field can be set by an environment variable ``INTERLOCK_<FIELD>`` on the Ray nodes, or in the
+``args`` of the Serve application, which win.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_store() -> str:
+    return f"sqlite:///{platformdirs.user_state_path('interlock') / 'interlock.db'}"
+
+
+class Settings(BaseSettings):
+    """Where things are kept and how long to wait; nothing about models (that is the model set)."""
+
+    model_config = SettingsConfigDict(env_prefix="INTERLOCK_", extra="forbid", frozen=True)
+
+    store_url: str = Field(default_factory=_default_store)
+    """SQLAlchemy URL of the store. SQLite is for one head node, PostgreSQL for a cluster."""
+
+    models_dir: Path = Field(default_factory=lambda: platformdirs.user_cache_path("interlock") / "models")
+    """Where ``interlock models fetch`` puts models, and where engines look for them by name."""
+
+    root: Path = Field(default_factory=Path.cwd)
+    """Folder that a relative ``model_set`` path in ``user_config`` starts from."""
+
+    admin_key: SecretStr | None = None
+    """Bearer key of ``/admin``. Without one, admin calls are answered on loopback only."""
+
+    max_body_bytes: int = 4 * 1024 * 1024
+    """Largest request body that is read."""
+
+    gateway_silence_s: float = 15.0
+    """A gateway that has not reported for so long is taken as gone, and its leases with it."""
+
+    heartbeat_s: float = 1.0
+    """How often a gateway reports when nothing changes."""
+
+    address: str = "http://127.0.0.1:8000"
+    """Where the ``interlock`` command finds the gateway."""

@@ -1,0 +1,167 @@
+"""Following the manager's release table: prepare, install, acknowledge, report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.engines.port import EngineClient
+from runtime.errors import InterlockError, Unavailable
+from runtime.traffic.meter import Meter
+from runtime.traffic.routing import PreparedRelease, Routing
+
+_log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+"""Pause before an engine that did not answer, or a manager that was away, is tried again."""
+
+PREPARE_SECONDS = 10.0
+"""How long an engine may take to answer the ping of a gateway that prepares."""
+
+
+class Manager(Protocol):
+    """The manager as a gateway sees it. Every call may raise Unavailable."""
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Return the table when it is newer than the report's, or after a while."""
+        ...
+
+    async def report(self, report: GatewayReport) -> None:
+        """Say what this gateway holds."""
+        ...
+
+    async def leave(self, gateway: str) -> None:
+        """Say goodbye."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Return the control state for people."""
+        ...
+
+
+class EngineDirectory(Protocol):
+    """Finds engines by digest."""
+
+    async def resolve(self, engine: str) -> EngineClient:
+        """Return a client that has answered a ping. Raises EngineUnavailable."""
+        ...
+
+
+class Follower:
+    """Keeps one gateway's routing in step with the manager."""
+
+    def __init__(
+        self, gateway: str, manager: Manager, directory: EngineDirectory, meter: Meter, heartbeat_s: float
+    ) -> None:
+        self._gateway = gateway
+        self._manager = manager
+        self._directory = directory
+        self._meter = meter
+        self._heartbeat_s = heartbeat_s
+        self._changed = asyncio.Event()
+        self.routing = Routing(on_drained=self._changed.set)
+        self._table = ReleaseTable(version=-1)
+        self._prepared: dict[int, PreparedRelease] = {}
+        self._faults: dict[int, str] = {}
+        self._sequence = 0
+
+    @property
+    def version(self) -> int:
+        """Version of the table that new requests are routed by; -1 before the first."""
+        return self._table.version
+
+    async def first_table(self) -> None:
+        """Return once a table is installed: a gateway without one must not take requests."""
+        while self.version < 0:
+            await self._follow_once()
+
+    async def run(self) -> None:
+        """Follow and report until cancelled, then say goodbye."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._report())
+        finally:
+            try:
+                await self._manager.leave(self._gateway)
+            except Unavailable as error:
+                _log.info("the manager did not hear the goodbye: %s", error)
+
+    # -- following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            await self._follow_once()
+
+    async def _follow_once(self) -> None:
+        try:
+            async with asyncio.timeout(RETRY_SECONDS if self._unprepared(self._table) else None):
+                table = await self._manager.next_table(self._snapshot())
+        except TimeoutError:
+            table = self._table
+        except Unavailable as error:
+            _log.info("the manager is away; routing goes on as it is: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        await self._apply(table)
+
+    async def _apply(self, table: ReleaseTable) -> None:
+        """Prepare what is new, and route by ``table`` only when its live release is prepared."""
+        await asyncio.gather(*(self._prepare(release) for release in self._unprepared(table)))
+        if table.live is not None and table.live not in self._prepared:
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        self.routing.install(self._prepared[table.live] if table.live is not None else None)
+        self._table = table
+        self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
+        self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
+        self._changed.set()
+
+    def _unprepared(self, table: ReleaseTable) -> list[RoutedRelease]:
+        return [r for r in table.releases.values() if r.number not in self._prepared]
+
+    async def _prepare(self, release: RoutedRelease) -> None:
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                clients = await self._resolve(release.engines)
+        except (InterlockError, TimeoutError) as error:
+            self._faults[release.number] = str(error) or f"no answer within {PREPARE_SECONDS:g} s"
+            _log.warning("release %d is not reachable yet: %s", release.number, error)
+            return
+        self._faults.pop(release.number, None)
+        self._prepared[release.number] = PreparedRelease(release, clients)
+
+    async def _resolve(self, engines: Mapping[str, str]) -> dict[str, EngineClient]:
+        clients = await asyncio.gather(*(self._directory.resolve(digest) for digest in engines.values()))
+        return dict(zip(engines, clients, strict=True))
+
+    # -- reporting --------------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                _log.debug("nothing has changed: the report is a heartbeat")
+            self._changed.clear()
+            try:
+                await self._manager.report(self._snapshot())
+            except Unavailable as error:
+                _log.info("the manager did not hear a report: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _snapshot(self) -> GatewayReport:
+        self._sequence += 1
+        return GatewayReport(
+            gateway=self._gateway,
+            sequence=self._sequence,
+            version=self._table.version,
+            prepared=frozenset(self._prepared),
+            leases=self.routing.leases,
+            metered=self._meter.totals,
+            faults=dict(self._faults),
+        )
