@@ -89,6 +89,10 @@ class ModelSetError(InterlockError):
         self.reason = reason
         self.nearest = nearest
 
+    def __reduce__(self) -> tuple[type[ModelSetError], tuple[str, str, str, str | None]]:
+        """Keep the parts when the error crosses processes: pickle would pass the message alone."""
+        return type(self), (self.source, self.key, self.reason, self.nearest)
+
 
 class ModelFetchError(InterlockError):
     """A model could not be brought, or what came does not match its digest."""

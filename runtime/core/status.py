@@ -45,7 +45,7 @@ def _wanted(state: ControlState) -> dict[str, Any] | None:
     return {
         "change": state.wanted.change,
         "release": state.wanted.release,
-        "source": release.source if release else None,
+        "source": state.wanted.source,
         "outcome": outcome(release) if release else "retired",
         "reason": release.reason if release else None,
     }

@@ -81,6 +81,7 @@ class Change:
     """The last change of ``user_config``: which one, and the release that it leads to."""
 
     change: str
+    source: str
     release: int
 
 
@@ -132,18 +133,23 @@ def fold(state: ControlState, event: ev.Event) -> ControlState:
 
 
 def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
+    """Take a wish. The change that was taken last is no change: a restart or a re-deploy repeats it."""
+    if state.wanted is not None and state.wanted.change == event.change:
+        return state
     same = [r for r in state.holding if r.content and r.content.digest == event.content.digest]
     if same:
-        return replace(state, wanted=Change(event.change, same[-1].number))
+        return replace(state, wanted=Change(event.change, event.source, same[-1].number))
     release = Release(_next_number(state), event.source, ReleaseState.PENDING, content=event.content)
     state = _put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    return replace(state, wanted=Change(event.change, release.number))
+    return replace(state, wanted=Change(event.change, event.source, release.number))
 
 
 def _refused(state: ControlState, event: ev.Refused) -> ControlState:
+    if state.wanted is not None and state.wanted.change == event.change:
+        return state
     release = Release(_next_number(state), event.source, ReleaseState.PENDING, reason=event.reason)
     state = _put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    state = replace(state, wanted=Change(event.change, release.number))
+    state = replace(state, wanted=Change(event.change, event.source, release.number))
     return _move(state, release.number, Move.FAIL, event.at)
 
 

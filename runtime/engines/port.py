@@ -18,9 +18,9 @@ class Chunk(NamedTuple):
     """A part of an answer.
 
     ``members`` is the inside of a JSON object, without its braces: ``"choices":[...]`` and whatever
-    else the engine says beside it. ``usage`` is the running count of the whole call. ``elapsed`` is
-    seconds since the engine began with the call, by its own clock. ``finish`` marks a chunk that
-    carries a finish reason.
+    else the engine says beside it; empty if the chunk only brings a newer count. ``usage`` is the
+    running count of the whole call. ``elapsed`` is seconds since the engine began with the call, by
+    its own clock. ``finish`` marks a chunk that carries a finish reason.
     """
 
     members: bytes

@@ -100,7 +100,7 @@ class Journal:
         mine = sa.update(_EPOCH).where(_EPOCH.c.id == 1, _EPOCH.c.epoch == self.epoch)
         if connection.execute(mine.values(epoch=self.epoch)).rowcount != 1:
             raise Fenced(
-                f"epoch {self.epoch} of this manager is over: another manager has opened the journal; this one stops"
+                f"epoch {self.epoch} is over: another manager has opened the journal, so this one stops"
             )
         yield
 

@@ -1,0 +1,119 @@
+"""The HTTP application of a gateway."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from runtime.api.chat import ChatResponse, read_body, request_id_of
+from runtime.api.errors import body_of, headers_of, status_of
+from runtime.core.routes import RoutedRelease
+from runtime.errors import AccessDenied, InterlockError, UnknownModel
+from runtime.settings import Settings
+from runtime.traffic.admission import Admission
+
+Status = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def build_app(admission: Admission, status: Status, settings: Settings) -> FastAPI:
+    """Return the routes of one gateway. ``status`` asks the manager for its state."""
+    app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
+    app.add_exception_handler(InterlockError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_http_error)
+    _add_openai_routes(app, admission, settings)
+    _add_health_routes(app, admission)
+
+    @app.get("/admin/v1/status")
+    async def admin_status(request: Request) -> JSONResponse:
+        check_admin(request, settings)
+        return JSONResponse(await status())
+
+    return app
+
+
+def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings) -> None:
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        live = admission.live()
+        return {"object": "list", "data": [_model(name, live) for name in live.chains]}
+
+    @app.get("/v1/models/{model}")
+    async def get_model(model: str) -> dict[str, Any]:
+        live = admission.live()
+        if model not in live.chains:
+            message = f"the model {model!r} does not exist; there is: {', '.join(live.chains)}"
+            raise UnknownModel(message, param="model", code="model_not_found")
+        return _model(model, live)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        raw = await read_body(request, settings.max_body_bytes)
+        return ChatResponse(admission, raw, request_id_of(request))
+
+
+def _add_health_routes(app: FastAPI, admission: Admission) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, Any]:
+        live = admission.live()
+        return {"status": "ready", "release": live.number, "model_set": live.model_set}
+
+
+def _model(name: str, live: RoutedRelease) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "interlock",
+        "interlock": {"release": live.number, "model_set": live.model_set, "name": live.name},
+    }
+
+
+def check_admin(request: Request, settings: Settings) -> None:
+    """Let an admin call through: with the key if one is set, else from loopback only.
+
+    Raises:
+        AccessDenied: anything else.
+
+    """
+    if settings.admin_key is not None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
+            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
+        return
+    host = request.client.host if request.client else ""
+    if not _is_loopback(host):
+        message = f"no admin key is set, so admin calls are answered on loopback only, not from {host or '?'}"
+        raise AccessDenied(message, code="admin_loopback_only")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InterlockError)  # noqa: S101 - registered for this class alone
+    return JSONResponse(body_of(error), status_of(error), headers_of(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    message = (
+        f"{request.method} {request.url.path}: {error.detail if isinstance(error, HTTPException) else error}"
+    )
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+    return JSONResponse(body, status)

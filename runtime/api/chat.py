@@ -1,0 +1,119 @@
+"""``POST /v1/chat/completions``: one response object that owns the request from lease to last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+
+import orjson
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from runtime.api.chat_request import read_chat_request
+from runtime.api.completion import answer_headers, events, whole
+from runtime.api.errors import body_of, headers_of, status_of
+from runtime.errors import InterlockError, RequestTooLarge
+from runtime.traffic.admission import Admission
+from runtime.traffic.chain import ChainCall
+
+REQUEST_ID = "x-request-id"
+_MAX_REQUEST_ID = 128
+
+
+def request_id_of(request: Request) -> str:
+    """Return the request's id if it is a sane one, else a new one.
+
+    Serve's own middleware gives every request an id and puts it on every response, so neither is
+    done here: the header would be there twice.
+    """
+    given = request.headers.get(REQUEST_ID, "")
+    sane = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if sane else uuid.uuid4().hex
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body. Raises RequestTooLarge as soon as more than ``limit`` bytes have come."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise RequestTooLarge(f"the body is over {limit} bytes")
+    return bytes(body)
+
+
+class ChatResponse(Response):
+    """Runs the request when it is sent.
+
+    The lease is taken and closed in this one call. Were it taken in the route and closed by the
+    response's body iterator, a client that goes away in between would leave it open: an iterator
+    that was never started has no ``finally``.
+    """
+
+    def __init__(self, admission: Admission, raw: bytes, request_id: str) -> None:
+        self._admission = admission
+        self._raw = raw
+        self._request_id = request_id
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
+        """Answer the request; stop all work for it as soon as the client goes away."""
+        answer = asyncio.create_task(self._answer(send))
+        gone = asyncio.create_task(_until_disconnect(receive))
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                answer.result()
+        finally:
+            for task in (answer, gone):
+                task.cancel()
+            # The lease closes in the answer's own cleanup: wait for that, also when this is cancelled.
+            await asyncio.shield(asyncio.gather(answer, gone, return_exceptions=True))
+
+    async def _answer(self, send: Send) -> None:
+        started = False
+        try:
+            request = read_chat_request(self._raw, self._request_id)
+            call = self._admission.admit(request)
+            try:
+                await call.start()
+                started = True
+                await self._send_answer(call, send)
+            finally:
+                await call.aclose()
+        except InterlockError as error:
+            if started:
+                raise
+            await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers_of(error))
+
+    async def _send_answer(self, call: ChainCall, send: Send) -> None:
+        if not call.request.stream:
+            try:
+                body = await whole(call)
+            except InterlockError as error:
+                headers = headers_of(error) | answer_headers(call)
+                await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
+                return
+            await self._send_whole(send, 200, body, answer_headers(call))
+            return
+        await send(self._start(200, "text/event-stream; charset=utf-8", answer_headers(call)))
+        async with contextlib.aclosing(events(call)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_whole(self, send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+        await send(self._start(status, "application/json", headers | {"content-length": str(len(body))}))
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _start(self, status: int, media_type: str, headers: dict[str, str]) -> Message:
+        head = MutableHeaders(headers)
+        head["content-type"] = media_type
+        return {"type": "http.response.start", "status": status, "headers": head.raw}
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

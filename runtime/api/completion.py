@@ -1,0 +1,95 @@
+"""The wire form of an answer: OpenAI's chat completion, whole or as server-sent events.
+
+An engine's chunk arrives as ready JSON members; here it is wrapped, not parsed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from runtime.api.chat_request import wants_usage
+from runtime.api.errors import body_of
+from runtime.engines.port import Chunk
+from runtime.errors import InterlockError
+from runtime.traffic.chain import ChainCall
+
+DONE = b"data: [DONE]\n\n"
+
+
+def answer_headers(call: ChainCall) -> dict[str, str]:
+    """Return the headers that tell which release serves."""
+    return {
+        "x-interlock-release": str(call.release.number),
+        "x-interlock-model-set": call.release.model_set,
+    }
+
+
+def _trailer(call: ChainCall) -> dict[str, Any]:
+    return {
+        "release": call.release.number,
+        "model_set": call.release.model_set,
+        "hops": [hop.as_json() for hop in call.hops],
+    }
+
+
+def _opening(call: ChainCall, kind: str) -> bytes:
+    """Return the start of an answer object, up to where the engine's members go."""
+    head = {
+        "id": f"chatcmpl-{call.request.request_id}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": call.request.model,
+    }
+    return orjson.dumps(head)[:-1]
+
+
+async def whole(call: ChainCall) -> bytes:
+    """Return the body of an answer that is not streamed."""
+    members = b""
+    async for chunks in call.chunks():
+        members = next((chunk.members for chunk in reversed(chunks) if chunk.members), members)
+    tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call)})
+    return _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
+
+
+async def events(call: ChainCall) -> AsyncIterator[bytes]:
+    """Yield the events of a streamed answer, those that are ready together in one piece.
+
+    The ``interlock`` object goes into the last chunk: the usage chunk if the client asked for one,
+    otherwise the one with the finish reason, which is held back until the stream has ended.
+    """
+    opening = b"data: " + _opening(call, "chat.completion.chunk") + b","
+    held: list[Chunk] = []
+    try:
+        async for chunks in call.chunks():
+            ready, held = _hold_back(held, chunks)
+            if ready:
+                yield b"".join(opening + chunk.members + b"}\n\n" for chunk in ready)
+    except InterlockError as error:
+        yield b"data: " + orjson.dumps(body_of(error)) + b"\n\n" + DONE
+        return
+    yield _last_events(call, opening, held) + DONE
+
+
+def _hold_back(held: list[Chunk], arrived: list[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
+    """Return what can go out now and what waits: chunks that may turn out to be the last."""
+    chunks = [chunk for chunk in (*held, *arrived) if chunk.members]
+    keep = len(chunks)
+    while keep and chunks[keep - 1].finish:
+        keep -= 1
+    return chunks[:keep], chunks[keep:]
+
+
+def _last_events(call: ChainCall, opening: bytes, held: list[Chunk]) -> bytes:
+    tail: dict[str, Any] = {"interlock": _trailer(call)}
+    if wants_usage(call.request):
+        tail = {"choices": [], "usage": call.usage.as_openai(), **tail}
+        pieces = [opening + chunk.members + b"}\n\n" for chunk in held]
+        return b"".join(pieces) + opening + orjson.dumps(tail)[1:] + b"\n\n"
+    pieces = [opening + chunk.members + b"}\n\n" for chunk in held[:-1]]
+    last = held[-1].members if held else b'"choices":[]'
+    return b"".join(pieces) + opening + last + b"," + orjson.dumps(tail)[1:] + b"\n\n"

@@ -1,0 +1,128 @@
+"""The ``interlock`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from runtime.cli.client import AdminClient
+from runtime.cli.models import models_app
+from runtime.cli.status_view import render
+from runtime.errors import CommandError, InterlockError, Unavailable
+from runtime.settings import Settings
+
+app = typer.Typer(
+    help="Interlock: swap the models behind AI agents as one set.", no_args_is_help=True, add_completion=False
+)
+app.add_typer(models_app, name="models", help="Fetch and check the models of the examples.")
+
+_POLL_S = 0.5
+_INTERRUPTED = 130
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="Where a gateway answers; default: INTERLOCK_ADDRESS or http://127.0.0.1:8000."),
+]
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn Interlock's errors into exit code 1 and Ctrl-C into 130, each with one line on stderr."""
+    try:
+        yield
+    except InterlockError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(_INTERRUPTED) from error
+
+
+@app.command("status")
+def show_status(
+    address: Address = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until Ctrl-C.")] = False,
+) -> None:
+    """Show releases, engines, leases and what a swap is waiting for."""
+    with _exit_codes():
+        client = AdminClient(Settings(), address)
+        if as_json:
+            _print_json(client, watch=watch)
+            return
+        console = Console()
+        if not watch:
+            console.print(render(client.status()))
+            return
+        with Live(console=console, refresh_per_second=4) as live:
+            while True:
+                live.update(render(client.status()))
+                time.sleep(_POLL_S)
+
+
+def _print_json(client: AdminClient, *, watch: bool) -> None:
+    """Print the status once, or one line for each change."""
+    shown = ""
+    while True:
+        line = json.dumps(client.status(), sort_keys=True)
+        if line != shown:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+            shown = line
+        if not watch:
+            return
+        time.sleep(_POLL_S)
+
+
+@app.command("wait")
+def wait_until_live(
+    address: Address = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 600.0,
+    model_set: Annotated[
+        str | None,
+        typer.Option(
+            help="Wait for this model_set, as user_config names it; default: whatever is wanted now."
+        ),
+    ] = None,
+) -> None:
+    """Wait until the wanted model set is live. Exit 0 when it is, 1 with the reason when it failed.
+
+    `serve deploy` returns before the manager has heard of the change: name the model set to wait for
+    the change itself.
+    """
+    with _exit_codes():
+        client = AdminClient(Settings(), address)
+        end = time.monotonic() + timeout
+        status = _wait(client, model_set, end)
+        wanted = status["wanted"]
+        if wanted["outcome"] == "failed":
+            raise CommandError(f"release {wanted['release']} failed: {wanted['reason']}")
+        Console().print(f"release {wanted['release']} from {wanted['source']} is live", highlight=False)
+
+
+def _wait(client: AdminClient, model_set: str | None, end: float) -> Mapping[str, Any]:
+    """Return the status in which the wish is settled. Raises CommandError after ``end``."""
+    seen = "nothing answered"
+    while True:
+        try:
+            status = client.status()
+            wanted = status["wanted"]
+            seen = (
+                f"release {wanted['release']} is {wanted['outcome']}" if wanted else "no model set is wanted"
+            )
+            meant = wanted is not None and model_set in (None, wanted["source"])
+            if meant and wanted["outcome"] != "in progress":
+                return status
+        except Unavailable as error:
+            seen = str(error)
+        if time.monotonic() > end:
+            raise CommandError(f"not live in time: {seen}")
+        time.sleep(_POLL_S)

@@ -1,0 +1,38 @@
+"""The composition root: what ``import_path: runtime.serve.app:build`` of a Serve config builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from runtime.serve.gateway import Gateway
+from runtime.serve.manager import SwapManager
+from runtime.settings import Settings
+
+_MANY = 10_000
+"""Long polls and streams wait here; admission limits requests, not Serve's queue."""
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Return the application: gateways in front, one manager behind.
+
+    ``args`` of the Serve config are settings (see ``runtime.settings``). Changing them restarts every
+    replica, so the model set is never among them: it travels in ``user_config`` of ``SwapManager``.
+    """
+    settings = Settings(**args)
+    manager = serve.deployment(
+        SwapManager,
+        name="SwapManager",
+        num_replicas=1,
+        max_ongoing_requests=_MANY,
+        ray_actor_options={"num_cpus": 0},
+    )
+    gateway = serve.deployment(
+        serve.ingress()(Gateway),
+        name="Gateway",
+        max_ongoing_requests=_MANY,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return gateway.bind(settings, manager.bind(settings))

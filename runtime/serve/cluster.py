@@ -1,0 +1,164 @@
+"""Ray Serve as the cluster: one application per engine digest, made and deleted at run time.
+
+These applications are imperative ones (``serve.run_many``): ``serve deploy`` removes declarative
+applications that its file no longer names, and leaves these alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from runtime.control.cluster import AppStatus
+from runtime.core.digest import SHORT
+from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
+from runtime.core.swap import EngineRecord
+from runtime.core.usage import Usage, total
+from runtime.engines.port import Body, EngineClient, WarmResult
+from runtime.errors import EngineLoadError, EngineUnavailable
+from runtime.serve import fake_engine
+from runtime.serve.replica import HandleEngine
+
+PREFIX = "engine-"
+_READY = "RUNNING"
+
+
+def app_name(engine: str) -> str:
+    """Return the name of an engine's application."""
+    return PREFIX + engine[:SHORT]
+
+
+class RayCluster:
+    """The cluster port and the gateways' directory, over Ray Serve. Blocking calls run in threads."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, HandleEngine] = {}
+        self._targets: dict[str, int] = {}
+
+    async def create(self, engine: EngineRecord) -> None:
+        """Ask Serve for the application unless it exists."""
+        if engine.spec is None:
+            raise EngineLoadError(f"engine {engine.digest[:SHORT]} has no spec to be made from")
+        self._targets[app_name(engine.digest)] = engine.spec.replicas
+        if await self._overview(engine.digest) is not None:
+            return
+        location = engine.weights.location if engine.weights else None
+        deploying = asyncio.ensure_future(_deploy(app_name(engine.digest), engine.spec, location))
+        try:
+            await asyncio.shield(deploying)
+        except asyncio.CancelledError:
+            # A deploy cannot be called back: wait it out, so that the delete that follows finds it.
+            await asyncio.wait([deploying])
+            raise
+        except (RayError, RayServeException, ValueError, ImportError) as error:
+            raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
+
+    async def observe(self, engine: str) -> AppStatus | None:
+        """Return how many replicas run, or why the application will not come up."""
+        overview = await self._overview(engine)
+        if overview is None:
+            return None
+        ready = sum(
+            count
+            for deployment in overview.deployments.values()
+            for state, count in deployment.replica_states.items()
+            if str(getattr(state, "value", state)) == _READY
+        )
+        failed = overview.status is ApplicationStatus.DEPLOY_FAILED
+        failure = _failure(overview) if failed else None
+        return AppStatus(ready, self._targets.get(app_name(engine), 1), failure)
+
+    async def delete(self, engine: str) -> None:
+        """Ask Serve to delete the application."""
+        self._clients.pop(engine, None)
+        await asyncio.to_thread(serve.delete, app_name(engine), _blocking=False)
+
+    async def engines(self) -> frozenset[str]:
+        """Return the shortened digests of all engine applications."""
+        names = (await asyncio.to_thread(serve.status)).applications
+        return frozenset(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
+
+    async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
+        """Warm every replica at once."""
+        results = await (await self._client(engine)).ask_all("warm", operation, body)
+        wanted = self._targets.get(app_name(engine), 1)
+        if len(results) < wanted:
+            raise EngineUnavailable(f"{len(results)} of {wanted} replicas of {app_name(engine)} were reached")
+        return cast("list[WarmResult]", results)
+
+    async def idle(self, engine: str) -> bool:
+        """Say whether every replica is idle."""
+        return all(await (await self._client(engine)).ask_all("idle"))
+
+    async def metered(self, engine: str) -> Usage:
+        """Return what all replicas have counted."""
+        return total(await (await self._client(engine)).ask_all("metered"))
+
+    async def resolve(self, engine: str) -> EngineClient:
+        """Return a client whose engine has answered a ping."""
+        client = await self._client(engine)
+        await client.ping()
+        return client
+
+    async def _client(self, engine: str) -> HandleEngine:
+        client = self._clients.get(engine)
+        if client is None:
+            try:
+                handle = await asyncio.to_thread(serve.get_app_handle, app_name(engine))
+            except RayServeException as error:
+                raise EngineUnavailable(f"there is no application {app_name(engine)}: {error}") from error
+            client = self._clients[engine] = HandleEngine(handle)
+        return client
+
+    async def _overview(self, engine: str) -> ApplicationStatusOverview | None:
+        try:
+            status = await asyncio.to_thread(serve.status)
+        except (RayError, RayServeException) as error:
+            raise EngineUnavailable(f"Serve does not tell its status: {error}") from error
+        return cast("ApplicationStatusOverview | None", status.applications.get(app_name(engine)))
+
+
+def _failure(overview: ApplicationStatusOverview) -> str:
+    messages = [deployment.message for deployment in overview.deployments.values() if deployment.message]
+    return _reason(messages[0] if messages else overview.message)
+
+
+def _reason(message: str) -> str:
+    """Return the line of Serve's report that says why: the last one of the stack it quotes."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line.split(":")[0]]
+    return (errors or lines or ["no reason was given"])[-1]
+
+
+async def _deploy(name: str, spec: EngineSpec, location: str | None) -> None:
+    match spec:
+        case FakeEngine():
+            await asyncio.to_thread(_run, name, fake_engine.build(spec))
+        case TransformersEngine() | VllmEngine():
+            # In a worker of its own: building imports torch or vLLM, which the manager must not carry.
+            await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
+
+
+def _build_and_run(name: str, spec: Any, location: str | None) -> None:
+    if isinstance(spec, VllmEngine):
+        from runtime.serve import llm_engine  # noqa: PLC0415 - see _deploy
+
+        _run(name, llm_engine.build(spec, location))
+    else:
+        from runtime.serve import transformers_engine  # noqa: PLC0415 - see _deploy
+
+        _run(name, transformers_engine.build(spec, str(location)))
+
+
+def _run(name: str, app: serve.Application) -> None:
+    serve.run_many(
+        [serve.RunTarget(target=app, name=name, route_prefix=None)],
+        wait_for_ingress_deployment_creation=True,
+        wait_for_applications_running=False,
+    )

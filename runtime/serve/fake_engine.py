@@ -1,0 +1,30 @@
+"""A replica that hosts a scripted engine, so that tests run the real cluster's code without a model."""
+
+from __future__ import annotations
+
+from ray import serve
+from ray.serve import Application
+
+from runtime.core.specs import FakeEngine as Script
+from runtime.engines.fake import FakeEngine
+from runtime.serve.replica import EngineReplica
+
+
+class FakeEngineReplica(EngineReplica):
+    """Loads when it is constructed, as every engine replica does."""
+
+    async def __init__(self, script: Script) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._hosted = FakeEngine(script)
+        await self._hosted.load()
+
+
+def build(script: Script) -> Application:
+    """Return the application of a scripted engine."""
+    options = {
+        "max_ongoing_requests": 10_000,
+        "max_constructor_retry_count": 1,
+        "graceful_shutdown_wait_loop_s": 0.05,
+        "ray_actor_options": {"num_cpus": 0},
+        **script.deployment_config,
+    }
+    return serve.deployment(FakeEngineReplica, name="engine", **options).bind(script)

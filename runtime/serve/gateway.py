@@ -1,0 +1,72 @@
+"""The ``Gateway`` deployment: HTTP in, hops out, following the manager's table."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from runtime.api.app import build_app
+from runtime.clock import SystemClock
+from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.serve.cluster import RayCluster
+from runtime.serve.replica import answer_of
+from runtime.settings import Settings
+from runtime.traffic.admission import Admission
+from runtime.traffic.follower import Follower
+from runtime.traffic.meter import Meter
+
+
+class HandleManager:
+    """The manager, called over its handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Long-poll the table."""
+        return cast("ReleaseTable", await answer_of(self._handle.next_table.remote(report)))
+
+    async def report(self, report: GatewayReport) -> None:
+        """Say what this gateway holds."""
+        await answer_of(self._handle.report.remote(report))
+
+    async def leave(self, gateway: str) -> None:
+        """Say goodbye."""
+        await answer_of(self._handle.leave.remote(gateway))
+
+    async def status(self) -> dict[str, Any]:
+        """Return the control state for people."""
+        return cast("dict[str, Any]", await answer_of(self._handle.status.remote()))
+
+
+class Gateway:
+    """One replica of the ingress. It is constructed only once it has a table to route by."""
+
+    async def __init__(self, settings: Settings, manager: DeploymentHandle) -> None:  # type: ignore[misc]  # Serve awaits it
+        clock, meter = SystemClock(), Meter()
+        self._manager = HandleManager(manager)
+        self._follower = Follower(
+            f"gateway-{uuid.uuid4().hex[:8]}", self._manager, RayCluster(), meter, settings.heartbeat_s
+        )
+        self._admission = Admission(self._follower.routing, clock, meter)
+        self._settings = settings
+        await self._follower.first_table()
+        self._following = asyncio.create_task(self._follower.run())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the HTTP application; Serve calls this after the constructor."""
+        return build_app(self._admission, self._manager.status, self._settings)
+
+    async def check_health(self) -> None:
+        """Raise what ended the following of the table, so that Serve replaces this replica."""
+        if self._following.done():
+            self._following.result()
+
+    async def __del__(self) -> None:
+        """Say goodbye; Serve calls this when the replica stops."""
+        self._following.cancel()
+        await asyncio.wait([self._following])

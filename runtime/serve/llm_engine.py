@@ -1,0 +1,194 @@
+"""vLLM as an engine, hosted by ``ray.serve.llm``: our subclass of ``LLMServer`` through ``server_cls``.
+
+Importing this module imports vLLM (10 s and half a gigabyte), so it is imported where an engine runs
+or is built, never by the gateway or the manager.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+from runtime.core.specs import VllmEngine as Spec
+from runtime.core.usage import NOTHING, Usage
+from runtime.engines.chunks import pack, run_once
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.errors import EngineUnavailable, InvalidRequest
+from runtime.serve.replica import EngineReplica
+
+_log = logging.getLogger(__name__)
+
+_SSE, _DONE = "data: ", "[DONE]"
+_CLIENT_FAULTS = range(400, 500)
+
+
+class VllmEngine:
+    """The engine port over a started ``LLMServer``. Tokens are counted as vLLM reports them."""
+
+    def __init__(self, server: LLMServer, model_id: str) -> None:
+        self._server = server
+        self._model_id = model_id
+        self._in_flight = 0
+        self._metered = Usage()
+
+    async def load(self) -> None:
+        """Do nothing: the server's constructor has started the engine."""
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield vLLM's answer; closing this aborts the request in the engine."""
+        begun, usage = time.perf_counter(), NOTHING
+        request = self._request(body)
+        self._in_flight += 1
+        try:
+            answer = await self._server.chat(request)
+            try:
+                async for item in answer:
+                    chunks = _chunks(item, usage, begun)
+                    if chunks:
+                        usage = chunks[-1].usage
+                        yield chunks
+            finally:
+                await answer.aclose()
+        finally:
+            self._in_flight -= 1
+            self._metered = self._metered.plus(usage)
+
+    def _request(self, body: Body) -> ChatCompletionRequest:
+        fields = {key: value for key, value in body.items() if value is not None}
+        if body.get("stream"):
+            # Running usage on every chunk: what was generated is known when a client goes away, too.
+            fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        try:
+            return ChatCompletionRequest(model=self._model_id, **fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            param = str(first["loc"][0]) if first["loc"] else None
+            raise InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param) from error
+
+    async def classify(self, body: Body) -> Classification:  # noqa: ARG002 - the port's form
+        """Refuse: a generating engine has no vectors."""
+        raise InvalidRequest("a generating engine cannot classify", param="model")
+
+    async def embed(self, body: Body) -> Embeddings:  # noqa: ARG002 - the port's form
+        """Refuse: a generating engine has no vectors."""
+        raise InvalidRequest("a generating engine cannot embed", param="model")
+
+    async def warm(self, operation: str, body: Body) -> WarmResult:
+        """Run one call to its end."""
+        return await run_once(self, operation, body)
+
+    async def ping(self) -> None:
+        """Return if vLLM's engine process is well."""
+        try:
+            await self._server.check_health()
+        except Exception as error:
+            raise EngineUnavailable(f"vLLM says that it is not well: {error}") from error
+
+    async def sleep(self) -> None:
+        """Give the KV cache back; weights and captured graphs stay. Only while idle."""
+        await self._server.sleep(tags=["kv_cache"], mode="wait")
+
+    async def wake(self) -> None:
+        """Take the KV cache again."""
+        await self._server.wakeup(tags=["kv_cache"])
+
+    async def idle(self) -> bool:
+        """Say whether neither a call nor vLLM itself has anything in flight."""
+        client = getattr(self._server.engine, "_engine_client", None)
+        unfinished = client.output_processor.get_num_unfinished_requests() if client is not None else 0
+        return self._in_flight == 0 and unfinished == 0
+
+    async def metered(self) -> Usage:
+        """Return every token so far."""
+        return self._metered
+
+    async def unload(self) -> None:
+        """Do nothing: the replica's end is the engine's."""
+
+
+def _answers(item: Any) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects in what ``LLMServer.chat`` yields: a list of events, or one response."""
+    for part in item if isinstance(item, list) else [item]:
+        if not isinstance(part, str):
+            yield part.model_dump(mode="json")
+            continue
+        for event in part.split("\n\n"):
+            text = event.removeprefix(_SSE)
+            if text and text != _DONE:
+                yield orjson.loads(text)
+
+
+def _chunks(item: Any, known: Usage, begun: float) -> list[Chunk]:
+    chunks = []
+    for answer in _answers(item):
+        if answer.get("error"):
+            raise _refusal(answer["error"])
+        chunks.append(_chunk(answer, known, begun))
+        known = chunks[-1].usage
+    return chunks
+
+
+def _chunk(answer: Mapping[str, Any], known: Usage, begun: float) -> Chunk:
+    usage, elapsed = _usage(answer, known), time.perf_counter() - begun
+    if not answer.get("choices"):
+        return Chunk(b"", usage, elapsed)
+    return pack(answer, usage, elapsed)
+
+
+def _usage(answer: Mapping[str, Any], known: Usage) -> Usage:
+    usage = answer.get("usage")
+    if not usage:
+        return known
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        usage["prompt_tokens"], usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0
+    )
+
+
+def _refusal(error: Mapping[str, Any]) -> InvalidRequest | EngineUnavailable:
+    message, code = str(error.get("message")), error.get("code")
+    if not isinstance(code, int) or code not in _CLIENT_FAULTS:
+        return EngineUnavailable(f"vLLM failed: {message}")
+    too_long = "context length" in message or "max_model_len" in message
+    if too_long:
+        return InvalidRequest(message, param="messages", code="context_length_exceeded")
+    return InvalidRequest(message, param=error.get("param"))
+
+
+class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
+    """``LLMServer`` with the engine port beside its own methods."""
+
+    async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # Serve awaits it
+        await LLMServer.__init__(self, llm_config, **kwargs)
+        self._hosted = VllmEngine(self, llm_config.model_id)
+
+
+def build(spec: Spec, location: str | None) -> Application:
+    """Return the application of a vLLM engine; ``location`` is where its weights were found."""
+    fields = spec.llm_config.model_dump(exclude_none=True)
+    loading = dict(fields.pop("model_loading_config"))
+    if location is not None:
+        loading["model_source"] = location
+    deployment = dict(fields.pop("deployment_config"))
+    if "autoscaling_config" not in deployment:
+        deployment.setdefault("num_replicas", 1)
+    deployment.setdefault("max_constructor_retry_count", 1)
+    # The first token at once: ray.serve.llm would hold it for 50 ms to fill a batch.
+    experimental = {"stream_batching_interval_ms": 0, **fields.pop("experimental_configs")}
+    config = LLMConfig(
+        model_loading_config=loading,
+        deployment_config=deployment,
+        experimental_configs=experimental,
+        server_cls=VllmEngineReplica,
+        **fields,
+    )
+    return build_llm_deployment(config, name_prefix="engine:")

@@ -1,0 +1,87 @@
+"""The ``SwapManager`` deployment: one replica, no traffic, the controller's home."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.clock import SystemClock
+from runtime.control.controller import Controller
+from runtime.control.journal import StoredJournal
+from runtime.core import events as ev
+from runtime.core.digest import canonical
+from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.status import status
+from runtime.errors import ModelFetchError, ModelSetError
+from runtime.serve.cluster import RayCluster
+from runtime.settings import Settings
+from runtime.store.journal import Journal, open_store
+from runtime.store.model_sets import read_content
+
+_log = logging.getLogger(__name__)
+
+_KEYS = {"model_set", "change"}
+
+
+class SwapManager:
+    """Takes ``user_config``, runs the controller, answers gateways and operators."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._settings = settings
+        self._clock = SystemClock()
+        journal = await asyncio.to_thread(lambda: Journal(open_store(settings.store_url)))
+        self._controller = Controller(
+            StoredJournal(journal), RayCluster(), self._clock, settings.gateway_silence_s
+        )
+        self._loop = asyncio.create_task(self._controller.run())
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take the wanted model set and return at once: this replica must not leave routing for long."""
+        task = asyncio.create_task(self._want(dict(user_config)))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _want(self, user_config: dict[str, Any]) -> None:
+        change = hashlib.sha256(canonical(user_config)).hexdigest()
+        try:
+            event = await asyncio.to_thread(self._read, user_config, change)
+        except (ModelSetError, ModelFetchError) as error:
+            source = error.source if isinstance(error, ModelSetError) else "models"
+            event = ev.Refused(at=self._clock.wall(), change=change, source=source, reason=str(error))
+        self._controller.post(event)
+
+    def _read(self, user_config: dict[str, Any], change: str) -> ev.Wanted | ev.Refused:
+        unknown = sorted(set(user_config) - _KEYS)
+        if unknown or "model_set" not in user_config:
+            key = unknown[0] if unknown else "model_set"
+            reason = "unknown key; valid here: model_set, change" if unknown else "is missing"
+            raise ModelSetError("user_config of SwapManager", key, reason)
+        source, content = read_content(
+            user_config["model_set"], self._settings.root, self._settings.models_dir
+        )
+        return ev.Wanted(at=self._clock.wall(), change=change, source=source, content=content)
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Answer a gateway's long poll."""
+        return await self._controller.hub.next_table(report)
+
+    async def report(self, report: GatewayReport) -> None:
+        """Take a gateway's report."""
+        self._controller.hub.report(report)
+
+    async def leave(self, gateway: str) -> None:
+        """Take a gateway's goodbye."""
+        self._controller.hub.leave(gateway)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the control state for people."""
+        return status(self._controller.state)
+
+    async def check_health(self) -> None:
+        """Raise what ended the controller's loop, so that Serve replaces this replica."""
+        if self._loop.done():
+            self._loop.result()

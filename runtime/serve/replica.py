@@ -1,0 +1,171 @@
+"""Hosting an engine in a Serve replica, and talking to it over a handle.
+
+Both ends of the wire are here. Errors cross it as values: an exception would be wrapped by Ray, and
+logged by Serve with a stack for every client that sends a wrong field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple, cast
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from runtime.core.usage import Usage
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
+from runtime.errors import EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+
+_CALLS = frozenset({"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered"})
+"""What may be called by name on an engine from outside its replica."""
+
+
+class Fault(NamedTuple):
+    """An error on the wire."""
+
+    kind: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+_KINDS = {kind.__name__: kind for kind in (EngineUnavailable, InvalidRequest, WarmupError)}
+
+
+def _fault_of(error: InterlockError) -> Fault:
+    if isinstance(error, InvalidRequest):
+        return Fault("InvalidRequest", str(error), error.param, error.code)
+    known = type(error).__name__ in _KINDS
+    return Fault(type(error).__name__ if known else "EngineUnavailable", str(error))
+
+
+def _raise(fault: Fault) -> None:
+    if fault.kind == "InvalidRequest":
+        raise InvalidRequest(fault.message, param=fault.param, code=fault.code)
+    raise _KINDS[fault.kind](fault.message)
+
+
+class EngineReplica:
+    """Mixin of deployments that host an engine: sets ``_hosted`` once it is loaded."""
+
+    _hosted: Engine
+
+    async def engine_stream(self, body: Body) -> AsyncGenerator[list[Chunk] | Fault, None]:
+        """Yield what the engine generates; a fault, if any, comes last."""
+        try:
+            async for chunks in self._hosted.generate(body):
+                yield chunks
+        except InterlockError as error:
+            yield _fault_of(error)
+
+    async def engine_call(self, method: str, *args: Any) -> Any:
+        """Call a method of the engine by name; return its result or a fault."""
+        if method not in _CALLS:
+            return Fault("EngineUnavailable", f"an engine has no call {method!r}")
+        try:
+            return await getattr(self._hosted, method)(*args)
+        except InterlockError as error:
+            return _fault_of(error)
+
+
+async def answer_of(response: DeploymentResponse) -> Any:
+    """Return what a handle call gives; cancelling this cancels the call in its replica.
+
+    Raises:
+        EngineUnavailable: Ray could not bring the call to an end.
+
+    """
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    except (RayError, RayServeException) as error:
+        raise EngineUnavailable(f"the call did not end: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+
+
+class HandleEngine:
+    """An engine application, called over its handle. One instance serves all requests."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._stream = handle.options(stream=True, method_name="engine_stream")
+        self._call = handle.options(method_name="engine_call")
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield what a replica generates; closing this aborts it there."""
+        response = self._stream.remote(body)
+        ended = False
+        try:
+            async for item in response:
+                if isinstance(item, Fault):
+                    _raise(item)
+                yield cast("list[Chunk]", item)
+            ended = True
+        except (RayError, RayServeException) as error:
+            raise EngineUnavailable(f"the stream broke: {_first_line(error)}") from error
+        finally:
+            if not ended:
+                response.cancel()
+
+    async def classify(self, body: Body) -> Classification:
+        """Classify on one replica."""
+        return cast("Classification", await self._ask("classify", body))
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Embed on one replica."""
+        return cast("Embeddings", await self._ask("embed", body))
+
+    async def ping(self) -> None:
+        """Return once a replica has answered."""
+        await self._ask("ping")
+
+    async def load(self) -> None:
+        """Return at once: a replica that can be called has loaded."""
+
+    async def warm(self, operation: str, body: Body) -> WarmResult:
+        """Warm one replica."""
+        return cast("WarmResult", await self._ask("warm", operation, body))
+
+    async def sleep(self) -> None:
+        """Put one replica to sleep."""
+        await self._ask("sleep")
+
+    async def wake(self) -> None:
+        """Wake one replica."""
+        await self._ask("wake")
+
+    async def idle(self) -> bool:
+        """Say whether one replica is idle."""
+        return cast("bool", await self._ask("idle"))
+
+    async def metered(self) -> Usage:
+        """Return what one replica has counted."""
+        return cast("Usage", await self._ask("metered"))
+
+    async def unload(self) -> None:
+        """Do nothing: deleting the application is the cluster's."""
+
+    async def _ask(self, method: str, *args: Any) -> Any:
+        result = await answer_of(self._call.remote(method, *args))
+        if isinstance(result, Fault):
+            _raise(result)
+        return result
+
+    async def ask_all(self, method: str, *args: Any) -> list[Any]:
+        """Call every replica at once and return all results. Raises the first fault."""
+        try:
+            results = await self._handle.broadcast("engine_call", method, *args).results_async()
+        except (RayError, RayServeException) as error:
+            raise EngineUnavailable(f"not every replica answered: {_first_line(error)}") from error
+        for result in results:
+            if isinstance(result, Fault):
+                _raise(result)
+        return cast("list[Any]", results)

@@ -1,0 +1,165 @@
+"""An encoder as an engine: ``transformers`` in the replica's own process, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from ray import serve
+from ray.serve import Application
+from transformers import AutoModel, AutoTokenizer
+
+from runtime.core.digest import canonical
+from runtime.core.specs import TransformersEngine as Spec
+from runtime.core.usage import Usage
+from runtime.engines.chunks import run_once
+from runtime.engines.fake import checked_choices, checked_input
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.errors import InvalidRequest
+from runtime.serve.replica import EngineReplica
+
+_CHOICES_KEPT = 256
+"""How many sets of choices keep the vectors of their examples."""
+
+
+class TransformersEngine:
+    """Mean-pooled, normalised sentence vectors; a choice is the one with the nearest example.
+
+    The vectors of a route's examples are computed once per replica, by its warm-up, and their tokens
+    are counted by the call that computed them.
+    """
+
+    def __init__(self, spec: Spec, location: str) -> None:
+        self._spec = spec
+        self._location = location
+        # One thread: torch uses the cores it may by itself, and calls keep their order.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+        self._in_flight = 0
+        self._metered = Usage()
+        self._choices: OrderedDict[bytes, dict[str, torch.Tensor]] = OrderedDict()
+
+    async def load(self) -> None:
+        """Read tokenizer and weights."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    def _load(self) -> None:
+        torch.set_num_threads(1)
+        self._tokenizer = AutoTokenizer.from_pretrained(self._location)
+        self._model = AutoModel.from_pretrained(self._location, use_safetensors=True)
+        self._model.eval()
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:  # noqa: ARG002 - the port's form
+        """Refuse: an encoder does not generate."""
+        raise InvalidRequest("an encoder cannot generate text", param="model")
+        yield []
+
+    async def classify(self, body: Body) -> Classification:
+        """Return the choice with the example nearest to the input, by cosine."""
+        text, choices = checked_choices(body)
+        begun = time.perf_counter()
+        (choice, scores), usage = await self._run(self._classify, text, choices)
+        return Classification(choice, scores, usage, time.perf_counter() - begun)
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Return one vector of unit length per text."""
+        texts = checked_input(body)
+        begun = time.perf_counter()
+        vectors, usage = await self._run(self._embed, texts)
+        return Embeddings(vectors, usage, time.perf_counter() - begun)
+
+    async def _run(self, work: Any, *args: Any) -> tuple[Any, Usage]:
+        """Run ``work`` in the engine's thread and count its tokens, also if the caller has gone."""
+        self._in_flight += 1
+        future = self._thread.submit(self._counted, work, *args)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._ended))
+        return await asyncio.wrap_future(future)
+
+    def _ended(self) -> None:
+        self._in_flight -= 1
+
+    def _counted(self, work: Any, *args: Any) -> tuple[Any, Usage]:
+        before = self._metered
+        result = work(*args)
+        return result, Usage(prompt=self._metered.prompt - before.prompt)
+
+    def _classify(self, text: str, choices: Mapping[str, list[str]]) -> tuple[str, dict[str, float]]:
+        examples = self._examples(choices)
+        vector = self._encode([text])[0]
+        scores = {name: float((vectors @ vector).max()) for name, vectors in examples.items()}
+        return max(scores, key=scores.__getitem__), scores
+
+    def _examples(self, choices: Mapping[str, list[str]]) -> dict[str, torch.Tensor]:
+        key = canonical(choices)
+        if key not in self._choices:
+            self._choices[key] = {name: self._encode(list(texts)) for name, texts in choices.items()}
+            if len(self._choices) > _CHOICES_KEPT:
+                self._choices.popitem(last=False)
+        self._choices.move_to_end(key)
+        return self._choices[key]
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._encode(texts).tolist()
+        return vectors
+
+    def _encode(self, texts: list[str]) -> torch.Tensor:
+        """Return unit vectors of shape (texts, dimensions)."""
+        batch = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._spec.max_length, return_tensors="pt"
+        )
+        mask = batch["attention_mask"]
+        with torch.inference_mode():
+            hidden = self._model(**batch).last_hidden_state
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        self._metered = self._metered.plus(Usage(prompt=int(mask.sum())))
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+    async def warm(self, operation: str, body: Body) -> WarmResult:
+        """Run one call to its end."""
+        return await run_once(self, operation, body)
+
+    async def ping(self) -> None:
+        """Return: a replica that can be called has loaded."""
+
+    async def sleep(self) -> None:
+        """Do nothing: an encoder holds no cache."""
+
+    async def wake(self) -> None:
+        """Do nothing."""
+
+    async def idle(self) -> bool:
+        """Say whether nothing is in flight."""
+        return self._in_flight == 0
+
+    async def metered(self) -> Usage:
+        """Return every token so far."""
+        return self._metered
+
+    async def unload(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class TransformersEngineReplica(EngineReplica):
+    """Loads when it is constructed, so that a replica that runs can answer."""
+
+    async def __init__(self, spec: Spec, location: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._hosted = TransformersEngine(spec, location)
+        await self._hosted.load()
+
+
+def build(spec: Spec, location: str) -> Application:
+    """Return the application of an encoder whose weights are at ``location``."""
+    options = {
+        "max_ongoing_requests": 256,
+        "max_constructor_retry_count": 1,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        **spec.deployment_config,
+    }
+    return serve.deployment(TransformersEngineReplica, name="engine", **options).bind(spec, location)
