@@ -126,3 +126,7 @@ def _wait(client: AdminClient, model_set: str | None, end: float) -> Mapping[str
         if time.monotonic() > end:
             raise CommandError(f"not live in time: {seen}")
         time.sleep(_POLL_S)
+
+
+if __name__ == "__main__":
+    app()

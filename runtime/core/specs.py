@@ -188,7 +188,10 @@ class Generate(Spec):
         read: Callable[[str], str] | None = (info.context or {}).get("read")
         if value is None or read is None or not value.endswith(".j2"):
             return value
-        return read(value)
+        try:
+            return read(value)
+        except ModelSetError as error:
+            raise PydanticCustomError("unreadable", "{reason}", {"reason": error.reason}) from error
 
     @field_validator("sampling")
     @classmethod
@@ -310,10 +313,18 @@ def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:
     """
     if not isinstance(document, Mapping):
         raise ModelSetError(source, "", "a model set is a mapping with name, engines and chains")
+    document = _with_text_keys(document)
     try:
         return ModelSet.model_validate(document, context={"read": read})
     except ValidationError as error:
         raise _explain(error.errors(include_url=False), document, source) from error
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Return ``value`` with integer keys as text: YAML has both, the journal's and the wire's JSON one."""
+    if isinstance(value, Mapping):
+        return {str(k) if type(k) is int else k: _with_text_keys(v) for k, v in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _explain(details: Sequence[ErrorDetails], document: Mapping[str, Any], source: str) -> ModelSetError:
@@ -325,14 +336,18 @@ def _explain(details: Sequence[ErrorDetails], document: Mapping[str, Any], sourc
         path = [*path, context["key"]]
     path += context.get("below", [])
     suggestion = context.get("nearest")
+    reason = first["msg"]
     if first["type"] == "union_tag_invalid":
         path.append("kind")
         suggestion = nearest(str(context.get("tag")), _ENGINE_KINDS)
-    return ModelSetError(source, _dotted(path), first["msg"], suggestion)
+    if first["type"] == "union_tag_not_found":
+        path.append("kind")
+        reason = f"is missing; it is one of: {', '.join(_ENGINE_KINDS)}"
+    return ModelSetError(source, _dotted(path), reason, suggestion)
 
 
 def _path_in(document: Any, location: Sequence[str | int]) -> list[str | int]:
-    """Return ``location`` without the tags that pydantic adds for unions, which the file lacks."""
+    """Return ``location`` without what pydantic adds and the file lacks: tags of unions, ``[key]``."""
     path: list[str | int] = []
     node = document
     for position, part in enumerate(location):
@@ -343,7 +358,7 @@ def _path_in(document: Any, location: Sequence[str | int]) -> list[str | int]:
         if inside:
             path.append(part)
             node = node[part]
-        elif last and isinstance(node, Mapping) and part not in _ENGINE_KINDS:
+        elif last and isinstance(node, Mapping) and part not in (*_ENGINE_KINDS, "[key]"):
             path.append(part)
     return path
 

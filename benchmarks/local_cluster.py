@@ -1,0 +1,150 @@
+"""A Ray cluster of one node, on loopback, for one program: started here, ended here, by process id."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+from runtime.errors import CommandError
+
+_BIN = Path(sys.executable).parent
+_START_S = 60.0
+_STOP_S = 5.0
+_LOGICAL_CPUS = 16
+"""Ray places by declared CPUs, not by cores; engines on a small machine must not wait for each other."""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LocalCluster:
+    """Use as ``with LocalCluster(root) as cluster``; everything is gone after it, also on Ctrl-C.
+
+    Token authentication is on with a token of this run's own, so that no other user of the machine
+    can submit code to it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="interlock-"))
+        self.gcs_port, self.dashboard_port = free_port(), free_port()
+        self.env = self._environment(root)
+        self._ray: subprocess.Popen[bytes] | None = None
+
+    def _environment(self, root: Path) -> dict[str, str]:
+        token = self.folder / "ray-token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        return {
+            **os.environ,
+            "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_ADDRESS": f"127.0.0.1:{self.gcs_port}",
+            # Workers are niced by default; beside a load generator on the same cores they would starve.
+            "RAY_worker_niceness": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "INTERLOCK_STORE_URL": f"sqlite:///{self.folder / 'interlock.db'}",
+            "INTERLOCK_ROOT": str(root),
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        command = [
+            *(str(_BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+            *(f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}"),
+            *("--dashboard-host=127.0.0.1", f"--num-cpus={_LOGICAL_CPUS}"),
+            *(f"--temp-dir={self.folder / 'ray'}", f"--dashboard-agent-listen-port={free_port()}"),
+        ]
+        with (self.folder / "ray.log").open("wb") as log:
+            self._ray = subprocess.Popen(  # noqa: S603 - our own arguments
+                command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + _START_S
+        while not self._answers():
+            if self._ray.poll() is not None or time.monotonic() > end:
+                raise CommandError(f"Ray did not start:\n{(self.folder / 'ray.log').read_text()[-2000:]}")
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        token = (self.folder / "ray-token").read_text()
+        try:
+            answer = httpx.get(
+                f"{self.dashboard}/api/serve/applications/",
+                headers={"authorization": f"Bearer {token}"},
+                timeout=2.0,
+                trust_env=False,
+            )
+        except httpx.TransportError:
+            return False
+        return answer.is_success
+
+    @property
+    def dashboard(self) -> str:
+        """Where ``serve deploy`` finds the cluster."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def deploy(self, config: Path) -> None:
+        """Run ``serve deploy`` with ``config``. Raises CommandError with what it printed."""
+        command = [str(_BIN / "serve"), "deploy", "-a", self.dashboard, str(config)]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise CommandError(f"serve deploy {config} failed:\n{done.stdout}{done.stderr}")
+
+    def stop(self) -> None:
+        """End every process that was started, then remove the folder."""
+        if self._ray is not None and self._ray.poll() is None:
+            ray = psutil.Process(self._ray.pid)
+            processes = [*ray.children(recursive=True), ray]
+            # Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for.
+            _end(processes)
+            self._ray.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        _signal(process, kill=False)
+    _, left = psutil.wait_procs(processes, timeout=_STOP_S)
+    for process in left:
+        _signal(process, kill=True)
+    psutil.wait_procs(left, timeout=_STOP_S)
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        process.kill() if kill else process.terminate()
+    except psutil.NoSuchProcess:
+        return

