@@ -94,7 +94,7 @@ def _check_port() -> None:
 
 def _fetch_models() -> None:
     console.rule("models")
-    done = subprocess.run([sys.executable, "-m", "runtime.cli.main", "models", "fetch"], check=False)  # noqa: S603
+    done = subprocess.run([sys.executable, "-m", "runtime.cli.main", "models", "fetch"], check=False)
     if done.returncode:
         raise CommandError("the models could not be fetched; see above")
 
@@ -224,10 +224,10 @@ class _Screen:
         return False
 
     def _headline(self, phase: str, elapsed: float) -> Text:
-        records = self._load.records
-        failed = sum(record.error is not None for record in records)
+        sent, still_open = len(self._load.records), self._load.open
+        failed = sum(record.error is not None for record in self._load.records)
         return Text(
-            f"{phase}, {elapsed:.0f} s: {len(records)} requests sent, {self._load.open} open, {failed} failed",
+            f"{phase}, {elapsed:.0f} s: {sent} requests sent, {still_open} open, {failed} failed",
             "bold red" if failed else "bold",
         )
 

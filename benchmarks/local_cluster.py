@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import socket
@@ -10,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import psutil
 
 from runtime.errors import CommandError
+from runtime.settings import child_environment
 
 _BIN = Path(sys.executable).parent
 _START_S = 60.0
@@ -50,9 +51,7 @@ class LocalCluster:
         token = self.folder / "ray-token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        return {
-            **os.environ,
-            "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+        changes = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_ADDRESS": f"127.0.0.1:{self.gcs_port}",
@@ -62,6 +61,7 @@ class LocalCluster:
             "INTERLOCK_STORE_URL": f"sqlite:///{self.folder / 'interlock.db'}",
             "INTERLOCK_ROOT": str(root),
         }
+        return child_environment(changes)
 
     def __enter__(self) -> Self:
         try:
@@ -99,17 +99,17 @@ class LocalCluster:
             time.sleep(0.2)
 
     def _answers(self) -> bool:
-        token = (self.folder / "ray-token").read_text()
         try:
-            answer = httpx.get(
-                f"{self.dashboard}/api/serve/applications/",
-                headers={"authorization": f"Bearer {token}"},
-                timeout=2.0,
-                trust_env=False,
-            )
+            return self.api("GET", "/api/serve/applications/").is_success
         except httpx.TransportError:
             return False
-        return answer.is_success
+
+    def api(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        """Call the dashboard's REST API, which the ``serve`` command is a client of."""
+        token = (self.folder / "ray-token").read_text()
+        headers = {"authorization": f"Bearer {token}"}
+        url = self.dashboard + path
+        return httpx.request(method, url, json=body, headers=headers, timeout=30.0, trust_env=False)
 
     @property
     def dashboard(self) -> str:

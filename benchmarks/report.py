@@ -24,7 +24,7 @@ class Moments:
 
 
 def swap_report(records: Sequence[Record], status: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
-    """Return the report that ``make demo REPORT=...`` writes. Times are in seconds or milliseconds by name."""
+    """Return what ``make demo REPORT=...`` writes. Times are seconds or milliseconds, as named."""
     new = _release(status, status["live"])
     old = next(release for release in status["releases"] if release["number"] != new["number"])
     ok = [record for record in records if record.error is None]

@@ -6,6 +6,8 @@ Every field can be set by an environment variable ``INTERLOCK_<FIELD>`` on the R
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -45,3 +47,11 @@ class Settings(BaseSettings):
 
     address: str = "http://127.0.0.1:8000"
     """Where the ``interlock`` command finds the gateway."""
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with ``changes``, to hand to a child process.
+
+    It is handed on, not read: a proxy or a pip index that is set here must reach the child.
+    """
+    return {**os.environ, **changes}

@@ -82,6 +82,8 @@ class Controller:
         """Fold the journal again and note where the cluster differs from it."""
         for event in await self._journal.replay():
             self.state = fold(self.state, event)
+        if self.state.revision:
+            await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
         exist = await self._cluster.engines()
         for engine in list(self.state.engines.values()):
             if engine.state is EngineState.LOADED and engine.digest[:SHORT] not in exist:

@@ -65,6 +65,9 @@ class Effects:
             case policy.WatchGateway(gateway):
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
+            case policy.HearGateways():
+                await asyncio.sleep(self._gateway_silence_s)
+                return ev.GatewaysHeard(at=self._clock.wall())
 
     # -- engines ----------------------------------------------------------------------------------
 

@@ -137,6 +137,14 @@ class GatewayLost(Event):
     gateway: str
 
 
+class ManagerRestarted(Event):
+    """The manager has read its journal: there may be gateways that it has not heard of yet."""
+
+
+class GatewaysHeard(Event):
+    """Every gateway that was there before the restart and still is has had the time to report."""
+
+
 class Progressed(Event):
     """An effect tells how far it is; for people only."""
 

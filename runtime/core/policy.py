@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtime.core import events as ev
+from runtime.core.digest import SHORT
 from runtime.core.release import CANDIDATE, ROUTABLE, Move, ReleaseState
 from runtime.core.routes import ReleaseTable, RoutedRelease
 from runtime.core.swap import ControlState, EngineState, Release, acknowledged
@@ -64,14 +65,19 @@ class WatchGateway:
     gateway: str
 
 
-Effect = LoadEngine | UnloadEngine | WarmRelease | AwaitIdle | AwaitDeadline | WatchGateway
+@dataclass(frozen=True)
+class HearGateways:
+    """Wait, after a restart, until every gateway has reported or has been silent for too long."""
+
+
+Effect = LoadEngine | UnloadEngine | WarmRelease | AwaitIdle | AwaitDeadline | WatchGateway | HearGateways
 
 
 def subject(effect: Effect) -> tuple[str, str | int]:
     """Return what an effect works on. Two effects on the same subject never overlap."""
     match effect:
         case LoadEngine(engine) | UnloadEngine(engine):
-            return "engine", engine
+            return "engine", engine[:SHORT]
         case WarmRelease(release):
             return "warm", release
         case AwaitIdle(release):
@@ -80,6 +86,8 @@ def subject(effect: Effect) -> tuple[str, str | int]:
             return "deadline", release
         case WatchGateway(gateway):
             return "gateway", gateway
+        case HearGateways():
+            return "gateways", "all"
 
 
 # -- decisions ------------------------------------------------------------------------------------
@@ -132,8 +140,9 @@ def engines_loaded(state: ControlState, release: Release) -> bool:
 
 
 def prepared_everywhere(state: ControlState, release: Release) -> bool:
-    """Say whether every known gateway has resolved and pinged the release's engines."""
-    return release.warm and all(release.number in report.prepared for report in state.gateways.values())
+    """Say whether every gateway is known to have resolved and pinged the release's engines."""
+    known = not state.hearing and all(release.number in report.prepared for report in state.gateways.values())
+    return release.warm and known
 
 
 def can_promote(state: ControlState, release: Release) -> bool:
@@ -155,6 +164,8 @@ def due(state: ControlState) -> frozenset[Effect]:
     for release in state.releases.values():
         effects.update(_release_effects(state, release))
     effects.update(WatchGateway(gateway) for gateway in state.gateways)
+    if state.hearing:
+        effects.add(HearGateways())
     return frozenset(effects)
 
 

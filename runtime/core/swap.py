@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from runtime.core import events as ev
-from runtime.core.digest import Content, Weights
+from runtime.core.digest import SHORT, Content, Weights
 from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState, after
 from runtime.core.routes import GatewayReport
 from runtime.core.specs import EngineSpec
@@ -95,6 +95,8 @@ class ControlState:
     releases: Mapping[int, Release] = field(default_factory=dict)
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
     gateways: Mapping[str, GatewayReport] = field(default_factory=dict)
+    hearing: bool = False
+    """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
     progress: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -197,13 +199,16 @@ def _refer_to_engines(state: ControlState, release: Release) -> ControlState:
     engines = dict(state.engines)
     for digest in sorted(release.engines):
         spec, weights = content.spec_of(digest)
-        known = engines.get(digest)
+        # An application that was found is known by its short digest: it is this engine, on its way out.
+        known = engines.get(digest) or engines.pop(digest[:SHORT], None)
         if known is None:
             engines[digest] = EngineRecord(
                 digest, EngineState.ABSENT, spec, weights, loaded_by=release.number
             )
         elif known.spec is None or known.state in (EngineState.UNLOADING, EngineState.FAILED):
-            engines[digest] = replace(known, spec=spec, weights=weights, loaded_by=release.number)
+            engines[digest] = replace(
+                known, digest=digest, spec=spec, weights=weights, loaded_by=release.number
+            )
     return replace(state, engines=engines)
 
 
@@ -316,13 +321,21 @@ def _gateway_reported(state: ControlState, event: ev.GatewayReported) -> Control
 
 
 def acknowledged(state: ControlState, revision: int) -> bool:
-    """Say whether every known gateway routes by a table of ``revision`` or later."""
-    return all(report.version >= revision for report in state.gateways.values())
+    """Say whether every gateway is known to route by a table of ``revision`` or later."""
+    return not state.hearing and all(report.version >= revision for report in state.gateways.values())
 
 
 def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
     gateways = {name: report for name, report in state.gateways.items() if name != event.gateway}
     return replace(state, gateways=gateways)
+
+
+def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> ControlState:
+    return replace(state, hearing=True)
+
+
+def _gateways_heard(state: ControlState, _event: ev.GatewaysHeard) -> ControlState:
+    return replace(state, hearing=False)
 
 
 def _progressed(state: ControlState, event: ev.Progressed) -> ControlState:
@@ -365,5 +378,7 @@ _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.EngineFound: _engine_found,
     ev.GatewayReported: _gateway_reported,
     ev.GatewayLost: _gateway_lost,
+    ev.ManagerRestarted: _manager_restarted,
+    ev.GatewaysHeard: _gateways_heard,
     ev.Progressed: _progressed,
 }

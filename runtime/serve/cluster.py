@@ -17,7 +17,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
-from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
+from runtime.core.specs import EngineSpec, FakeEngine, VllmEngine
 from runtime.core.swap import EngineRecord
 from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
@@ -40,6 +40,8 @@ class RayCluster:
     def __init__(self) -> None:
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
+        # Two serve.run_many at once in one process disturb each other's pickling and fail.
+        self._deploying = asyncio.Lock()
 
     async def create(self, engine: EngineRecord) -> None:
         """Ask Serve for the application unless it exists."""
@@ -49,7 +51,7 @@ class RayCluster:
         if await self._overview(engine.digest) is not None:
             return
         location = engine.weights.location if engine.weights else None
-        deploying = asyncio.ensure_future(_deploy(app_name(engine.digest), engine.spec, location))
+        deploying = asyncio.create_task(self._deploy(app_name(engine.digest), engine.spec, location))
         try:
             await asyncio.shield(deploying)
         except asyncio.CancelledError:
@@ -58,6 +60,14 @@ class RayCluster:
             raise
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
+
+    async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
+        if isinstance(spec, FakeEngine):
+            async with self._deploying:
+                await asyncio.to_thread(_run, name, fake_engine.build(spec))
+        else:
+            # In a worker of its own: building imports torch or vLLM, which the manager must not carry.
+            await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas run, or why the application will not come up."""
@@ -136,22 +146,13 @@ def _reason(message: str) -> str:
     return (errors or lines or ["no reason was given"])[-1]
 
 
-async def _deploy(name: str, spec: EngineSpec, location: str | None) -> None:
-    match spec:
-        case FakeEngine():
-            await asyncio.to_thread(_run, name, fake_engine.build(spec))
-        case TransformersEngine() | VllmEngine():
-            # In a worker of its own: building imports torch or vLLM, which the manager must not carry.
-            await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
-
-
 def _build_and_run(name: str, spec: Any, location: str | None) -> None:
     if isinstance(spec, VllmEngine):
-        from runtime.serve import llm_engine  # noqa: PLC0415 - see _deploy
+        from runtime.serve import llm_engine  # noqa: PLC0415 - see RayCluster._deploy
 
         _run(name, llm_engine.build(spec, location))
     else:
-        from runtime.serve import transformers_engine  # noqa: PLC0415 - see _deploy
+        from runtime.serve import transformers_engine  # noqa: PLC0415 - see RayCluster._deploy
 
         _run(name, transformers_engine.build(spec, str(location)))
 

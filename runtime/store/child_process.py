@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from runtime.settings import child_environment
 
 _WATCH_S = 0.2
 _TAIL_LINES = 5
@@ -38,8 +39,7 @@ def run_child(
         OSError: the command could not be started.
 
     """
-    # The environment is handed on, not read: a proxy or a pip index set there must reach the child.
-    environment = {**os.environ, **variables}
+    environment = child_environment(variables)
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603 - callers run our own interpreter with fixed arguments

@@ -1,0 +1,61 @@
+# Every verb makes the environment itself if it is missing. `make help` lists them.
+SHELL := bash
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell command -v $(p))))
+BIN := .venv/bin
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+REPORT ?=
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help check test test-unit test-ray test-e2e demo bench format lock clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.venv: .venv/installed  ## make the environment from the lock (about 4 GB)
+
+.venv/installed: .locks/cpu.txt .locks/torch-cpu.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "Interlock needs Python 3.11 or 3.12; name it with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps --requirement .locks/torch-cpu.txt \
+	  || $(BIN)/pip install --no-deps --index-url $(TORCH_INDEX) --requirement .locks/torch-cpu.txt
+	$(BIN)/pip install --no-deps --requirement .locks/cpu.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: test-unit test-ray test-e2e  ## everything that needs no GPU
+
+test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
+	$(PYTEST) tests/unit
+
+test-ray: .venv/installed  ## one local Ray cluster, fake engines
+	$(PYTEST) tests/ray
+
+test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
+	$(PYTEST) tests/e2e
+
+.PHONY: models
+models: .venv/installed
+	@$(BIN)/interlock models fetch
+
+demo: .venv/installed  ## swap two model sets under load; REPORT=path.json writes the report
+	$(BIN)/python -m benchmarks.demo $(if $(REPORT),--report $(REPORT))
+
+bench: .venv/installed  ## the benchmarks that there are, results into benchmarks/results/
+	$(BIN)/python -m benchmarks.demo --report benchmarks/results/demo.json
+
+format: .venv/installed  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/installed  ## write what is installed now into the lock
+	@{ sed -n '/^#/p' .locks/cpu.txt; $(BIN)/pip freeze --all --exclude-editable | grep -v -E '^(pip|torch)='; } > .locks/cpu.txt.new
+	@mv .locks/cpu.txt.new .locks/cpu.txt
+
+clean:  ## remove the environment and caches
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,112 @@
+"""A local Ray cluster with Interlock on it, for the tests that need one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import yaml
+
+from benchmarks.local_cluster import LocalCluster, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+INTERLOCK = Path(sys.executable).parent / "interlock"
+
+
+class Deployed:
+    """One Interlock application on one cluster: deploys model sets and asks what became of them."""
+
+    def __init__(self, cluster: LocalCluster, gateways: int):
+        self.cluster = cluster
+        self.gateways = gateways
+        self.port = free_port()
+        self.http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def config(self, model_set):
+        """A Serve config; two of them differ in the model set alone."""
+        return {
+            "http_options": {"host": "127.0.0.1", "port": self.port},
+            "applications": [
+                {
+                    "name": "interlock",
+                    "route_prefix": "/",
+                    "import_path": "runtime.serve.app:build",
+                    "deployments": [
+                        {"name": "Gateway", "num_replicas": self.gateways},
+                        {"name": "SwapManager", "user_config": {"model_set": str(model_set)}},
+                    ],
+                }
+            ],
+        }
+
+    def deploy(self, model_set):
+        """Do what `serve deploy` does, by the same REST call, without a process of its own."""
+        answer = self.cluster.api("PUT", "/api/serve/applications/", self.config(model_set))
+        assert answer.is_success, answer.text
+
+    def deploy_by_command(self, model_set):
+        """Run `serve deploy` itself."""
+        path = self.cluster.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.config(model_set)))
+        self.cluster.deploy(path)
+
+    def run(self, *arguments, timeout=300):
+        """Run the `interlock` command against this application."""
+        return subprocess.run(
+            [str(INTERLOCK), *arguments, "--address", self.url],
+            env=self.cluster.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def deploy_and_wait(self, model_set, timeout=240):
+        """Deploy and wait; return the finished `interlock wait`."""
+        self.deploy(model_set)
+        return self.run("wait", "--model-set", str(model_set), "--timeout", str(timeout))
+
+    def status(self):
+        return json.loads(self.run("status", "--json").stdout)
+
+    def swap_to(self, model_set, seconds=60):
+        """Deploy, return the first status in which the model set is live everywhere."""
+        self.deploy(model_set)
+        return self.until(lambda status: _live_everywhere(status, str(model_set)), seconds)
+
+    def until(self, condition, seconds=60):
+        """Return the first status for which `condition` holds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer = self.http.get("/admin/v1/status")
+            if answer.is_success and condition(answer.json()):
+                return answer.json()
+            time.sleep(0.1)
+        raise AssertionError(f"not so within {seconds} s; the last status was {answer.text}")
+
+    def chat(self, **changes):
+        body = {"model": "support-agent", "messages": [{"role": "user", "content": "my bill"}], **changes}
+        return self.http.post("/v1/chat/completions", json=body)
+
+    def close(self):
+        self.http.close()
+
+
+def _live_everywhere(status, source):
+    wanted = status["wanted"]
+    if wanted is None or wanted["source"] != source:
+        return False
+    assert wanted["outcome"] != "failed", wanted["reason"]
+    return wanted["outcome"] == "live" and release_of(status, wanted["release"])["acknowledged"] is not None
+
+
+def release_of(status, number):
+    return next(release for release in status["releases"] if release["number"] == number)

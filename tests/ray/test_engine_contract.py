@@ -1,0 +1,32 @@
+import pytest
+
+from runtime.core.specs import FakeEngine as Script
+from runtime.engines import contract
+
+
+@pytest.fixture(scope="session")
+def engine(interlock, ray_client):
+    """A scripted engine in a Serve replica, called over its handle."""
+    from ray import serve
+
+    from runtime.serve import fake_engine
+    from runtime.serve.replica import HandleEngine
+
+    script = Script(
+        kind="fake", tokens=600, time_to_first_token="1ms", inter_token="1ms", context_length=4000
+    )
+    handle = serve.run(fake_engine.build(script), name="contract", route_prefix=None)
+    yield HandleEngine(handle)
+    serve.delete("contract")
+
+
+# A scripted engine keeps every promise of a generating engine across the wire, too.
+@pytest.mark.parametrize("check", contract.GENERATING, ids=lambda check: check.__name__)
+async def test_generating(engine, check):
+    await check(engine)
+
+
+# A scripted engine keeps every promise of an encoder across the wire, too.
+@pytest.mark.parametrize("check", contract.ENCODING, ids=lambda check: check.__name__)
+async def test_encoding(engine, check):
+    await check(engine)

@@ -1,0 +1,105 @@
+import asyncio
+
+import pytest
+import yaml
+
+from benchmarks.load import LoadGenerator, Plan
+from benchmarks.report import is_mixed
+from tests.cluster import release_of
+from tests.ray.conftest import scripted
+
+
+async def _swaps_under_load(interlock, write_set, versions):
+    """Swap through ``versions`` under load; return the records and each status after its cutover."""
+    plan = Plan(interlock.url, "support-agent", ["my bill", "a bug"], rate=8, max_tokens=30, seed=7)
+    load = LoadGenerator(plan)
+    offered = asyncio.create_task(load.run())
+    statuses = []
+    for version in versions:
+        path = write_set(f"v{version}", scripted(version))
+        statuses.append(await asyncio.to_thread(interlock.swap_to, path))
+    load.stop()
+    await offered
+    return load.records, statuses
+
+
+# Ten swaps under load with two gateways: nothing fails, nothing mixes, every token is accounted for,
+# and nothing is left over.
+@pytest.mark.timeout(300)
+async def test_ten_swaps_under_load(interlock, write_set):
+    before = interlock.status()["metered"]
+    records, statuses = await _swaps_under_load(interlock, write_set, range(1, 11))
+    known = {r["number"]: r for status in statuses for r in status["releases"]}
+    assert [record.error for record in records if record.error] == []
+    assert sum(is_mixed(record, {"releases": list(known.values())}) for record in records) == 0
+    assert len({record.release for record in records}) >= 10
+    live = statuses[-1]["live"]
+    status = interlock.until(lambda s: all(r["state"] in ("retired", "live") for r in s["releases"]))
+    assert sum(gateway["leases"] for gateway in status["gateways"]) == 0
+    assert {e["digest"] for e in status["engines"]} == {
+        engine["digest"] for engine in release_of(status, live)["engines"].values()
+    }
+    client = sum(record.prompt_tokens + record.completion_tokens for record in records)
+    status = interlock.until(
+        lambda s: sum(s["metered"].values()) - sum(before.values()) == client, seconds=10
+    )
+    assert len(status["gateways"]) == 2
+
+
+# The same file deployed twice changes nothing: no release, no journal entry, no replica restarted.
+def test_deploying_the_same_file_twice_changes_nothing(interlock, write_set):
+    path = write_set("same", scripted(20))
+    interlock.swap_to(path)
+    before = interlock.until(lambda s: all(r["state"] in ("retired", "live") for r in s["releases"]))
+    interlock.deploy_by_command(path)
+    assert interlock.chat().status_code == 200
+    after = interlock.status()
+    assert after["revision"] == before["revision"]
+    assert [r["entered"] for r in after["releases"]] == [r["entered"] for r in before["releases"]]
+    assert {g["id"] for g in after["gateways"]} == {g["id"] for g in before["gateways"]}
+
+
+# A broken file leaves the live release serving; the status and `wait` name file, key and nearest key.
+def test_a_broken_file_costs_nothing(interlock, write_set):
+    live = interlock.status()["live"]
+    path = write_set("broken", scripted(21, inter_tokn="1ms"))
+    done = interlock.deploy_and_wait(path, 30)
+    assert done.returncode == 1
+    flat = " ".join(done.stderr.split())
+    assert "engines.writer.inter_tokn" in flat
+    assert "did you mean 'inter_token'?" in flat
+    status = interlock.status()
+    assert status["live"] == live
+    assert status["wanted"]["outcome"] == "failed"
+    assert str(path) in status["wanted"]["reason"]
+    assert interlock.chat().status_code == 200
+
+
+# An engine that does not come up fails the candidate with its reason; what it had loaded is freed.
+def test_an_engine_that_fails_to_load_is_freed(interlock, write_set):
+    before = interlock.status()
+    done = interlock.deploy_and_wait(write_set("unloadable", scripted(22, fail="load")), 90)
+    assert done.returncode == 1
+    assert "the script says that loading fails" in done.stderr
+    status = interlock.until(lambda s: len(s["engines"]) == len(before["engines"]))
+    assert status["live"] == before["live"]
+    assert interlock.chat().status_code == 200
+
+
+# A warm-up that fails does the same, though all its engines had come up.
+def test_a_failed_warm_up_is_freed(interlock, write_set):
+    before = interlock.status()
+    done = interlock.deploy_and_wait(write_set("unwarmable", scripted(23, fail="warm")), 90)
+    assert done.returncode == 1
+    assert "the script says that warming fails" in done.stderr
+    status = interlock.until(lambda s: len(s["engines"]) == len(before["engines"]))
+    assert status["live"] == before["live"]
+
+
+# Every replica of an engine is warmed before the release takes a request.
+def test_every_replica_is_warmed(interlock, write_set):
+    document = scripted(24, deployment_config={"num_replicas": 3})
+    status = interlock.swap_to(write_set("replicas", document))
+    sample = yaml.safe_load(yaml.safe_dump(document))["chains"]["support-agent"]["samples"]
+    assert len(sample) == 1
+    assert release_of(status, status["live"])["warmup"]["completion_tokens"] == 3 * 30
