@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 from benchmarks.local_cluster import LocalCluster, free_port
@@ -98,6 +100,20 @@ class Deployed:
 
     def close(self):
         self.http.close()
+
+
+@contextmanager
+def driver_of(cluster):
+    """Make this process a driver of the cluster, to hold handles of engines."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+            environment.setenv(name, cluster.env[name])
+        # Imported only now: Ray's core reads the authentication settings once, when it is imported.
+        import ray
+
+        ray.init(address=cluster.env["RAY_ADDRESS"], log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def _live_everywhere(status, source):

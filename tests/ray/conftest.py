@@ -1,12 +1,10 @@
 """One local Ray cluster for the session, with two gateways and scripted engines."""
 
-import os
-
 import pytest
 import yaml
 
 from benchmarks.local_cluster import LocalCluster
-from tests.cluster import ROOT, Deployed
+from tests.cluster import ROOT, Deployed, driver_of
 
 
 def scripted(version, **writer):
@@ -47,22 +45,9 @@ def cluster():
 
 
 @pytest.fixture(scope="session")
-def ray_client(cluster):
-    """This process as a driver of the cluster, for tests that hold handles themselves."""
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: cluster.env[name] for name in names})
-    # Imported only now: Ray's core reads the authentication settings once, when it is imported.
-    import ray
-
-    ray.init(address=cluster.env["RAY_ADDRESS"], log_to_driver=False)
-    yield
-    ray.shutdown()
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def driver(cluster):
+    with driver_of(cluster):
+        yield
 
 
 @pytest.fixture(scope="session")

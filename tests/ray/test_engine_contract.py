@@ -5,7 +5,7 @@ from runtime.engines import contract
 
 
 @pytest.fixture(scope="session")
-def engine(interlock, ray_client):
+def engine(interlock, driver):
     """A scripted engine in a Serve replica, called over its handle."""
     from ray import serve
 

@@ -1,0 +1,44 @@
+"""The support agent on real engines: vLLM and an encoder, both on the CPU."""
+
+import pytest
+
+from benchmarks.local_cluster import LocalCluster
+from tests.cluster import ROOT, Deployed, driver_of, release_of
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    with LocalCluster(ROOT) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def support(cluster):
+    """Interlock with support v1 live."""
+    deployed = Deployed(cluster, gateways=1)
+    deployed.swap_to("models/support/v1.yaml", seconds=300)
+    yield deployed
+    deployed.close()
+
+
+@pytest.fixture(scope="session")
+def driver(support):
+    with driver_of(support.cluster):
+        yield
+
+
+@pytest.fixture(scope="session")
+def engine_of(support, driver):
+    """Return the live release's engine of a name, called over its handle."""
+    from ray import serve
+
+    from runtime.serve.cluster import app_name
+    from runtime.serve.replica import HandleEngine
+
+    status = support.status()
+    engines = release_of(status, status["live"])["engines"]
+
+    def find(name):
+        return HandleEngine(serve.get_app_handle(app_name(engines[name]["digest"])))
+
+    return find
