@@ -15,7 +15,7 @@ from runtime.core import events as ev
 from runtime.core.digest import canonical
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
-from runtime.errors import ModelFetchError, ModelSetError
+from runtime.errors import ModelSetError
 from runtime.serve.cluster import RayCluster
 from runtime.settings import Settings
 from runtime.store.journal import Journal, open_store
@@ -47,14 +47,20 @@ class SwapManager:
 
     async def _want(self, user_config: dict[str, Any]) -> None:
         change = hashlib.sha256(canonical(user_config)).hexdigest()
+        event: ev.Wanted | ev.Refused
         try:
             event = await asyncio.to_thread(self._read, user_config, change)
-        except (ModelSetError, ModelFetchError) as error:
-            source = error.source if isinstance(error, ModelSetError) else "models"
-            event = ev.Refused(at=self._clock.wall(), change=change, source=source, reason=str(error))
+        except ModelSetError as error:
+            event = self._refused(change, error.source, str(error))
+        except Exception as error:  # a wish must never vanish: whatever reading it met is its reason
+            _log.exception("the wanted model set could not be read")
+            event = self._refused(change, "user_config", f"{type(error).__name__}: {error}")
         self._controller.post(event)
 
-    def _read(self, user_config: dict[str, Any], change: str) -> ev.Wanted | ev.Refused:
+    def _refused(self, change: str, source: str, reason: str) -> ev.Refused:
+        return ev.Refused(at=self._clock.wall(), change=change, source=source, reason=reason)
+
+    def _read(self, user_config: dict[str, Any], change: str) -> ev.Wanted:
         unknown = sorted(set(user_config) - _KEYS)
         if unknown or "model_set" not in user_config:
             key = unknown[0] if unknown else "model_set"
