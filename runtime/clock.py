@@ -18,6 +18,13 @@ class Clock(Protocol):
         ...
 
 
+TICK = 0.001
+"""Seconds that count as nothing when waiting for a moment.
+
+An event loop's clock is coarser than a float: waiting for the last rest of one would spin without end.
+"""
+
+
 class SystemClock:
     """The real clocks.
 

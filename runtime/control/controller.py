@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
@@ -41,7 +42,7 @@ class _Running:
     """A started effect, its task, and whether the task has been told to stop."""
 
     effect: policy.Effect
-    task: asyncio.Task[None]
+    task: asyncio.Task[ev.Event | None]
     cancelled: bool = False
 
 
@@ -137,19 +138,20 @@ class Controller:
             # is still asking for an application must not overlap with the unload that follows.
             if policy.subject(effect) not in self._running:
                 task = asyncio.create_task(self._run(effect))
+                task.add_done_callback(partial(self._ended, effect))
                 self._running[policy.subject(effect)] = _Running(effect, task)
 
-    async def _run(self, effect: policy.Effect) -> None:
-        event: ev.Event | None = None
+    def _ended(self, effect: policy.Effect, task: asyncio.Task[ev.Event | None]) -> None:
+        """Tell the loop. A task that is cancelled before its first step ends, too, without running."""
+        self._inbox.put_nowait(_Ended(effect, None if task.cancelled() else task.result()))
+
+    async def _run(self, effect: policy.Effect) -> ev.Event | None:
         try:
-            event = await self._effects.run(effect, self.state)
-        except asyncio.CancelledError:
-            _log.debug("no longer due: %s", effect)
+            return await self._effects.run(effect, self.state)
         except Exception:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
             _log.exception("effect %s broke and will be tried again", effect)
             await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            self._inbox.put_nowait(_Ended(effect, event))
+            return None
 
     async def _stop_effects(self) -> None:
         tasks = [running.task for running in self._running.values()]

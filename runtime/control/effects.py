@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from runtime.clock import Clock
+from runtime.clock import TICK, Clock
 from runtime.control.cluster import AppStatus, Cluster
 from runtime.control.hub import Hub
 from runtime.control.warmup import warm
@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 """How often the cluster is asked about an application. Serve has nothing to wait on."""
+
+RELOAD_SECONDS = 10.0
+"""Pause before an engine of a release that has served is loaded again after it failed to load."""
 
 IDLE_POLL_SECONDS = 0.1
 """How often an engine is asked whether it is idle."""
@@ -59,7 +62,7 @@ class Effects:
                 await asyncio.gather(*(self._until_idle(engine) for engine in engines))
                 return ev.ReleaseIdle(at=self._clock.wall(), release=release)
             case policy.AwaitDeadline(release, until, reason):
-                while (left := until - self._clock.wall()) > 0:
+                while (left := until - self._clock.wall()) > TICK:
                     await asyncio.sleep(left)
                 return ev.DeadlinePassed(at=self._clock.wall(), release=release, reason=reason)
             case policy.WatchGateway(gateway):
@@ -74,6 +77,8 @@ class Effects:
     async def _load(self, engine: str, state: ControlState) -> ev.Event:
         record = state.engines[engine]
         limit = record.spec.load_timeout if record.spec else 0.0
+        if record.reason is not None:
+            await asyncio.sleep(RELOAD_SECONDS)
         try:
             async with asyncio.timeout(limit):
                 await self._cluster.create(record)

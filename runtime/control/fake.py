@@ -41,6 +41,7 @@ class FakeCluster:
         self._clock = clock
         self._apps: dict[str, _App] = {}
         self._past = Usage()
+        self._past_cold = 0
         self.created: list[str] = []
         self.deleted: list[str] = []
 
@@ -68,6 +69,7 @@ class FakeCluster:
         self.deleted.append(engine[:SHORT])
         app.starting.cancel()
         self._past = self._past.plus(total([await replica.metered() for replica in app.replicas]))
+        self._past_cold += sum(replica.served_cold for replica in app.replicas)
         for replica in app.replicas:
             await replica.unload()
 
@@ -94,8 +96,9 @@ class FakeCluster:
         return self._past.plus(total(now))
 
     def served_cold(self) -> int:
-        """Return how many calls reached an engine before its warm-up had ended."""
-        return sum(replica.served_cold for app in self._apps.values() for replica in app.replicas)
+        """Return how many calls ever reached an engine before its warm-up had ended."""
+        now = sum(replica.served_cold for app in self._apps.values() for replica in app.replicas)
+        return self._past_cold + now
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client that spreads calls over the replicas."""

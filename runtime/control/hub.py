@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from runtime.clock import Clock
+from runtime.clock import TICK, Clock
 from runtime.core import events as ev
 from runtime.core.routes import GatewayReport, ReleaseTable
 
@@ -60,6 +60,6 @@ class Hub:
 
     async def until_silent(self, gateway: str, seconds: float) -> None:
         """Return once the gateway has said nothing for ``seconds``."""
-        while (left := self._seen.get(gateway, 0.0) + seconds - self._clock.now()) > 0:
+        while (left := self._seen.get(gateway, 0.0) + seconds - self._clock.now()) > TICK:
             await asyncio.sleep(left)
         self._seen.pop(gateway, None)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from runtime.core import events as ev
 from runtime.core.digest import SHORT
-from runtime.core.digest import SHORT
 from runtime.core.release import CANDIDATE, ROUTABLE, Move, ReleaseState
 from runtime.core.routes import ReleaseTable, RoutedRelease
 from runtime.core.swap import ControlState, EngineState, Release, acknowledged
@@ -111,7 +110,7 @@ def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
 
 
 def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str | None]:
-    wanted = state.wanted is not None and state.wanted.release == release.number
+    wanted = _is_wanted(state, release)
     coming = release.state in CANDIDATE or (release.state is ReleaseState.STANDBY and not release.was_live)
     if coming and not wanted:
         newer = state.wanted.release if state.wanted else "another"
@@ -130,6 +129,10 @@ def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str 
         case ReleaseState.UNLOADING if not held_alone(state, release):
             return Move.UNLOADED, None
     return None, None
+
+
+def _is_wanted(state: ControlState, release: Release) -> bool:
+    return state.wanted is not None and state.wanted.release == release.number
 
 
 def engines_loaded(state: ControlState, release: Release) -> bool:
@@ -195,7 +198,7 @@ def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
     if release.state is ReleaseState.DRAINING and no_leases(state, release):
         others = {e for other in state.holding if other.number != release.number for e in other.engines}
         yield AwaitIdle(release.number, release.engines - others)
-    limit = _time_limit(release)
+    limit = _time_limit(state, release)
     if limit is not None:
         seconds, reason = limit
         yield AwaitDeadline(release.number, release.entered[release.state] + seconds, reason)
@@ -206,7 +209,7 @@ def no_leases(state: ControlState, release: Release) -> bool:
     return acknowledged(state, release.demoted) and not state.leases_on(release.number)
 
 
-def _time_limit(release: Release) -> tuple[float, str] | None:
+def _time_limit(state: ControlState, release: Release) -> tuple[float, str] | None:
     """Return how long, in seconds, a release may stay in its state, and what it means if it does."""
     if release.content is None:
         return None
@@ -217,7 +220,7 @@ def _time_limit(release: Release) -> tuple[float, str] | None:
             return seconds, f"warm-up took longer than {seconds:g} s (warmup_timeout of the model set)"
         case ReleaseState.VERIFYING:
             return VERIFY_TIMEOUT, f"not every gateway reached its engines within {VERIFY_TIMEOUT:g} s"
-        case ReleaseState.STANDBY if release.was_live:
+        case ReleaseState.STANDBY if release.was_live and not _is_wanted(state, release):
             return model_set.rollback_window, "rollback window is over"
     return None
 

@@ -207,7 +207,7 @@ def _refer_to_engines(state: ControlState, release: Release) -> ControlState:
             )
         elif known.spec is None or known.state in (EngineState.UNLOADING, EngineState.FAILED):
             engines[digest] = replace(
-                known, digest=digest, spec=spec, weights=weights, loaded_by=release.number
+                known, digest=digest, spec=spec, weights=weights, reason=None, loaded_by=release.number
             )
     return replace(state, engines=engines)
 
@@ -252,7 +252,9 @@ def _deadline_passed(state: ControlState, event: ev.DeadlinePassed) -> ControlSt
 
 
 def _engine_loaded(state: ControlState, event: ev.EngineLoaded) -> ControlState:
-    return _set_engine(state, event.engine, EngineState.LOADED, frozenset({EngineState.ABSENT}))
+    state = _set_engine(state, event.engine, EngineState.LOADED, frozenset({EngineState.ABSENT}))
+    engine = replace(state.engines[event.engine], reason=None)
+    return replace(state, engines={**state.engines, event.engine: engine})
 
 
 def _engine_failed(state: ControlState, event: ev.EngineFailed) -> ControlState:
@@ -280,8 +282,8 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
     if record.state is not EngineState.UNLOADING:
         raise IllegalTransition(f"engine {event.engine[:12]} is {record.state} and was reported unloaded")
     if state.users_of(event.engine):
-        # A release asked for it again while it was going: it starts anew.
-        engines[event.engine] = replace(record, state=EngineState.ABSENT, reason=None)
+        # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
+        engines[event.engine] = replace(record, state=EngineState.ABSENT)
     return replace(state, engines=engines)
 
 

@@ -30,6 +30,7 @@ class TemplateFault:
     reason: str
 
 
+@lru_cache(maxsize=512)
 def check(text: str, earlier_steps: frozenset[str]) -> TemplateFault | None:
     """Return what is wrong with a prompt that follows ``earlier_steps``, or None.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from runtime.clock import Clock, SystemClock
@@ -20,6 +21,9 @@ from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmRe
 from runtime.errors import EngineLoadError, EngineUnavailable, InvalidRequest, WarmupError
 
 _DIMENSIONS = 8
+
+_WARMING = ContextVar("warming", default=False)
+"""Set in a warm-up call: a request that comes while it runs is still one to a cold engine."""
 
 
 def count_tokens(text: str) -> int:
@@ -53,9 +57,11 @@ class FakeEngine:
         """Run one call to its end."""
         if self._script.fail == "warm":
             raise WarmupError("the script says that warming fails")
-        cold = self.served_cold
-        result = await run_once(self, operation, body)
-        self.served_cold = cold
+        token = _WARMING.set(True)
+        try:
+            result = await run_once(self, operation, body)
+        finally:
+            _WARMING.reset(token)
         self.warmed += 1
         return result
 
@@ -90,7 +96,7 @@ class FakeEngine:
     def _begin(self, prompt: int) -> None:
         self._in_flight += 1
         self._metered = self._metered.plus(Usage(prompt=prompt))
-        if not self.warmed:
+        if not self.warmed and not _WARMING.get():
             self.served_cold += 1
 
     def _choice(self, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class SwapManager:
             event = await asyncio.to_thread(self._read, user_config, change)
         except ModelSetError as error:
             event = self._refused(change, error.source, str(error))
-        except Exception as error:  # a wish must never vanish: whatever reading it met is its reason
+        except Exception as error:  # noqa: BLE001 - a wish must not vanish: what reading it met is its reason
             _log.exception("the wanted model set could not be read")
             event = self._refused(change, "user_config", f"{type(error).__name__}: {error}")
         self._controller.post(event)

@@ -15,7 +15,7 @@ settings.load_profile("unit")
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("looptime") is None:
-            item.add_marker(pytest.mark.looptime(start=1000.0))
+            item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))
 
 
 @pytest.fixture(scope="session", autouse=True)

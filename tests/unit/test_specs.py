@@ -163,7 +163,8 @@ def test_bad_duration(value):
 
 # A duration means what it says, and its canonical text is read back to exactly the same.
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("1.5s", 1.5), (" 10 m ", 600), ("2h", 7200), ("1d", 86400), ("0s", 0)]
+    ("text", "seconds"),
+    [("500ms", 0.5), ("1.5s", 1.5), (" 10 m ", 600), ("2h", 7200), ("1d", 86400), ("0s", 0)],
 )
 def test_duration(text, seconds):
     assert parse_duration(text) == seconds

@@ -13,6 +13,7 @@ from runtime.core import events as ev
 from runtime.core.digest import Content
 from runtime.core.specs import parse
 from runtime.core.usage import Usage, total
+from runtime.errors import EngineUnavailable
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower
@@ -52,7 +53,10 @@ def document(version=1, *, writer=None, **changes):
                     {"id": "triage", "route": {"engine": "router", "choices": {"a": ["bill"], "b": ["bug"]}}},
                     {
                         "id": "answer",
-                        "generate": {"engine": "writer", "prompt": "{{ steps.triage.choice }} v" + str(version)},
+                        "generate": {
+                            "engine": "writer",
+                            "prompt": "{{ steps.triage.choice }} v" + str(version),
+                        },
                     },
                 ],
                 "answer": "answer",
@@ -66,26 +70,66 @@ def document(version=1, *, writer=None, **changes):
 
 def content(version=1, **options):
     """The content of ``document(version, **options)``."""
-    return Content.of(parse(document(version, **options), f"v{version}.yaml", lambda name: name), {})
+    return content_of(document(version, **options))
+
+
+def content_of(declared):
+    """The content of a whole document."""
+    return Content.of(parse(declared, "set.yaml", lambda name: name), {})
 
 
 class LocalManager:
-    """The manager as a gateway sees it, without a network; ``away`` plays a manager that is gone."""
+    """The manager as gateways see it, without a network. ``lost`` names gateways that it cannot hear."""
 
     def __init__(self, controller):
         self.controller = controller
+        self.lost = set()
+        self._gone = asyncio.Event()
+
+    def hang_up(self):
+        """Be away from now on, as a manager whose process has ended: open polls break."""
+        self.controller = None
+        self._gone.set()
+        self._gone = asyncio.Event()
+
+    def _hub(self, gateway):
+        if self.controller is None or gateway in self.lost:
+            raise EngineUnavailable("the manager is away")
+        return self.controller.hub
 
     async def next_table(self, report):
-        return await self.controller.hub.next_table(report)
+        poll = asyncio.ensure_future(self._hub(report.gateway).next_table(report))
+        gone = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({poll, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not poll.done():
+                raise EngineUnavailable("the manager went away")
+            return poll.result()
+        finally:
+            poll.cancel()
+            gone.cancel()
 
     async def report(self, report):
-        self.controller.hub.report(report)
+        self._hub(report.gateway).report(report)
 
     async def leave(self, gateway):
-        self.controller.hub.leave(gateway)
+        self._hub(gateway).leave(gateway)
 
     async def status(self):
         return {}
+
+
+class Directory:
+    """One gateway's way to the engines; those in ``unreachable`` (by digest) do not answer its ping."""
+
+    def __init__(self, cluster):
+        self._cluster = cluster
+        self.unreachable = set()
+
+    async def resolve(self, engine):
+        if engine in self.unreachable:
+            raise EngineUnavailable(f"no answer from engine {engine[:12]}")
+        return await self._cluster.resolve(engine)
 
 
 @dataclass
@@ -95,7 +139,7 @@ class Tally:
     answered: int = 0
     failed: list = field(default_factory=list)
     mixed: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     releases: set = field(default_factory=set)
 
 
@@ -106,11 +150,12 @@ class World:
         self.clock = LoopClock()
         self.journal = journal or MemoryJournal()
         self.cluster = cluster or FakeCluster(self.clock)
-        self.controller = Controller(self.journal, self.cluster, self.clock, gateway_silence_s=15.0)
+        self.controller = self._controller()
         self.manager = LocalManager(self.controller)
         self.meters = [Meter() for _ in range(gateways)]
+        self.directories = [Directory(self.cluster) for _ in range(gateways)]
         self.followers = [
-            Follower(f"gateway-{n}", self.manager, self.cluster, meter, heartbeat_s=1.0)
+            Follower(f"gateway-{n}", self.manager, self.directories[n], meter, heartbeat_s=1.0)
             for n, meter in enumerate(self.meters)
         ]
         self.admissions = [
@@ -127,9 +172,36 @@ class World:
 
     async def __aexit__(self, *exc):
         for task in reversed(self._tasks):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await self._end(task)
+
+    def _controller(self):
+        return Controller(self.journal, self.cluster, self.clock, gateway_silence_s=15.0)
+
+    async def _end(self, task):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def stop_manager(self):
+        """End the manager's process; cluster and gateways stay. Returns what it ended with."""
+        self.manager.hang_up()
+        self._tasks[0].cancel()
+        ended, self._tasks[0] = self._tasks[0], asyncio.create_task(asyncio.sleep(0))
+        return (await asyncio.gather(ended, return_exceptions=True))[0]
+
+    def start_manager(self):
+        """Start a new manager on the same journal and cluster."""
+        self.controller = self.manager.controller = self._controller()
+        self._tasks[0] = asyncio.create_task(self.controller.run())
+
+    async def lose(self, gateway):
+        """Let a gateway's process vanish: it says no goodbye."""
+        self.manager.lost.add(f"gateway-{gateway}")
+        await self._end(self._tasks[1 + gateway])
+
+    @property
+    def manager_ended(self):
+        return self._tasks[0].done()
 
     def want(self, wanted, change=None, source="set.yaml"):
         event = ev.Wanted(at=self.clock.wall(), change=change or wanted.digest, source=source, content=wanted)

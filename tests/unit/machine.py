@@ -1,0 +1,310 @@
+"""Controller, cluster and gateways as a model: any order of what can happen, one thing at a time.
+
+The controller's part is the real fold and the real policy. The cluster and the gateways are kept as
+what is really so, apart from what the controller has been told: its reports come late, and may
+overtake each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from runtime.core import events as ev
+from runtime.core import policy
+from runtime.core.digest import SHORT
+from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState
+from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.swap import ControlState, EngineState, fold
+from tests.unit.world import content
+
+# Three writers, one router: sets share engines in every way, and the last differs by its prompt alone.
+SETS = [content(1), content(2), content(3), content(3, warmup_timeout="9s")]
+WISHES = st.sampled_from([*range(len(SETS)), None])
+ENGINES = sorted({engine for wanted in SETS for engine in wanted.engines.values()})
+
+
+@dataclass
+class Gateway:
+    """What a gateway really holds, and its reports that are still on the way."""
+
+    name: str
+    table: ReleaseTable = field(default_factory=lambda: ReleaseTable(version=-1))
+    prepared: frozenset[int] = frozenset()
+    leases: dict[int, int] = field(default_factory=dict)
+    sequence: int = 0
+    mail: list[GatewayReport] = field(default_factory=list)
+    heard: bool = False
+    """The manager that runs now has had a report of it."""
+
+    def say(self):
+        self.sequence += 1
+        held = dict(self.leases)
+        self.mail.append(GatewayReport(self.name, self.sequence, self.table.version, self.prepared, held))
+
+
+class Interlock(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = 0.0
+        self.journal = []
+        self.state = ControlState()
+        self.apps = set()
+        self.gateways = {}
+        self.joined = 0
+        self.changes = 0
+        self.table = policy.release_table(self.state)
+        self.all_due = []
+        self.served = False
+        self.seen = Counter()
+
+    # -- the controller ---------------------------------------------------------------------------
+
+    def commit(self, event):
+        before = self.state
+        self.state = fold(before, event)
+        if isinstance(event, ev.Durable):
+            self.journal.append(event)
+        self.check_event(before, event)
+
+    def happens(self, event):
+        self.commit(event)
+        self.settle()
+
+    def settle(self):
+        for _ in range(100):
+            decision = policy.decide(self.state, self.at)
+            if decision is None:
+                break
+            self.commit(decision)
+        else:
+            raise AssertionError("the policy reaches no fixpoint")
+        self.all_due = sorted(policy.due(self.state), key=repr)
+        table = policy.release_table(self.state)
+        if (table.live, table.releases) != (self.table.live, self.table.releases) or self.table.version < 0:
+            self.table = table
+
+    def now(self):
+        self.at += 1.0
+        return self.at
+
+    # -- wishes -----------------------------------------------------------------------------------
+
+    @rule(which=WISHES, again=st.sampled_from([False, False, True]))
+    def want(self, which, again):
+        """Want a set, maybe by the same change as before, or one that cannot be read (None)."""
+        self.changes += not again
+        wish = {"at": self.now(), "change": f"{self.changes}", "source": "set.yaml"}
+        if which is None:
+            self.happens(ev.Refused(**wish, reason="not valid YAML"))
+        else:
+            self.happens(ev.Wanted(**wish, content=SETS[which]))
+
+    @rule(which=WISHES, busy=st.booleans())
+    def swap(self, which, busy):
+        """Want a set, and all goes well: else few runs would come as far as a second swap."""
+        self.want(which, again=False)
+        self.goes_well(steps=12, busy=busy, follow=True)
+
+    @initialize(gateways=st.integers(0, 2), busy=st.booleans())
+    def begin(self, gateways, busy):
+        """Begin in the middle of a swap: what is hard to get right comes after that."""
+        for _ in range(gateways):
+            self.gateway_joins()
+        self.swap(0, busy=busy)
+        self.want(1, again=False)
+        self.goes_well(steps=8, busy=busy, follow=True)
+        self.goes_well(steps=2, busy=busy, follow=False)
+
+    # -- effects end --------------------------------------------------------------------------------
+
+    @rule(steps=st.integers(1, 8), busy=st.booleans(), follow=st.booleans())
+    def goes_well(self, steps, busy, follow):
+        """Let what is due end well, with gateways that have requests, and take new tables or lag behind."""
+        for _ in range(steps):
+            for gateway in list(self.gateways.values()):
+                self.poll(gateway) if follow else self.report(gateway)
+                if busy and gateway.table.live is not None:
+                    gateway.leases[gateway.table.live] = 1
+            kinds = (policy.LoadEngine, policy.UnloadEngine, policy.WarmRelease, policy.AwaitIdle)
+            effect = next((effect for effect in self.all_due if isinstance(effect, kinds)), None)
+            if effect is not None:
+                self.ends(effect, works=True)
+
+    @precondition(lambda self: self.all_due)
+    @rule(data=st.data(), works=st.sampled_from([True, True, False]))
+    def effect_ends(self, data, works):
+        self.ends(data.draw(st.sampled_from(self.all_due)), works=works)
+
+    def ends(self, effect, works):
+        event = self.outcome(effect, works=works)
+        if event is not None:
+            self.happens(event)
+
+    def outcome(self, effect, works):
+        """Return what comes of an effect in the world as it is, or None if it cannot end now."""
+        at = self.now()
+        match effect:
+            case policy.LoadEngine(engine):
+                self.apps.add(engine[:SHORT])
+                failed = ev.EngineFailed(at=at, engine=engine, reason="no memory")
+                return ev.EngineLoaded(at=at, engine=engine) if works else failed
+            case policy.UnloadEngine(engine):
+                self.apps.discard(engine[:SHORT])
+                return ev.EngineUnloaded(at=at, engine=engine)
+            case policy.WarmRelease(release) if works:
+                return ev.ReleaseWarmed(at=at, release=release)
+            case policy.WarmRelease(release) if self.state.releases[release].state in CANDIDATE:
+                return ev.ReleaseFailed(at=at, release=release, reason="too slow")
+            case policy.AwaitIdle(release):
+                return ev.ReleaseIdle(at=at, release=release)
+            case policy.AwaitDeadline(release, _, reason):
+                return ev.DeadlinePassed(at=at, release=release, reason=reason)
+            case policy.WatchGateway(name) if name not in self.gateways:
+                return ev.GatewayLost(at=at, gateway=name)
+            case policy.HearGateways() if all(gateway.heard for gateway in self.gateways.values()):
+                return ev.GatewaysHeard(at=at)
+        return None
+
+    # -- gateways -----------------------------------------------------------------------------------
+
+    def any_gateway(self, data):
+        return self.gateways[data.draw(st.sampled_from(sorted(self.gateways)))]
+
+    @precondition(lambda self: len(self.gateways) < 3)
+    @rule()
+    def gateway_joins(self):
+        self.joined += 1
+        name = f"gateway-{self.joined}"
+        self.gateways[name] = Gateway(name)
+        self.poll(self.gateways[name])
+
+    def report(self, gateway):
+        gateway.say()
+        self.deliver(gateway, -1)
+
+    def poll(self, gateway):
+        """Say what is held, take the table, prepare, route by it: the order of a long poll."""
+        self.report(gateway)
+        gateway.table = self.table
+        gateway.prepared = frozenset(self.table.releases)
+
+    def deliver(self, gateway, position):
+        report = gateway.mail.pop(position)
+        gateway.heard = True
+        self.happens(ev.GatewayReported(at=self.now(), report=report))
+
+    @precondition(lambda self: self.gateways)
+    @rule(data=st.data())
+    def gateway_polls(self, data):
+        self.poll(self.any_gateway(data))
+
+    @precondition(lambda self: self.gateways)
+    @rule(data=st.data(), arrives=st.booleans())
+    def gateway_reports(self, data, arrives):
+        """A report is sent, or one that was sent arrives: not always in the order of sending."""
+        gateway = self.any_gateway(data)
+        if arrives and gateway.mail:
+            self.deliver(gateway, data.draw(st.integers(0, len(gateway.mail) - 1)))
+        else:
+            gateway.say()
+
+    @precondition(lambda self: self.gateways)
+    @rule(data=st.data())
+    def requests_end(self, data):
+        self.any_gateway(data).leases.clear()
+
+    @precondition(lambda self: self.gateways)
+    @rule(data=st.data())
+    def gateway_dies(self, data):
+        del self.gateways[self.any_gateway(data).name]
+
+    # -- the manager restarts -------------------------------------------------------------------------
+
+    @rule(data=st.data(), crash=st.booleans(), orphan=st.booleans())
+    def manager_restarts(self, data, crash, orphan):
+        """Replay, as ``Controller._recover`` does; with it the cluster may have lost or kept engines."""
+        if crash and self.apps:
+            self.apps.remove(data.draw(st.sampled_from(sorted(self.apps))))
+        if orphan:
+            self.apps.add(data.draw(st.sampled_from(ENGINES))[:SHORT])
+        for gateway in self.gateways.values():
+            gateway.heard = False
+            gateway.mail.clear()
+        self.state = self.folded(self.journal)
+        self.table = ReleaseTable(version=-1)
+        if self.journal:
+            self.commit(ev.ManagerRestarted(at=self.now()))
+        for engine in list(self.state.engines.values()):
+            if engine.state is EngineState.LOADED and engine.digest[:SHORT] not in self.apps:
+                self.commit(ev.EngineMissing(at=self.now(), engine=engine.digest))
+        for app in sorted(self.apps - {digest[:SHORT] for digest in self.state.engines}):
+            self.commit(ev.EngineFound(at=self.now(), engine=app))
+        self.settle()
+
+    @staticmethod
+    def folded(journal):
+        state = ControlState()
+        for event in journal:
+            state = fold(state, event)
+        return state
+
+    # -- what always holds ------------------------------------------------------------------------------
+
+    def check_event(self, before, event):
+        match event:
+            case ev.ReleaseMoved(move=Move.PROMOTE, release=number):
+                release = before.releases[number]
+                assert release.warm, "a release goes live warm"
+                assert all(before.engines[e].state is EngineState.LOADED for e in release.engines)
+                assert all(number in g.prepared for g in self.gateways.values() if g.heard)
+                self.seen["promoted"] += 1
+                self.seen["rolled back"] += release.was_live
+            case ev.EngineReleased(engine=digest):
+                failed = before.engines[digest].state is EngineState.FAILED
+                assert failed or not before.users_of(digest), "an engine goes only when nobody refers to it"
+        self.seen[type(event).__name__] += 1
+
+    @invariant()
+    def one_live(self):
+        live = [r.number for r in self.state.releases.values() if r.state is ReleaseState.LIVE]
+        self.served = self.served or bool(live)
+        assert len(live) == (1 if self.served else 0)
+
+    @invariant()
+    def leases_are_on_what_is_live_or_drains(self):
+        for gateway in self.gateways.values():
+            for number in gateway.leases:
+                assert self.state.releases[number].state in (ReleaseState.LIVE, ReleaseState.DRAINING)
+
+    @invariant()
+    def loaded_engines_exist(self):
+        loaded = {e.digest[:SHORT] for e in self.state.engines.values() if e.state is EngineState.LOADED}
+        assert loaded <= self.apps
+
+    @invariant()
+    def routed_engines_are_loaded_and_warm(self):
+        for number, routed in policy.release_table(self.state).releases.items():
+            assert self.state.releases[number].warm
+            assert all(self.state.engines[e].state is EngineState.LOADED for e in routed.engines.values())
+
+    @invariant()
+    def a_wish_is_never_stuck(self):
+        """What is wanted is live, or something is due that brings it on, or a reason says why not."""
+        wanted = self.state.wanted and self.state.releases[self.state.wanted.release]
+        if wanted is not None and wanted.state is not ReleaseState.LIVE and wanted.reason is None:
+            assert self.all_due
+            assert wanted.state in HOLDING
+
+    def teardown(self):
+        """Fold the journal again: all but what gateways say and what is only shown comes back."""
+        durable = {n: replace(r, acknowledged=None) for n, r in self.state.releases.items()}
+        again = self.folded(ev.decode(ev.encode(event)) for event in self.journal)
+        assert dict(again.releases) == durable
+        assert again.engines == self.state.engines
+        assert (again.wanted, again.revision) == (self.state.wanted, self.state.revision)

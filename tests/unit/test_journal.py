@@ -1,0 +1,150 @@
+"""The journal in a database file: what was appended is there again, and only one manager writes."""
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from runtime.control.journal import MemoryJournal, StoredJournal
+from runtime.core import events as ev
+from runtime.core.release import Move
+from runtime.core.usage import Usage
+from runtime.errors import Fenced
+from runtime.store.journal import Journal, open_store
+from tests.unit.world import content
+
+EVENTS = [
+    ev.Wanted(at=1.5, change="c1", source="v1.yaml", content=content(1)),
+    ev.Refused(at=2.0, change="c2", source="v2.yaml", reason="bad: key\nsecond line"),
+    ev.ReleaseMoved(at=3.0, release=1, move=Move.PROMOTE),
+    ev.ReleaseMoved(at=3.0, release=1, move=Move.FAIL, reason="superseded"),
+    ev.ReleaseWarmed(at=4.0, release=1, usage=Usage(3, 4, 1)),
+    ev.ReleaseFailed(at=4.0, release=1, reason="wärme"),
+    ev.ReleaseIdle(at=5.0, release=1),
+    ev.DeadlinePassed(at=6.0, release=1, reason="over"),
+    ev.EngineLoaded(at=7.0, engine="e"),
+    ev.EngineFailed(at=8.0, engine="e", reason="boom"),
+    ev.EngineReleased(at=9.0, engine="e"),
+    ev.EngineUnloaded(at=10.0, engine="e"),
+    ev.EngineMissing(at=11.0, engine="e"),
+    ev.EngineFound(at=12.0, engine="e"),
+]
+
+
+@pytest.fixture
+def journal_of(tmp_path):
+    """Return a function that opens the same file as another manager would."""
+    opened = []
+
+    def open_one():
+        journal = Journal(open_store(f"sqlite:///{tmp_path}/interlock.db"))
+        opened.append(journal)
+        return journal
+
+    yield open_one
+    for journal in opened:
+        journal.close()
+
+
+# Every kind of durable event is in the list above, so that none is left out below.
+def test_all_kinds_are_tried():
+    assert {type(event) for event in EVENTS} == set(ev.Durable.__args__)
+
+
+# Every kind of durable event comes back as it went in, in order, after the file is opened again.
+def test_round_trip(journal_of):
+    first = journal_of()
+    for revision, event in enumerate(EVENTS, start=1):
+        first.append(revision, event)
+    assert list(first.replay()) == EVENTS
+    first.close()
+    assert list(journal_of().replay()) == EVENTS
+
+
+# A manager that has been taken over from cannot write any more, and the new one can.
+def test_fencing(journal_of):
+    old = journal_of()
+    old.append(1, EVENTS[0])
+    new = journal_of()
+    assert new.epoch == old.epoch + 1
+    with pytest.raises(Fenced, match="another manager"):
+        old.append(2, EVENTS[1])
+    new.append(2, EVENTS[2])
+    assert list(new.replay()) == [EVENTS[0], EVENTS[2]]
+
+
+# Two managers that open the journal at the same time get different epochs.
+def test_epochs_are_taken_one_at_a_time(journal_of):
+    journal_of()
+    epochs, ready = [], threading.Barrier(4)
+
+    def take():
+        ready.wait()
+        epochs.append(journal_of().epoch)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(epochs) == [2, 3, 4, 5]
+
+
+# No revision is written twice.
+def test_revision_is_unique(journal_of):
+    journal = journal_of()
+    journal.append(1, EVENTS[0])
+    with pytest.raises(sa.exc.IntegrityError):
+        journal.append(1, EVENTS[1])
+    assert list(journal.replay()) == [EVENTS[0]]
+
+
+# An appended event is in the file before anything is closed: a killed process loses none.
+def test_append_is_durable(journal_of, tmp_path):
+    journal_of().append(1, EVENTS[6])
+    with sqlite3.connect(f"file:{tmp_path}/interlock.db?mode=ro", uri=True) as reader:
+        assert reader.execute("select revision, event from journal").fetchall() == [(1, ev.encode(EVENTS[6]))]
+    reader.close()
+
+
+# SQLite is opened so that a commit survives the machine and readers do not block the writer.
+def test_pragmas(tmp_path):
+    engine = open_store(f"sqlite:///{tmp_path}/interlock.db")
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("pragma journal_mode")).scalar() == "wal"
+        assert connection.execute(sa.text("pragma synchronous")).scalar() == 2
+        assert connection.execute(sa.text("pragma busy_timeout")).scalar() == 10000
+    engine.dispose()
+
+
+# The store's folder is made where it is missing: absolute, relative, or in the home folder.
+@pytest.mark.parametrize("path", ["{tmp}/a/b/x.db", "rel/x.db", "~/state/x.db"])
+def test_folder_is_made(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    journal = Journal(open_store("sqlite:///" + path.format(tmp=tmp_path)))
+    journal.append(1, EVENTS[0])
+    journal.close()
+    expected = {"{tmp}/a/b/x.db": "a/b/x.db", "rel/x.db": "rel/x.db", "~/state/x.db": "home/state/x.db"}[path]
+    assert (tmp_path / expected).is_file()
+    assert not (tmp_path / "~").exists()
+
+
+# The controller's face of the journal writes and reads the same, off the event loop.
+@pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
+async def test_async_face(journal_of):
+    stored = StoredJournal(journal_of())
+    for revision, event in enumerate(EVENTS[:3], start=1):
+        await asyncio.wait_for(stored.append(revision, event), 10)
+    assert await stored.replay() == EVENTS[:3]
+
+
+# The memory journal keeps the database's text and refuses a revision that does not follow.
+async def test_memory_journal():
+    memory = MemoryJournal()
+    await memory.append(1, EVENTS[0])
+    with pytest.raises(AssertionError, match="does not follow"):
+        await memory.append(3, EVENTS[1])
+    assert await memory.replay() == [EVENTS[0]]
