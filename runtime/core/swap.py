@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from runtime.core import events as ev
-from runtime.core.digest import SHORT, Content, Weights
+from runtime.core.digest import Content, Weights
 from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState, after
 from runtime.core.routes import GatewayReport
 from runtime.core.specs import EngineSpec
@@ -199,15 +199,14 @@ def _refer_to_engines(state: ControlState, release: Release) -> ControlState:
     engines = dict(state.engines)
     for digest in sorted(release.engines):
         spec, weights = content.spec_of(digest)
-        # An application that was found is known by its short digest: it is this engine, on its way out.
-        known = engines.get(digest) or engines.pop(digest[:SHORT], None)
+        known = engines.get(digest)
         if known is None:
             engines[digest] = EngineRecord(
                 digest, EngineState.ABSENT, spec, weights, loaded_by=release.number
             )
         elif known.spec is None or known.state in (EngineState.UNLOADING, EngineState.FAILED):
             engines[digest] = replace(
-                known, digest=digest, spec=spec, weights=weights, reason=None, loaded_by=release.number
+                known, spec=spec, weights=weights, reason=None, loaded_by=release.number
             )
     return replace(state, engines=engines)
 

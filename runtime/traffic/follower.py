@@ -62,6 +62,7 @@ class Follower:
         self._meter = meter
         self._heartbeat_s = heartbeat_s
         self._changed = asyncio.Event()
+        self._installed = asyncio.Event()
         self.routing = Routing(on_drained=self._changed.set)
         self._table = ReleaseTable(version=-1)
         self._prepared: dict[int, PreparedRelease] = {}
@@ -83,6 +84,7 @@ class Follower:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow())
+                tasks.create_task(self._prepare_the_rest())
                 tasks.create_task(self._report())
         finally:
             try:
@@ -98,10 +100,7 @@ class Follower:
 
     async def _follow_once(self) -> None:
         try:
-            async with asyncio.timeout(RETRY_SECONDS if self._unprepared(self._table) else None):
-                table = await self._manager.next_table(self._snapshot())
-        except TimeoutError:
-            table = self._table
+            table = await self._manager.next_table(self._snapshot())
         except Unavailable as error:
             _log.info("the manager is away; routing goes on as it is: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
@@ -109,19 +108,34 @@ class Follower:
         await self._apply(table)
 
     async def _apply(self, table: ReleaseTable) -> None:
-        """Prepare what is new, and route by ``table`` only when its live release is prepared."""
-        await asyncio.gather(*(self._prepare(release) for release in self._unprepared(table)))
+        """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         if table.live is not None and table.live not in self._prepared:
-            await asyncio.sleep(RETRY_SECONDS)
-            return
+            await self._prepare(table.releases[table.live])
+            if table.live not in self._prepared:
+                await asyncio.sleep(RETRY_SECONDS)
+                return
         self.routing.install(self._prepared[table.live] if table.live is not None else None)
         self._table = table
         self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
+        self._installed.set()
         self._changed.set()
 
-    def _unprepared(self, table: ReleaseTable) -> list[RoutedRelease]:
-        return [r for r in table.releases.values() if r.number not in self._prepared]
+    # -- preparing --------------------------------------------------------------------------------
+
+    async def _prepare_the_rest(self) -> None:
+        """Prepare candidates and standbys beside the polling: one that hangs must delay no cutover."""
+        while True:
+            await self._installed.wait()
+            self._installed.clear()
+            while unprepared := self._unprepared():
+                await asyncio.gather(*(self._prepare(release) for release in unprepared))
+                self._changed.set()
+                if self._unprepared():
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    def _unprepared(self) -> list[RoutedRelease]:
+        return [r for r in self._table.releases.values() if r.number not in self._prepared]
 
     async def _prepare(self, release: RoutedRelease) -> None:
         try:

@@ -55,6 +55,7 @@ class Interlock(RuleBasedStateMachine):
         self.journal = []
         self.state = ControlState()
         self.apps = set()
+        self.warm = set()
         self.gateways = {}
         self.joined = 0
         self.changes = 0
@@ -152,12 +153,14 @@ class Interlock(RuleBasedStateMachine):
         match effect:
             case policy.LoadEngine(engine):
                 self.apps.add(engine[:SHORT])
+                self.warm.discard(engine[:SHORT])
                 failed = ev.EngineFailed(at=at, engine=engine, reason="no memory")
                 return ev.EngineLoaded(at=at, engine=engine) if works else failed
             case policy.UnloadEngine(engine):
                 self.apps.discard(engine[:SHORT])
                 return ev.EngineUnloaded(at=at, engine=engine)
             case policy.WarmRelease(release) if works:
+                self.warm |= {engine[:SHORT] for engine in self.state.releases[release].engines}
                 return ev.ReleaseWarmed(at=at, release=release)
             case policy.WarmRelease(release) if self.state.releases[release].state in CANDIDATE:
                 return ev.ReleaseFailed(at=at, release=release, reason="too slow")
@@ -262,7 +265,8 @@ class Interlock(RuleBasedStateMachine):
                 release = before.releases[number]
                 assert release.warm, "a release goes live warm"
                 assert all(before.engines[e].state is EngineState.LOADED for e in release.engines)
-                assert all(number in g.prepared for g in self.gateways.values() if g.heard)
+                told = {name for name, report in before.gateways.items() if number in report.prepared}
+                assert told >= set(self.gateways), "every gateway has said that it is prepared"
                 self.seen["promoted"] += 1
                 self.seen["rolled back"] += release.was_live
             case ev.EngineReleased(engine=digest):
@@ -288,10 +292,15 @@ class Interlock(RuleBasedStateMachine):
         assert loaded <= self.apps
 
     @invariant()
-    def routed_engines_are_loaded_and_warm(self):
+    def routed_engines_are_warm(self):
         for number, routed in policy.release_table(self.state).releases.items():
             assert self.state.releases[number].warm
-            assert all(self.state.engines[e].state is EngineState.LOADED for e in routed.engines.values())
+            assert {engine[:SHORT] for engine in routed.engines.values()} <= self.warm
+
+    @invariant()
+    def nothing_is_held_for_nobody(self):
+        wanted = self.state.wanted.release if self.state.wanted else None
+        assert all(release.was_live or release.number == wanted for release in self.state.holding)
 
     @invariant()
     def a_wish_is_never_stuck(self):

@@ -99,6 +99,27 @@ async def test_crash_in_each_phase(phase):
         assert await world.cluster.engines() == short(SECOND)
 
 
+# A manager that dies while an engine loads, or while a release warms up, leaves work in the middle: the
+# next one goes on with the same engine and warms the release from the start.
+@pytest.mark.parametrize("state", [ReleaseState.LOADING, ReleaseState.WARMING])
+async def test_stopped_in_the_middle(state):
+    async with World() as world:
+        world.want(FIRST)
+        await world.until_live(FIRST)
+        world.want(SECOND)
+        await world.until(lambda s: 2 in s.releases and s.releases[2].state is state)
+        await asyncio.sleep(0.2)
+        assert world.state.releases[2].state is state
+        assert len(world.cluster.created) == 3
+        await world.stop_manager()
+        world.start_manager()
+        await world.until_live(SECOND)
+        await settled(world)
+        assert len(world.cluster.created) == 3
+        assert world.cluster.served_cold() == 0
+        assert await world.cluster.engines() == short(SECOND)
+
+
 # A release that drains is not freed by a manager that has not heard yet who holds leases on it.
 async def test_drain_waits_for_gateways_after_a_restart():
     async with World(journal=CrashingJournal(CRASHES["draining"])) as world:

@@ -120,15 +120,19 @@ class LocalManager:
 
 
 class Directory:
-    """One gateway's way to the engines; those in ``unreachable`` (by digest) do not answer its ping."""
+    """One gateway's way to the engines; those in ``unreachable`` (by digest) refuse its ping, those in
+    ``hanging`` never answer it."""
 
     def __init__(self, cluster):
         self._cluster = cluster
         self.unreachable = set()
+        self.hanging = set()
 
     async def resolve(self, engine):
         if engine in self.unreachable:
             raise EngineUnavailable(f"no answer from engine {engine[:12]}")
+        if engine in self.hanging:
+            await asyncio.Event().wait()
         return await self._cluster.resolve(engine)
 
 
