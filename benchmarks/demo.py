@@ -50,15 +50,15 @@ console = Console()
 
 def main(
     report: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
-    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
+    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.5,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 192,
     seconds: Annotated[
         float, typer.Option(help="Seconds of load before the swap, and again after it.")
     ] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
 ) -> None:
     """Swap support v1 for v2 under load on a local Ray cluster and print what happened."""
-    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, max_tokens=max_tokens, seed=seed)
+    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, stream_share=0.85, max_tokens=max_tokens, seed=seed)
     try:
         _check_port()
         _fetch_models()

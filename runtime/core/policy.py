@@ -175,19 +175,15 @@ def due(state: ControlState) -> frozenset[Effect]:
 
 def _engine_effects(state: ControlState) -> Iterator[Effect]:
     vllm_is_loading = False
-    going = {e.digest[:SHORT] for e in state.engines.values() if e.state is EngineState.UNLOADING}
     for engine in sorted(state.engines.values(), key=lambda e: (e.loaded_by or 0, e.digest)):
         if engine.state is EngineState.UNLOADING:
             yield UnloadEngine(engine.digest)
-        # An application that was found after a restart is known by its short name only, and must be
-        # gone before an engine of that name is loaded.
-        if engine.state is EngineState.ABSENT and engine.digest[:SHORT] not in going:
+        if engine.state is EngineState.ABSENT and engine.spec is not None:
             # vLLM measures free memory while it starts: two at once on one GPU see each other's
             # allocations and fail, so they start one after the other.
-            vllm = engine.spec is not None and engine.spec.kind == "vllm"
-            if vllm and vllm_is_loading:
+            if engine.spec.kind == "vllm" and vllm_is_loading:
                 continue
-            vllm_is_loading = vllm_is_loading or vllm
+            vllm_is_loading = vllm_is_loading or engine.spec.kind == "vllm"
             yield LoadEngine(engine.digest)
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from runtime.core import events as ev
-from runtime.core.digest import Content, Weights
+from runtime.core.digest import SHORT, Content, Weights
 from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState, after
 from runtime.core.routes import GatewayReport
 from runtime.core.specs import EngineSpec
@@ -199,14 +199,15 @@ def _refer_to_engines(state: ControlState, release: Release) -> ControlState:
     engines = dict(state.engines)
     for digest in sorted(release.engines):
         spec, weights = content.spec_of(digest)
-        known = engines.get(digest)
+        # An application that was found is known by its short digest: it is this engine, on its way out.
+        known = engines.get(digest) or engines.pop(digest[:SHORT], None)
         if known is None:
             engines[digest] = EngineRecord(
                 digest, EngineState.ABSENT, spec, weights, loaded_by=release.number
             )
         elif known.spec is None or known.state in (EngineState.UNLOADING, EngineState.FAILED):
             engines[digest] = replace(
-                known, spec=spec, weights=weights, reason=None, loaded_by=release.number
+                known, digest=digest, spec=spec, weights=weights, reason=None, loaded_by=release.number
             )
     return replace(state, engines=engines)
 
@@ -277,9 +278,10 @@ def _engine_released(state: ControlState, event: ev.EngineReleased) -> ControlSt
 
 def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlState:
     engines = dict(state.engines)
-    record = engines.pop(event.engine)
-    if record.state is not EngineState.UNLOADING:
-        raise IllegalTransition(f"engine {event.engine[:12]} is {record.state} and was reported unloaded")
+    record = engines.pop(event.engine, None)
+    if record is None or record.state is not EngineState.UNLOADING:
+        known = record.state if record else "unknown"
+        raise IllegalTransition(f"engine {event.engine[:12]} is {known} and was reported unloaded")
     if state.users_of(event.engine):
         # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
         engines[event.engine] = replace(record, state=EngineState.ABSENT)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from runtime.control.warmup import AT_ONCE
 from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import ReleaseState
@@ -177,7 +178,7 @@ async def test_rollback_in_mid_drain():
         first, second = await live(world, writer=LONG), content(2, writer=LONG)
         world.want(second)
         await reached(world, 2, ReleaseState.WARMING)
-        await asyncio.sleep(8)
+        await asyncio.sleep(18)
         on_first = asyncio.create_task(world.ask(0))
         await world.until_live(second)
         on_second = asyncio.create_task(world.ask(1))
@@ -274,7 +275,7 @@ async def test_every_replica_is_warmed():
     async with World() as world:
         wanted = await live(world, writer={**QUICK, "deployment_config": {"num_replicas": 2}})
         replicas = world.cluster._apps[wanted.engines["writer"][:SHORT]].replicas
-        assert [replica.warmed for replica in replicas] == [1, 1]
+        assert [replica.warmed for replica in replicas] == [1 + AT_ONCE] * 2
         for _ in range(4):
             assert await serves(world, 1)
         assert world.cluster.served_cold() == 0
@@ -291,6 +292,6 @@ async def test_changed_prompt_loads_nothing():
         await world.until_live(second)
         assert second.digest != first.digest
         assert len(world.cluster.created) == 2
-        assert world.state.live.warmup.completion == 20
+        assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE)
         assert world.clock.wall() - begun < 2
         assert await serves(world, 2)
