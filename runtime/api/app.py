@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from runtime.api.chat import ChatResponse, read_body, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
@@ -27,6 +28,7 @@ def build_app(admission: Admission, status: Status, settings: Settings) -> FastA
     app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
     app.add_exception_handler(InterlockError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_http_error)
     _add_openai_routes(app, admission, settings)
     _add_health_routes(app, admission)
@@ -87,7 +89,7 @@ def check_admin(request: Request, settings: Settings) -> None:
         AccessDenied: anything else.
 
     """
-    if settings.admin_key is not None:
+    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
             raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
@@ -108,6 +110,11 @@ def _is_loopback(host: str) -> bool:
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InterlockError)  # noqa: S101 - registered for this class alone
     return JSONResponse(body_of(error), status_of(error), headers_of(error))
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    """End the request of a client that went away while it sent its body; nobody reads this answer."""
+    return Response(status_code=499)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -88,6 +88,8 @@ class ChainCall:
             if hop.final:
                 self._answer = self._generate(hop, stream=self.request.stream)
                 self._first = await anext(self._answer, [])
+                if not self._first:
+                    raise EngineUnavailable(f"step {hop.step!r} ended without an answer")
                 return
             self._run.record(await self._intermediate(hop))
 

@@ -37,7 +37,6 @@ class Gateway:
     sequence: int = 0
     mail: list[GatewayReport] = field(default_factory=list)
     heard: bool = False
-    """The manager that runs now has had a report of it."""
 
     def say(self):
         self.sequence += 1

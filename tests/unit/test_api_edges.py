@@ -1,0 +1,103 @@
+"""Answers to what should not happen: engines that say nothing, clients that leave early, empty keys."""
+
+import pytest
+from pydantic import SecretStr
+
+from runtime.errors import EngineUnavailable
+from tests.unit.test_api import ASK, app_of, events, post, serving
+
+
+def replace_writer(world, generate):
+    """Let ``generate`` answer in the writer's place."""
+    client = world.followers[0].routing.live.clients["writer"]
+    client.generate = generate
+
+
+# An engine that ends an answer without giving any is an engine's fault, and no broken 200.
+@pytest.mark.parametrize("stream", [False, True])
+async def test_empty_answer(stream):
+    async def nothing(_body):
+        for chunk in ():
+            yield [chunk]
+
+    async with serving() as (world, client):
+        replace_writer(world, nothing)
+        answer = await post(client, stream=stream)
+        assert answer.status_code == 503
+        assert "without an answer" in answer.json()["error"]["message"]
+        assert world.leases() == 0
+
+
+# A stream that breaks before its finish reason still ends as a stream: what came, the error, [DONE].
+async def test_broken_stream_keeps_what_came():
+    async with serving() as (world, client):
+        whole = events(await post(client, stream=True))
+        chunks = world.followers[0].routing.live.clients["writer"].generate
+
+        async def broken(body):
+            answer = chunks(body)
+            for _ in range(3):
+                yield await anext(answer)
+            await answer.aclose()
+            raise EngineUnavailable("the engine went away")
+
+        replace_writer(world, broken)
+        cut = events(await post(client, stream=True))
+        assert [chunk["choices"] for chunk in cut[:-1]] == [chunk["choices"] for chunk in whole[:3]]
+        assert cut[-1]["error"]["message"] == "the engine went away"
+        assert cut[-1]["error"]["type"] == "service_unavailable_error"
+
+
+# A client that leaves while it sends its body gets no answer, takes no lease, and breaks nothing.
+async def test_client_leaves_while_it_sends():
+    messages = [
+        {"type": "http.request", "body": b'{"model":', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/chat/completions",
+        "raw_path": b"/v1/chat/completions",
+        "query_string": b"",
+        "headers": [],
+        "client": ("127.0.0.1", 4000),
+        "server": ("test", 80),
+    }
+    async with serving() as (world, _):
+        await app_of(world)(scope, receive, send)
+        assert world.leases() == 0
+        assert not any(message.get("status") == 200 for message in sent)
+
+
+# An empty admin key, as an unset variable in a deployment's file gives it, is no key: loopback only.
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("10.1.2.3", 403)])
+async def test_empty_admin_key(host, status):
+    async with serving(host=host, live=False, admin_key=SecretStr("")) as (_, client):
+        for headers in ({}, {"authorization": "Bearer "}):
+            assert (await client.get("/admin/v1/status", headers=headers)).status_code == status
+
+
+# The request's id is the client's if it is a sane one, else a new one each time.
+@pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("x" * 200, False), ("", False)])
+async def test_request_id(given, kept):
+    async with serving() as (_, client):
+        ids = [
+            (await client.post("/v1/chat/completions", json=ASK, headers={"x-request-id": given})).json()[
+                "id"
+            ]
+            for _ in range(2)
+        ]
+        assert (ids == [f"chatcmpl-{given}"] * 2) == kept
+        assert len(set(ids)) == (1 if kept else 2)
