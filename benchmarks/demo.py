@@ -65,7 +65,7 @@ def main(
         with LocalCluster(ROOT) as cluster:
             found = _swap_under_load(cluster, plan, seconds)
     except InterlockError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        console.print(Text("error: ", "red").append(str(error), "default"))
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         console.print("interrupted; everything that was started is ended")
@@ -76,10 +76,12 @@ def main(
         console.print(f"report written to {report}", highlight=False)
     wrong = verdict(found)
     for line in wrong:
-        console.print(f"[red]{line}[/red]", highlight=False)
+        console.print(Text(line, "red"))
     if wrong:
         raise typer.Exit(1)
-    console.print("[green]no request failed, none mixed two releases, every token is accounted for[/green]")
+    console.print(
+        "[green]no request failed, none mixed two releases, clients and gateways count alike[/green]"
+    )
 
 
 def _check_port() -> None:
@@ -147,7 +149,7 @@ def _ask() -> dict[str, Any]:
     if answer.is_error:
         raise CommandError(f"the question was refused: {answer.text}")
     found: dict[str, Any] = answer.json()
-    console.print(f"[bold]Q[/bold] {QUESTION}\n[bold]A[/bold] {found['choices'][0]['message']['content']}")
+    console.print(Text(f"\nQ {QUESTION}\nA {found['choices'][0]['message']['content']}"))
     table = Table("step", "engine", "prompt", "completion", "queue ms", "first token ms", "ms", title="hops")
     for hop in found["interlock"]["hops"]:
         times = [f"{hop[name]:.1f}" for name in ("queue_ms", "ttft_ms", "duration_ms")]
@@ -216,7 +218,10 @@ class _Screen:
         """Show the status until ``condition`` holds; return whether it did within ``seconds``."""
         begun = time.monotonic()
         while (elapsed := time.monotonic() - begun) < seconds:
-            status = await asyncio.to_thread(self._client.status)
+            try:
+                status = await asyncio.to_thread(self._client.status)
+            except Unavailable:
+                continue  # a busy machine: the load says whether anything failed
             self._live.update(Group(self._headline(phase, elapsed), render(status)))
             if condition(status):
                 return True

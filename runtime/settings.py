@@ -24,7 +24,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INTERLOCK_", extra="forbid", frozen=True)
 
-    store_url: str = Field(default_factory=_default_store)
+    store_url: str = Field(default_factory=_default_store, repr=False)
     """SQLAlchemy URL of the store. SQLite is for one head node, PostgreSQL for a cluster."""
 
     models_dir: Path = Field(default_factory=lambda: platformdirs.user_cache_path("interlock") / "models")

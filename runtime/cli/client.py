@@ -18,7 +18,7 @@ class AdminClient:
     def __init__(self, settings: Settings, address: str | None = None) -> None:
         self._address = address or settings.address
         headers = {}
-        if settings.admin_key is not None:
+        if settings.admin_key:
             headers["authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
         self._http = httpx.Client(
             base_url=self._address, headers=headers, timeout=_TIMEOUT_S, trust_env=False

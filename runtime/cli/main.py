@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.models import models_app
@@ -39,7 +40,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except InterlockError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(Text("error: ", "red").append(str(error), "default"))
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(_INTERRUPTED) from error

@@ -41,11 +41,11 @@ def _releases(status: Mapping[str, Any]) -> Table:
         since = time.time() - release["entered"].get(state, time.time())
         table.add_row(
             str(release["number"]),
-            f"{release['name'] or '-'} {(release['model_set'] or '')[:SHORT]}",
+            Text(f"{release['name'] or '-'} {(release['model_set'] or '')[:SHORT]}"),
             Text(state, _STYLES.get("failed" if release["outcome"] == "failed" else state, "")),
             f"{since:.0f} s",
             str(release["leases"]),
-            _waits_for(release, status),
+            Text(_waits_for(release, status)),
         )
     return table
 
@@ -74,7 +74,7 @@ def _engines(status: Mapping[str, Any]) -> Table:
             engine["digest"][:SHORT],
             engine["kind"] or "-",
             Text(engine["state"], "red" if engine["state"] == "failed" else ""),
-            engine["reason"] or engine["progress"] or "",
+            Text(engine["reason"] or engine["progress"] or ""),
             ", ".join(str(number) for number in engine["releases"]),
         )
     return table

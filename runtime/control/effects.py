@@ -28,6 +28,9 @@ POLL_SECONDS = 0.25
 RELOAD_SECONDS = 10.0
 """Pause before an engine of a release that has served is loaded again after it failed to load."""
 
+IDLE_LIMIT_SECONDS = 60.0
+"""How long an engine without leases is waited for. What is still in flight then has no client left."""
+
 IDLE_POLL_SECONDS = 0.1
 """How often an engine is asked whether it is idle."""
 
@@ -88,11 +91,15 @@ class Effects:
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
         except InterlockError as error:
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - what an engine's settings provoke fails the candidate
+            _log.exception("engine %s could not be created", engine[:12])
+            reason = f"{type(error).__name__}: {error}"
+            return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
 
     async def _until_running(self, engine: str) -> ev.Event:
         shown: AppStatus | None = None
         while True:
-            status = await self._cluster.observe(engine)
+            status = await self._observe(engine)
             if status is not None and status.failure is not None:
                 return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=status.failure)
             if status is not None and status != shown:
@@ -101,6 +108,14 @@ class Effects:
             if status is not None and status.running:
                 return ev.EngineLoaded(at=self._clock.wall(), engine=engine)
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _observe(self, engine: str) -> AppStatus | None:
+        """Return the application's status. A cluster that does not answer for a moment is asked again."""
+        try:
+            return await self._cluster.observe(engine)
+        except EngineUnavailable as error:
+            _log.info("the cluster does not tell of engine %s: %s", engine[:12], error)
+            return None
 
     async def _unload(self, engine: str) -> ev.Event:
         if await self._cluster.observe(engine) is not None:
@@ -111,12 +126,22 @@ class Effects:
         return ev.EngineUnloaded(at=self._clock.wall(), engine=engine)
 
     async def _until_idle(self, engine: str) -> None:
-        """Return once nothing is in flight. An engine that does not answer has nothing to wait for."""
+        """Return once nothing is in flight, or the limit has passed: a broken engine may never say so."""
         try:
-            while not await self._cluster.idle(engine):
-                await asyncio.sleep(IDLE_POLL_SECONDS)
+            async with asyncio.timeout(IDLE_LIMIT_SECONDS):
+                while not await self._is_idle(engine):
+                    await asyncio.sleep(IDLE_POLL_SECONDS)
+        except TimeoutError:
+            _log.warning("engine %s is not idle after %g s; going on", engine[:12], IDLE_LIMIT_SECONDS)
+
+    async def _is_idle(self, engine: str) -> bool:
+        """Ask the engine. One without an application has nothing in flight; one that fails is asked again."""
+        try:
+            return await self._cluster.idle(engine)
         except EngineUnavailable as error:
-            _log.info("engine %s does not answer, so nothing is in flight on it: %s", engine[:12], error)
+            _log.info("engine %s does not say whether it is idle: %s", engine[:12], error)
+            status = await self._observe(engine)
+            return status is None or status.ready == 0
 
     # -- releases ---------------------------------------------------------------------------------
 

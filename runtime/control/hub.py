@@ -8,6 +8,7 @@ from collections.abc import Callable
 from runtime.clock import TICK, Clock
 from runtime.core import events as ev
 from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.errors import EngineUnavailable
 
 POLL_SECONDS = 10.0
 """A poll without news ends after so long, so that a dead connection is noticed."""
@@ -37,7 +38,15 @@ class Hub:
             self._news = asyncio.Event()
 
     async def next_table(self, report: GatewayReport) -> ReleaseTable:
-        """Return the table once it is newer than the one that the gateway routes by, or after a while."""
+        """Return the table once it is newer than the one that the gateway routes by, or after a while.
+
+        Before the manager has recovered there is no table, and nothing that could be taken for one:
+        gateways keep the one they have.
+
+        Raises:
+            EngineUnavailable: nothing was published yet.
+
+        """
         self.report(report)
         if self._table.version <= report.version:
             try:
@@ -46,6 +55,8 @@ class Hub:
                         await self._news.wait()
             except TimeoutError:
                 self._seen[report.gateway] = self._clock.now()
+        if self._table.version < 0:
+            raise EngineUnavailable("the manager has not recovered yet")
         return self._table
 
     def report(self, report: GatewayReport) -> None:

@@ -33,7 +33,8 @@ class ChainRun:
     """One walk through a chain. Call ``next_hop``, make the call, ``record`` its result, repeat.
 
     ``messages`` is the conversation in OpenAI's form. ``params`` is the client's body: sampling
-    parameters in it reach the engine of the last step and override the step's own.
+    parameters in it reach the engine of the last step and override the step's own; null is OpenAI's
+    "not given" and overrides nothing.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class ChainRun:
     ) -> None:
         self._chain = chain
         self._messages = list(messages)
-        self._params = {key: value for key, value in params.items() if key not in _OF_THE_CHAIN}
+        self._params = {
+            key: value for key, value in params.items() if key not in _OF_THE_CHAIN and value is not None
+        }
         self._results: dict[str, Mapping[str, Any]] = {}
         self._position = 0
 

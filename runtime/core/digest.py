@@ -85,3 +85,17 @@ def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:
     """Return the digest of the whole set, its engines standing in by their own digests."""
     content = model_set.model_dump(mode="json", exclude={"engines"})
     return _sha256({"set": content, "engines": dict(engines)})
+
+
+def change_digest(user_config: Mapping[str, Any]) -> str:
+    """Return what tells one ``user_config`` of ``SwapManager`` from another."""
+    return hashlib.sha256(repr(_ordered(user_config)).encode()).hexdigest()
+
+
+def _ordered(value: Any) -> Any:
+    """Return YAML data with mappings as sorted pairs; keys of any type, for nothing is checked yet."""
+    if isinstance(value, Mapping):
+        return sorted(((repr(key), _ordered(item)) for key, item in value.items()), key=lambda pair: pair[0])
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in value]
+    return value

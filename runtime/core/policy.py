@@ -144,8 +144,12 @@ def engines_loaded(state: ControlState, release: Release) -> bool:
 
 
 def prepared_everywhere(state: ControlState, release: Release) -> bool:
-    """Say whether every gateway is known to have resolved and pinged the release's engines."""
-    known = not state.hearing and all(release.number in report.prepared for report in state.gateways.values())
+    """Say whether every gateway is known to have resolved and pinged the release's engines.
+
+    A gateway that has no table yet takes no requests and prepares nothing but the live release.
+    """
+    routing = [report for report in state.gateways.values() if report.version >= 0]
+    known = not state.hearing and all(release.number in report.prepared for report in routing)
     return release.warm and known
 
 
@@ -174,16 +178,19 @@ def due(state: ControlState) -> frozenset[Effect]:
 
 
 def _engine_effects(state: ControlState) -> Iterator[Effect]:
-    vllm_is_loading = False
+    # vLLM measures free memory while it starts: another that starts or goes away meanwhile on the same
+    # GPU makes it fail. So they load one after the other, and not while one unloads.
+    vllm_is_busy = any(
+        engine.state is EngineState.UNLOADING and engine.spec is not None and engine.spec.kind == "vllm"
+        for engine in state.engines.values()
+    )
     for engine in sorted(state.engines.values(), key=lambda e: (e.loaded_by or 0, e.digest)):
         if engine.state is EngineState.UNLOADING:
             yield UnloadEngine(engine.digest)
         if engine.state is EngineState.ABSENT and engine.spec is not None:
-            # vLLM measures free memory while it starts: two at once on one GPU see each other's
-            # allocations and fail, so they start one after the other.
-            if engine.spec.kind == "vllm" and vllm_is_loading:
+            if engine.spec.kind == "vllm" and vllm_is_busy:
                 continue
-            vllm_is_loading = vllm_is_loading or engine.spec.kind == "vllm"
+            vllm_is_busy = vllm_is_busy or engine.spec.kind == "vllm"
             yield LoadEngine(engine.digest)
 
 

@@ -161,7 +161,10 @@ _ENGINE_KINDS = ("vllm", "transformers", "fake")
 
 
 def _replicas(deployment_config: Mapping[str, Any]) -> int:
-    wanted = deployment_config.get("num_replicas", 1)
+    """Return how many replicas there are from the start: all of them are warmed before any request."""
+    scaling = deployment_config.get("autoscaling_config") or {}
+    floor = scaling.get("initial_replicas") or scaling.get("min_replicas") or 1
+    wanted = deployment_config.get("num_replicas", floor)
     return wanted if isinstance(wanted, int) else 1
 
 

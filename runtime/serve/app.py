@@ -12,7 +12,7 @@ from runtime.serve.manager import SwapManager
 from runtime.settings import Settings
 
 _MANY = 10_000
-"""Long polls and streams wait here; admission limits requests, not Serve's queue."""
+"""Serve must not queue in front of long polls and streams; engines have limits of their own."""
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -28,6 +28,9 @@ from runtime.serve.replica import HandleEngine
 PREFIX = "engine-"
 _READY = "RUNNING"
 
+_DEPLOY_SECONDS = 30.0
+"""How long a deploy that is no longer wanted is waited for."""
+
 
 def app_name(engine: str) -> str:
     """Return the name of an engine's application."""
@@ -56,7 +59,7 @@ class RayCluster:
             await asyncio.shield(deploying)
         except asyncio.CancelledError:
             # A deploy cannot be called back: wait it out, so that the delete that follows finds it.
-            await asyncio.wait([deploying])
+            await asyncio.wait([deploying], timeout=_DEPLOY_SECONDS)
             raise
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
@@ -82,7 +85,7 @@ class RayCluster:
         )
         failed = overview.status is ApplicationStatus.DEPLOY_FAILED
         failure = _failure(overview) if failed else None
-        return AppStatus(ready, self._targets.get(app_name(engine), 1), failure)
+        return AppStatus(ready, self._targets.get(app_name(engine)) or _replicas(overview), failure)
 
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application."""
@@ -96,8 +99,9 @@ class RayCluster:
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica at once."""
+        status = await self.observe(engine)
+        wanted = status.target if status is not None else 1
         results = await (await self._client(engine)).ask_all("warm", operation, body)
-        wanted = self._targets.get(app_name(engine), 1)
         if len(results) < wanted:
             raise EngineUnavailable(f"{len(results)} of {wanted} replicas of {app_name(engine)} were reached")
         return cast("list[WarmResult]", results)
@@ -121,8 +125,8 @@ class RayCluster:
         if client is None:
             try:
                 handle = await asyncio.to_thread(serve.get_app_handle, app_name(engine))
-            except RayServeException as error:
-                raise EngineUnavailable(f"there is no application {app_name(engine)}: {error}") from error
+            except (RayError, RayServeException) as error:
+                raise EngineUnavailable(f"application {app_name(engine)} is not there: {error}") from error
             client = self._clients[engine] = HandleEngine(handle)
         return client
 
@@ -132,6 +136,11 @@ class RayCluster:
         except (RayError, RayServeException) as error:
             raise EngineUnavailable(f"Serve does not tell its status: {error}") from error
         return cast("ApplicationStatusOverview | None", status.applications.get(app_name(engine)))
+
+
+def _replicas(overview: ApplicationStatusOverview) -> int:
+    """Return how many replicas there are in whatever state: a manager that restarted knows no target."""
+    return sum(sum(deployment.replica_states.values()) for deployment in overview.deployments.values())
 
 
 def _failure(overview: ApplicationStatusOverview) -> str:
@@ -160,6 +169,6 @@ def _build_and_run(name: str, spec: Any, location: str | None) -> None:
 def _run(name: str, app: serve.Application) -> None:
     serve.run_many(
         [serve.RunTarget(target=app, name=name, route_prefix=None)],
-        wait_for_ingress_deployment_creation=True,
+        wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from runtime.clock import SystemClock
 from runtime.control.controller import Controller
 from runtime.control.journal import StoredJournal
 from runtime.core import events as ev
-from runtime.core.digest import canonical
+from runtime.core.digest import change_digest
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
 from runtime.errors import ModelSetError
@@ -38,6 +37,7 @@ class SwapManager:
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()
+        self._in_turn = asyncio.Lock()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the wanted model set and return at once: this replica must not leave routing for long."""
@@ -46,16 +46,19 @@ class SwapManager:
         task.add_done_callback(self._reading.discard)
 
     async def _want(self, user_config: dict[str, Any]) -> None:
-        change = hashlib.sha256(canonical(user_config)).hexdigest()
-        event: ev.Wanted | ev.Refused
+        # In the order in which they came: a set that takes minutes to hash must not overtake a later one.
+        async with self._in_turn:
+            self._controller.post(await self._read_wish(user_config))
+
+    async def _read_wish(self, user_config: dict[str, Any]) -> ev.Wanted | ev.Refused:
+        change = change_digest(user_config)
         try:
-            event = await asyncio.to_thread(self._read, user_config, change)
+            return await asyncio.to_thread(self._read, user_config, change)
         except ModelSetError as error:
-            event = self._refused(change, error.source, str(error))
+            return self._refused(change, error.source, str(error))
         except Exception as error:  # noqa: BLE001 - a wish must not vanish: what reading it met is its reason
             _log.exception("the wanted model set could not be read")
-            event = self._refused(change, "user_config", f"{type(error).__name__}: {error}")
-        self._controller.post(event)
+            return self._refused(change, "user_config", f"{type(error).__name__}: {error}")
 
     def _refused(self, change: str, source: str, reason: str) -> ev.Refused:
         return ev.Refused(at=self._clock.wall(), change=change, source=source, reason=reason)

@@ -163,7 +163,7 @@ class HandleEngine:
         """Call every replica at once and return all results. Raises the first fault."""
         try:
             results = await self._handle.broadcast("engine_call", method, *args).results_async()
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException, RuntimeError) as error:
             raise EngineUnavailable(f"not every replica answered: {_first_line(error)}") from error
         for result in results:
             if isinstance(result, Fault):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.engines.port import EngineClient
-from runtime.errors import InterlockError, Unavailable
+from runtime.errors import Unavailable
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
 
@@ -141,7 +141,7 @@ class Follower:
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
                 clients = await self._resolve(release.engines)
-        except (InterlockError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way is told and tried again
             self._faults[release.number] = str(error) or f"no answer within {PREPARE_SECONDS:g} s"
             _log.warning("release %d is not reachable yet: %s", release.number, error)
             return
