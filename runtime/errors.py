@@ -18,6 +18,7 @@ InterlockError
 ├── CommandError            the command line was given something it cannot do
 └── InternalError           a bug or a lost race inside Interlock
     ├── IllegalTransition   an event that the release table does not know
+    ├── WrongEngine         an engine answered that is not of the leased release
     └── Fenced              another manager has taken over the journal
 """
 
@@ -120,6 +121,10 @@ class InternalError(InterlockError):
 
 class IllegalTransition(InternalError):
     """An event that the release table does not know. Nothing was changed."""
+
+
+class WrongEngine(InternalError):
+    """An engine answered that is not of the leased release. The answer is thrown away."""
 
 
 class Fenced(InternalError):

@@ -55,10 +55,11 @@ class Deployed:
         assert answer.is_success, answer.text
 
     def deploy_by_command(self, model_set):
-        """Run `serve deploy` itself."""
+        """Run `serve deploy` itself; return the config file."""
         path = self.cluster.folder / "config.yaml"
         path.write_text(yaml.safe_dump(self.config(model_set)))
         self.cluster.deploy(path)
+        return path
 
     def run(self, *arguments, timeout=300):
         """Run the `interlock` command against this application."""

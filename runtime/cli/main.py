@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.models import models_app
+from runtime.cli.serve_config import change_of
 from runtime.cli.status_view import render
 from runtime.errors import CommandError, InterlockError, Unavailable
 from runtime.settings import Settings
@@ -87,29 +89,34 @@ def _print_json(client: AdminClient, *, watch: bool) -> None:
 def wait_until_live(
     address: Address = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 600.0,
+    config: Annotated[
+        Path | None, typer.Option(help="Wait for the change that this Serve config asks for.")
+    ] = None,
     model_set: Annotated[
-        str | None,
-        typer.Option(
-            help="Wait for this model_set, as user_config names it; default: whatever is wanted now."
-        ),
+        str | None, typer.Option(help="Wait for this model_set, as user_config names it.")
     ] = None,
 ) -> None:
     """Wait until the wanted model set is live. Exit 0 when it is, 1 with the reason when it failed.
 
-    `serve deploy` returns before the manager has heard of the change: name the model set to wait for
-    the change itself.
+    `serve deploy` returns before the manager has heard of the change: name the config that was deployed
+    to wait for that change. Without it, whatever is wanted now is waited for.
     """
     with _exit_codes():
         client = AdminClient(Settings(), address)
         end = time.monotonic() + timeout
-        status = _wait(client, model_set, end)
+        change = change_of(config) if config is not None else None
+
+        def meant(wanted: Mapping[str, Any]) -> bool:
+            return model_set in (None, wanted["source"]) and change in (None, wanted["change"])
+
+        status = _wait(client, meant, end)
         wanted = status["wanted"]
         if wanted["outcome"] == "failed":
             raise CommandError(f"release {wanted['release']} failed: {wanted['reason']}")
         Console().print(f"release {wanted['release']} from {wanted['source']} is live", highlight=False)
 
 
-def _wait(client: AdminClient, model_set: str | None, end: float) -> Mapping[str, Any]:
+def _wait(client: AdminClient, meant: Callable[[Mapping[str, Any]], bool], end: float) -> Mapping[str, Any]:
     """Return the status in which the wish is settled. Raises CommandError after ``end``."""
     seen = "nothing answered"
     while True:
@@ -119,8 +126,7 @@ def _wait(client: AdminClient, model_set: str | None, end: float) -> Mapping[str
             seen = (
                 f"release {wanted['release']} is {wanted['outcome']}" if wanted else "no model set is wanted"
             )
-            meant = wanted is not None and model_set in (None, wanted["source"])
-            if meant and wanted["outcome"] != "in progress":
+            if wanted is not None and meant(wanted) and wanted["outcome"] != "in progress":
                 return status
         except Unavailable as error:
             seen = str(error)

@@ -102,7 +102,7 @@ class FakeCluster:
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client that spreads calls over the replicas."""
-        client = _Client(self._replicas(engine))
+        client = _Client(self._replicas(engine), engine[:SHORT])
         await client.ping()
         return client
 
@@ -114,17 +114,23 @@ class FakeCluster:
 
 
 class _Client:
-    """Calls go to the replicas in turn."""
+    """Calls go to the replicas in turn; answers are signed as a replica signs them."""
 
-    def __init__(self, replicas: list[FakeEngine]) -> None:
+    def __init__(self, replicas: list[FakeEngine], engine: str) -> None:
         self._next = cycle(replicas)
         self._all = replicas
+        self._engine = engine
 
-    def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
-        return next(self._next).generate(body)
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        answer = next(self._next).generate(body)
+        try:
+            async for chunks in answer:
+                yield [chunk._replace(engine=self._engine) for chunk in chunks]
+        finally:
+            await answer.aclose()
 
     async def classify(self, body: Body) -> Classification:
-        return await next(self._next).classify(body)
+        return (await next(self._next).classify(body))._replace(engine=self._engine)
 
     async def embed(self, body: Body) -> Embeddings:
         return await next(self._next).embed(body)

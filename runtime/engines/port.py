@@ -20,13 +20,15 @@ class Chunk(NamedTuple):
     ``members`` is the inside of a JSON object, without its braces: ``"choices":[...]`` and whatever
     else the engine says beside it; empty if the chunk only brings a newer count. ``usage`` is the
     running count of the whole call. ``elapsed`` is seconds since the engine began with the call, by
-    its own clock. ``finish`` marks a chunk that carries a finish reason.
+    its own clock. ``finish`` marks a chunk that carries a finish reason. ``engine`` is the (shortened)
+    digest of the engine that made it, as its host knows it; on an answer's first chunk.
     """
 
     members: bytes
     usage: Usage
     elapsed: float
     finish: bool = False
+    engine: str = ""
 
 
 class Classification(NamedTuple):
@@ -36,6 +38,7 @@ class Classification(NamedTuple):
     scores: Mapping[str, float]
     usage: Usage
     elapsed: float
+    engine: str = ""
 
 
 class Embeddings(NamedTuple):

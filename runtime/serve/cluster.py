@@ -23,9 +23,8 @@ from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
-from runtime.serve.replica import HandleEngine
+from runtime.serve.replica import PREFIX, HandleEngine
 
-PREFIX = "engine-"
 _READY = "RUNNING"
 
 _DEPLOY_SECONDS = 30.0

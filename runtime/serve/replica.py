@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple, cast
 
+from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
@@ -17,6 +18,9 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
 from runtime.errors import EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+
+PREFIX = "engine-"
+"""What the names of engine applications begin with; the shortened digest follows."""
 
 _CALLS = frozenset({"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered"})
 """What may be called by name on an engine from outside its replica."""
@@ -51,11 +55,22 @@ class EngineReplica:
     """Mixin of deployments that host an engine: sets ``_hosted`` once it is loaded."""
 
     _hosted: Engine
+    _digest = ""
+
+    def _identity(self) -> str:
+        """Return the digest in the name of this replica's application: who it is, whoever asks."""
+        if not self._digest:
+            self._digest = serve.get_replica_context().app_name.removeprefix(PREFIX)
+        return self._digest
 
     async def engine_stream(self, body: Body) -> AsyncGenerator[list[Chunk] | Fault, None]:
         """Yield what the engine generates; a fault, if any, comes last."""
         try:
+            signed = False
             async for chunks in self._hosted.generate(body):
+                if not signed:
+                    chunks[0] = chunks[0]._replace(engine=self._identity())
+                    signed = True
                 yield chunks
         except InterlockError as error:
             yield _fault_of(error)
@@ -65,7 +80,8 @@ class EngineReplica:
         if method not in _CALLS:
             return Fault("EngineUnavailable", f"an engine has no call {method!r}")
         try:
-            return await getattr(self._hosted, method)(*args)
+            result = await getattr(self._hosted, method)(*args)
+            return result._replace(engine=self._identity()) if isinstance(result, Classification) else result
         except InterlockError as error:
             return _fault_of(error)
 

@@ -13,7 +13,7 @@ from runtime.core.chain import ChainRun, Hop
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import Chunk, EngineClient
-from runtime.errors import DeadlineExceeded, EngineUnavailable
+from runtime.errors import DeadlineExceeded, EngineUnavailable, WrongEngine
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Lease
 
@@ -128,6 +128,7 @@ class ChainCall:
                 answer = await self._client(hop).classify(hop.body)
             watch.mark(answer.elapsed)
             usage = answer.usage
+            self._check_engine(hop, answer.engine)
             return {"choice": answer.choice, "scores": dict(answer.scores)}
         finally:
             self._record(hop, watch, usage)
@@ -143,6 +144,7 @@ class ChainCall:
                     break
                 watch.mark(chunks[0].elapsed)
                 usage = chunks[-1].usage
+                self._check_engine(hop, chunks[0].engine)
                 yield chunks
         finally:
             await answer.aclose()
@@ -150,6 +152,13 @@ class ChainCall:
 
     def _client(self, hop: Hop) -> EngineClient:
         return self._lease.release.clients[hop.engine]
+
+    def _check_engine(self, hop: Hop, engine: str) -> None:
+        """Throw an answer away that is signed by an engine of another release: it must never be mixed in."""
+        routed = self.release.engines[hop.engine]
+        if not routed.startswith(engine):
+            message = f"step {hop.step!r} of release {self.release.number} was answered by engine {engine}"
+            raise WrongEngine(f"{message}, not by {routed[:12]}; please report this")
 
     def _record(self, hop: Hop, watch: _Stopwatch, usage: Usage) -> None:
         engine = self.release.engines[hop.engine]

@@ -51,7 +51,8 @@ def test_deploying_the_same_file_twice_changes_nothing(interlock, write_set):
     path = write_set("same", scripted(20))
     interlock.swap_to(path)
     before = interlock.until(lambda s: all(r["state"] in ("retired", "live") for r in s["releases"]))
-    interlock.deploy_by_command(path)
+    config = interlock.deploy_by_command(path)
+    assert interlock.run("wait", "--config", str(config), "--timeout", "20").returncode == 0
     assert interlock.chat().status_code == 200
     after = interlock.status()
     assert after["revision"] == before["revision"]

@@ -1,12 +1,13 @@
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 
 from runtime.core.chain import ChainRun, last_user_text
 from runtime.core.specs import Chain
 from runtime.core.usage import total
-from runtime.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest
+from runtime.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, WrongEngine
 from runtime.traffic.chain import ChatRequest
 from tests.unit.world import World, content, content_of, document
 
@@ -172,4 +173,15 @@ async def test_engine_lost_under_a_call():
             async for _ in call.chunks():
                 pass
         await call.aclose()
+        assert world.leases() == 0
+
+
+# An answer that is signed by an engine of another release is thrown away, never mixed in.
+async def test_an_engine_of_another_release_is_found_out():
+    async with live_world() as world:
+        live = world.followers[0].routing.live
+        wrong = dict.fromkeys(live.clients, live.clients["writer"])
+        world.followers[0].routing.install(dataclasses.replace(live, clients=wrong))
+        assert await world.ask() is None
+        assert isinstance(world.tally.failed[0], WrongEngine)
         assert world.leases() == 0
