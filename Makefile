@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 help:  ## list the verbs
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-.venv: .venv/installed  ## make the environment from the lock (about 4 GB)
+.venv: .venv/installed  ## make the environment from the lock (about 3 GB)
 
 .venv/installed: .locks/cpu.txt .locks/torch-cpu.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "Interlock needs Python 3.11 or 3.12; name it with PYTHON=...")'
