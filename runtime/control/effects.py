@@ -16,6 +16,7 @@ from runtime.control.hub import Hub
 from runtime.control.warmup import warm
 from runtime.core import events as ev
 from runtime.core import policy
+from runtime.core.digest import SHORT
 from runtime.core.release import CANDIDATE
 from runtime.core.swap import ControlState
 from runtime.errors import EngineUnavailable, InterlockError
@@ -92,7 +93,7 @@ class Effects:
         except InterlockError as error:
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=str(error))
         except Exception as error:  # noqa: BLE001 - what an engine's settings provoke fails the candidate
-            _log.exception("engine %s could not be created", engine[:12])
+            _log.exception("engine %s could not be created", engine[:SHORT])
             reason = f"{type(error).__name__}: {error}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
 
@@ -114,7 +115,7 @@ class Effects:
         try:
             return await self._cluster.observe(engine)
         except EngineUnavailable as error:
-            _log.info("the cluster does not tell of engine %s: %s", engine[:12], error)
+            _log.info("the cluster does not tell of engine %s: %s", engine[:SHORT], error)
             return None
 
     async def _unload(self, engine: str) -> ev.Event:
@@ -132,16 +133,20 @@ class Effects:
                 while not await self._is_idle(engine):
                     await asyncio.sleep(IDLE_POLL_SECONDS)
         except TimeoutError:
-            _log.warning("engine %s is not idle after %g s; going on", engine[:12], IDLE_LIMIT_SECONDS)
+            _log.warning("engine %s is not idle after %g s; going on", engine[:SHORT], IDLE_LIMIT_SECONDS)
 
     async def _is_idle(self, engine: str) -> bool:
         """Ask the engine. One without an application has nothing in flight; one that fails is asked again."""
         try:
             return await self._cluster.idle(engine)
         except EngineUnavailable as error:
-            _log.info("engine %s does not say whether it is idle: %s", engine[:12], error)
-            status = await self._observe(engine)
-            return status is None or status.ready == 0
+            _log.info("engine %s does not say whether it is idle: %s", engine[:SHORT], error)
+        try:
+            status = await self._cluster.observe(engine)
+        except EngineUnavailable as error:
+            _log.info("the cluster does not tell of engine %s: %s", engine[:SHORT], error)
+            return False
+        return status is None or status.ready == 0
 
     # -- releases ---------------------------------------------------------------------------------
 

@@ -98,12 +98,15 @@ class RayCluster:
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica at once."""
-        status = await self.observe(engine)
-        wanted = status.target if status is not None else 1
+        wanted = self._targets.get(app_name(engine)) or await self._count(engine)
         results = await (await self._client(engine)).ask_all("warm", operation, body)
         if len(results) < wanted:
             raise EngineUnavailable(f"{len(results)} of {wanted} replicas of {app_name(engine)} were reached")
         return cast("list[WarmResult]", results)
+
+    async def _count(self, engine: str) -> int:
+        overview = await self._overview(engine)
+        return _replicas(overview) if overview is not None else 1
 
     async def idle(self, engine: str) -> bool:
         """Say whether every replica is idle."""

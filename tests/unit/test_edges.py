@@ -81,3 +81,16 @@ def test_change_digest():
 def test_replicas_from_the_start(deployment, replicas):
     llm_config = {"model_loading_config": {"model_id": "m"}, "deployment_config": deployment}
     assert VllmEngine(kind="vllm", llm_config=llm_config).replicas == replicas
+
+
+# An engine that does not say whether it is idle, on a cluster that does not answer either, is not idle.
+async def test_silence_is_not_idleness(monkeypatch):
+    async def silent(*_):
+        raise EngineUnavailable("no answer")
+
+    async with World(gateways=1) as world:
+        effects = world.controller._effects
+        monkeypatch.setattr(world.cluster, "idle", silent)
+        assert await effects._is_idle("absent")
+        monkeypatch.setattr(world.cluster, "observe", silent)
+        assert not await effects._is_idle("absent")
