@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from runtime.cli.client import AdminClient
+from runtime.cli.exits import exit_codes
 from runtime.cli.models import models_app
 from runtime.cli.serve_config import change_of
 from runtime.cli.status_view import render
-from runtime.errors import CommandError, InterlockError, Unavailable
+from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
 app = typer.Typer(
@@ -28,24 +27,11 @@ app = typer.Typer(
 app.add_typer(models_app, name="models", help="Fetch and check the models of the examples.")
 
 _POLL_S = 0.5
-_INTERRUPTED = 130
 
 Address = Annotated[
     str | None,
     typer.Option(help="Where a gateway answers; default: INTERLOCK_ADDRESS or http://127.0.0.1:8000."),
 ]
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn Interlock's errors into exit code 1 and Ctrl-C into 130, each with one line on stderr."""
-    try:
-        yield
-    except InterlockError as error:
-        Console(stderr=True, soft_wrap=True).print(Text("error: ", "red").append(str(error), "default"))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        raise typer.Exit(_INTERRUPTED) from error
 
 
 @app.command("status")
@@ -56,7 +42,7 @@ def show_status(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until Ctrl-C.")] = False,
 ) -> None:
     """Show releases, engines, leases and what a swap is waiting for."""
-    with _exit_codes():
+    with exit_codes():
         client = AdminClient(Settings(), address)
         if as_json:
             _print_json(client, watch=watch)
@@ -101,7 +87,7 @@ def wait_until_live(
     `serve deploy` returns before the manager has heard of the change: name the config that was deployed
     to wait for that change. Without it, whatever is wanted now is waited for.
     """
-    with _exit_codes():
+    with exit_codes():
         client = AdminClient(Settings(), address)
         end = time.monotonic() + timeout
         change = change_of(config) if config is not None else None

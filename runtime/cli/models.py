@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -13,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from runtime.errors import CommandError, InterlockError
+from runtime.cli.exits import exit_codes
+from runtime.errors import CommandError
 from runtime.settings import Settings
 from runtime.store import models
 from runtime.store.catalogue import look_up
@@ -26,15 +25,13 @@ ModelsDir = Annotated[
     typer.Option(help="Where models are kept.", show_default="INTERLOCK_MODELS_DIR or a cache folder"),
 ]
 
-_INTERRUPTED = 130
-
 
 @models_app.command()
 def fetch(names: Names = None, models_dir: ModelsDir = None) -> None:
     """Bring models, each once; print for each its name, its folder and its digest."""
     folder = _folder(models_dir)
     console = Console(stderr=True)
-    with _exit_status():
+    with exit_codes():
         for name in _chosen(names):
             with _Shown(console) as progress:
                 model = models.fetch(name, folder, progress)
@@ -45,7 +42,7 @@ def fetch(names: Names = None, models_dir: ModelsDir = None) -> None:
 def list_models(models_dir: ModelsDir = None) -> None:
     """Show the catalogue, and which of it is here."""
     folder = _folder(models_dir)
-    with _exit_status():
+    with exit_codes():
         for model in models.CATALOGUE.values():
             found = models.find(model.name, folder)
             here = f"{found.path} {found.digest}" if found else "not fetched"
@@ -57,7 +54,7 @@ def list_models(models_dir: ModelsDir = None) -> None:
 def verify(names: Names = None, models_dir: ModelsDir = None) -> None:
     """Hash the files of fetched models again (all that are here by default)."""
     folder = _folder(models_dir)
-    with _exit_status():
+    with exit_codes():
         chosen = [(name, models.find(name, folder)) for name in _chosen(names)]
         missing = [name for name, model in chosen if model is None]
         if missing and (names or len(missing) == len(chosen)):
@@ -75,19 +72,6 @@ def _folder(models_dir: Path | None) -> Path:
 def _chosen(names: list[str] | None) -> list[str]:
     """Return ``names``, or the whole catalogue; an unknown name is an error before anything is done."""
     return [look_up(name).name for name in names or models.CATALOGUE]
-
-
-@contextmanager
-def _exit_status() -> Iterator[None]:
-    """Turn an error of ours into its message and status 1, and Ctrl-C into status 130."""
-    try:
-        yield
-    except InterlockError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as interrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED) from interrupt
 
 
 class _Bytes(DownloadColumn):

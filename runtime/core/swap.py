@@ -272,7 +272,7 @@ def _engine_failed(state: ControlState, event: ev.EngineFailed) -> ControlState:
 def _engine_released(state: ControlState, event: ev.EngineReleased) -> ControlState:
     engine = state.engines.get(event.engine)
     if engine is not None and engine.state is not EngineState.FAILED and state.users_of(event.engine):
-        raise IllegalTransition(f"engine {event.engine[:12]} is still referred to and cannot be unloaded")
+        raise IllegalTransition(f"engine {event.engine[:SHORT]} is still referred to and cannot be unloaded")
     return _set_engine(state, event.engine, EngineState.UNLOADING, frozenset(EngineState))
 
 
@@ -281,7 +281,7 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
     record = engines.pop(event.engine, None)
     if record is None or record.state is not EngineState.UNLOADING:
         known = record.state if record else "unknown"
-        raise IllegalTransition(f"engine {event.engine[:12]} is {known} and was reported unloaded")
+        raise IllegalTransition(f"engine {event.engine[:SHORT]} is {known} and was reported unloaded")
     if state.users_of(event.engine):
         # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
         engines[event.engine] = replace(record, state=EngineState.ABSENT)
@@ -305,7 +305,7 @@ def _set_engine(
     engine = state.engines.get(digest)
     if engine is None or engine.state not in allowed:
         known = engine.state if engine else "unknown"
-        raise IllegalTransition(f"engine {digest[:12]} is {known} and cannot become {target}")
+        raise IllegalTransition(f"engine {digest[:SHORT]} is {known} and cannot become {target}")
     return replace(state, engines={**state.engines, digest: replace(engine, state=target)})
 
 

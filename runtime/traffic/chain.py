@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
+from runtime.core.digest import SHORT
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import Chunk, EngineClient
@@ -158,7 +159,7 @@ class ChainCall:
         routed = self.release.engines[hop.engine]
         if not routed.startswith(engine):
             message = f"step {hop.step!r} of release {self.release.number} was answered by engine {engine}"
-            raise WrongEngine(f"{message}, not by {routed[:12]}; please report this")
+            raise WrongEngine(f"{message}, not by {routed[:SHORT]}; please report this")
 
     def _record(self, hop: Hop, watch: _Stopwatch, usage: Usage) -> None:
         engine = self.release.engines[hop.engine]

@@ -1,0 +1,26 @@
+"""How a command ends: one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from runtime.errors import InterlockError
+
+INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C ended."""
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn an error of ours into its message and exit code 1, and Ctrl-C into 130."""
+    try:
+        yield
+    except InterlockError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as interrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from interrupt
