@@ -7,7 +7,7 @@ applications that its file no longer names, and leaves these alone.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import ray
 from ray import serve
@@ -17,7 +17,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
-from runtime.core.specs import EngineSpec, FakeEngine, VllmEngine
+from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
 from runtime.core.swap import EngineRecord
 from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
@@ -42,8 +42,6 @@ class RayCluster:
     def __init__(self) -> None:
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
-        # Two serve.run_many at once in one process disturb each other's pickling and fail.
-        self._deploying = asyncio.Lock()
 
     async def create(self, engine: EngineRecord) -> None:
         """Ask Serve for the application unless it exists."""
@@ -53,7 +51,7 @@ class RayCluster:
         if await self._overview(engine.digest) is not None:
             return
         location = engine.weights.location if engine.weights else None
-        deploying = asyncio.create_task(self._deploy(app_name(engine.digest), engine.spec, location))
+        deploying = asyncio.create_task(_deploy(app_name(engine.digest), engine.spec, location))
         try:
             await asyncio.shield(deploying)
         except asyncio.CancelledError:
@@ -62,14 +60,6 @@ class RayCluster:
             raise
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
-
-    async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
-        if isinstance(spec, FakeEngine):
-            async with self._deploying:
-                await asyncio.to_thread(_run, name, fake_engine.build(spec))
-        else:
-            # In a worker of its own: building imports torch or vLLM, which the manager must not carry.
-            await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas run, or why the application will not come up."""
@@ -157,15 +147,29 @@ def _reason(message: str) -> str:
     return (errors or lines or ["no reason was given"])[-1]
 
 
-def _build_and_run(name: str, spec: Any, location: str | None) -> None:
-    if isinstance(spec, VllmEngine):
-        from runtime.serve import llm_engine  # noqa: PLC0415 - see RayCluster._deploy
+async def _deploy(name: str, spec: EngineSpec, location: str | None) -> None:
+    """Build and run the application in a worker of its own.
 
-        _run(name, llm_engine.build(spec, location))
-    else:
-        from runtime.serve import transformers_engine  # noqa: PLC0415 - see RayCluster._deploy
+    Building imports torch or vLLM, which the manager must not carry. And ``serve.run_many`` marks
+    modules for pickling in a set that is the process's: Serve's own threads in a replica do the same
+    whenever a deployment's configuration changes, and the slower of the two failed with "is not
+    registered for pickle by value".
+    """
+    await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
 
-        _run(name, transformers_engine.build(spec, str(location)))
+
+def _build_and_run(name: str, spec: EngineSpec, location: str | None) -> None:
+    match spec:
+        case FakeEngine():
+            _run(name, fake_engine.build(spec))
+        case VllmEngine():
+            from runtime.serve import llm_engine  # noqa: PLC0415 - see _deploy
+
+            _run(name, llm_engine.build(spec, location))
+        case TransformersEngine():
+            from runtime.serve import transformers_engine  # noqa: PLC0415 - see _deploy
+
+            _run(name, transformers_engine.build(spec, str(location)))
 
 
 def _run(name: str, app: serve.Application) -> None:
