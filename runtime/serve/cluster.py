@@ -42,6 +42,7 @@ class RayCluster:
     def __init__(self) -> None:
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
+        self._deployer: ray.actor.ActorHandle | None = None
 
     async def create(self, engine: EngineRecord) -> None:
         """Ask Serve for the application unless it exists."""
@@ -51,7 +52,7 @@ class RayCluster:
         if await self._overview(engine.digest) is not None:
             return
         location = engine.weights.location if engine.weights else None
-        deploying = asyncio.create_task(_deploy(app_name(engine.digest), engine.spec, location))
+        deploying = asyncio.create_task(self._deploy(app_name(engine.digest), engine.spec, location))
         try:
             await asyncio.shield(deploying)
         except asyncio.CancelledError:
@@ -60,6 +61,11 @@ class RayCluster:
             raise
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
+
+    async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
+        if self._deployer is None:
+            self._deployer = ray.remote(_Deployer).options(num_cpus=0, max_restarts=-1).remote()
+        await self._deployer.deploy.remote(name, spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas run, or why the application will not come up."""
@@ -147,29 +153,28 @@ def _reason(message: str) -> str:
     return (errors or lines or ["no reason was given"])[-1]
 
 
-async def _deploy(name: str, spec: EngineSpec, location: str | None) -> None:
-    """Build and run the application in a worker of its own.
+class _Deployer:
+    """Builds and runs engine applications, one after the other, in a process of its own.
 
     Building imports torch or vLLM, which the manager must not carry. And ``serve.run_many`` marks
     modules for pickling in a set that is the process's: Serve's own threads in a replica do the same
     whenever a deployment's configuration changes, and the slower of the two failed with "is not
     registered for pickle by value".
     """
-    await ray.remote(_build_and_run).options(num_cpus=0).remote(name, spec, location)
 
+    def deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
+        """Ask Serve for the application and return; it may take minutes to come up."""
+        match spec:
+            case FakeEngine():
+                _run(name, fake_engine.build(spec))
+            case VllmEngine():
+                from runtime.serve import llm_engine  # noqa: PLC0415 - see the class
 
-def _build_and_run(name: str, spec: EngineSpec, location: str | None) -> None:
-    match spec:
-        case FakeEngine():
-            _run(name, fake_engine.build(spec))
-        case VllmEngine():
-            from runtime.serve import llm_engine  # noqa: PLC0415 - see _deploy
+                _run(name, llm_engine.build(spec, location))
+            case TransformersEngine():
+                from runtime.serve import transformers_engine  # noqa: PLC0415 - see the class
 
-            _run(name, llm_engine.build(spec, location))
-        case TransformersEngine():
-            from runtime.serve import transformers_engine  # noqa: PLC0415 - see _deploy
-
-            _run(name, transformers_engine.build(spec, str(location)))
+                _run(name, transformers_engine.build(spec, str(location)))
 
 
 def _run(name: str, app: serve.Application) -> None:
