@@ -8,13 +8,21 @@ InterlockError
 │   └── AccessDenied        an admin call without the right to make it
 ├── Unavailable             nobody's fault; the same request may succeed later
 │   ├── NoLiveRelease       no release serves yet
+│   ├── Overloaded          too many requests wait here already
 │   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
 │   └── DeadlineExceeded    the chain's deadline passed
+├── CommandRefused          an operator's command does not fit the state, which it carries; nothing was done
+│   ├── UnknownRelease      there is no release of this number
+│   ├── WrongState          the release cannot do this from its state
+│   ├── EtagMissing         the command does not say which edition of the releases it was decided by
+│   └── StaleEtag           the releases have changed since the edition that the command was decided by
 ├── ModelSetError           the operator's model set is wrong: file, key, reason
 ├── ModelFetchError         a model could not be brought or does not match its digest
 ├── SwapError               a candidate cannot become live; the live release goes on
+│   ├── DoesNotFit          there is no room for it on the devices
 │   ├── EngineLoadError     an engine did not come up
-│   └── WarmupError         the set's own samples failed on the new engines
+│   ├── WarmupError         the set's own samples failed on the new engines
+│   └── ProbeMismatch       an engine answers otherwise than it did at its warm-up
 ├── CommandError            the command line was given something it cannot do
 └── InternalError           a bug or a lost race inside Interlock
     ├── IllegalTransition   an event that the release table does not know
@@ -70,12 +78,54 @@ class NoLiveRelease(Unavailable):
     """No release serves yet."""
 
 
+class Overloaded(Unavailable):
+    """Too many requests wait here already."""
+
+
 class EngineUnavailable(Unavailable):
     """An engine did not answer, or answered with a fault of its own."""
 
 
 class DeadlineExceeded(Unavailable):
     """The chain's deadline passed before the answer was complete."""
+
+
+class CommandRefused(InterlockError):
+    """An operator's command does not fit. ``state`` is that of the release, or of the releases."""
+
+    code = "refused"
+
+    def __init__(self, message: str, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+    def __reduce__(self) -> tuple[type[CommandRefused], tuple[str, str]]:
+        """Keep the state when the error crosses processes."""
+        return type(self), (str(self), self.state)
+
+
+class UnknownRelease(CommandRefused):
+    """There is no release of this number."""
+
+    code = "unknown_release"
+
+
+class WrongState(CommandRefused):
+    """The release cannot do this from the state that it is in."""
+
+    code = "wrong_state"
+
+
+class EtagMissing(CommandRefused):
+    """The command does not say which edition of the releases it was decided by."""
+
+    code = "etag_missing"
+
+
+class StaleEtag(CommandRefused):
+    """The releases have changed since the edition that the command was decided by."""
+
+    code = "stale_etag"
 
 
 class ModelSetError(InterlockError):
@@ -103,12 +153,20 @@ class SwapError(InterlockError):
     """A candidate cannot become live; the live release goes on."""
 
 
+class DoesNotFit(SwapError):
+    """There is no room for the candidate on the devices; says what is missing on each."""
+
+
 class EngineLoadError(SwapError):
     """An engine did not come up."""
 
 
 class WarmupError(SwapError):
     """The model set's own samples failed on the new engines."""
+
+
+class ProbeMismatch(SwapError):
+    """An engine answers otherwise than it did at its warm-up."""
 
 
 class CommandError(InterlockError):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,18 +10,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from runtime.api.chat import ChatResponse, read_body, request_id_of
+from runtime.api.admin import Operator, admin_routes
+from runtime.api.bodies import read_body
+from runtime.api.chat import ChatResponse, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.core.routes import RoutedRelease
-from runtime.errors import AccessDenied, InterlockError, UnknownModel
+from runtime.errors import InterlockError, UnknownModel
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
 
-Status = Callable[[], Awaitable[dict[str, Any]]]
 
-
-def build_app(admission: Admission, status: Status, settings: Settings) -> FastAPI:
-    """Return the routes of one gateway. ``status`` asks the manager for its state."""
+def build_app(admission: Admission, operator: Operator, settings: Settings) -> FastAPI:
+    """Return the routes of one gateway. ``operator`` is the manager."""
     app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
     app.add_exception_handler(InterlockError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -32,12 +29,7 @@ def build_app(admission: Admission, status: Status, settings: Settings) -> FastA
     app.add_exception_handler(RequestValidationError, _on_http_error)
     _add_openai_routes(app, admission, settings)
     _add_health_routes(app, admission)
-
-    @app.get("/admin/v1/status")
-    async def admin_status(request: Request) -> JSONResponse:
-        check_admin(request, settings)
-        return JSONResponse(await status())
-
+    app.include_router(admin_routes(operator, settings))
     return app
 
 
@@ -80,31 +72,6 @@ def _model(name: str, live: RoutedRelease) -> dict[str, Any]:
         "owned_by": "interlock",
         "interlock": {"release": live.number, "model_set": live.model_set, "name": live.name},
     }
-
-
-def check_admin(request: Request, settings: Settings) -> None:
-    """Let an admin call through: with the key if one is set, else from loopback only.
-
-    Raises:
-        AccessDenied: anything else.
-
-    """
-    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
-            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
-        return
-    host = request.client.host if request.client else ""
-    if not _is_loopback(host):
-        message = f"no admin key is set, so admin calls are answered on loopback only, not from {host or '?'}"
-        raise AccessDenied(message, code="admin_loopback_only")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:

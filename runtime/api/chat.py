@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import answer_headers, events, whole
 from runtime.api.errors import body_of, headers_of, status_of
-from runtime.errors import InterlockError, RequestTooLarge
+from runtime.errors import InterlockError
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall
 
@@ -32,16 +32,6 @@ def request_id_of(request: Request) -> str:
     given = request.headers.get(REQUEST_ID, "")
     sane = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
     return given if sane else uuid.uuid4().hex
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body. Raises RequestTooLarge as soon as more than ``limit`` bytes have come."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise RequestTooLarge(f"the body is over {limit} bytes")
-    return bytes(body)
 
 
 class ChatResponse(Response):
@@ -76,7 +66,7 @@ class ChatResponse(Response):
         started = False
         try:
             request = read_chat_request(self._raw, self._request_id)
-            call = self._admission.admit(request)
+            call = await self._admission.admit(request)
             try:
                 await call.start()
                 started = True

@@ -12,6 +12,11 @@ _STATUS: tuple[tuple[type[errors.InterlockError], int, str], ...] = (
     (errors.RequestTooLarge, 413, "invalid_request_error"),
     (errors.AccessDenied, 403, "permission_error"),
     (errors.RequestError, 400, "invalid_request_error"),
+    (errors.UnknownRelease, 404, "invalid_request_error"),
+    (errors.EtagMissing, 428, "invalid_request_error"),
+    (errors.StaleEtag, 412, "conflict_error"),
+    (errors.CommandRefused, 409, "conflict_error"),
+    (errors.ModelSetError, 422, "invalid_request_error"),
     (errors.DeadlineExceeded, 504, "timeout_error"),
     (errors.Unavailable, 503, "service_unavailable_error"),
     (errors.InterlockError, 500, "server_error"),
@@ -27,15 +32,15 @@ def status_of(error: errors.InterlockError) -> int:
 def body_of(error: errors.InterlockError) -> dict[str, Any]:
     """Return OpenAI's error object for ``error``."""
     kind = next(name for known, _, name in _STATUS if isinstance(error, known))
-    request = error if isinstance(error, errors.RequestError) else None
-    return {
-        "error": {
-            "message": str(error),
-            "type": kind,
-            "param": request.param if request else None,
-            "code": request.code if request else None,
-        }
-    }
+    told: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": None}
+    match error:
+        case errors.RequestError():
+            told |= {"param": error.param, "code": error.code}
+        case errors.CommandRefused():
+            told |= {"code": error.code, "state": error.state}
+        case errors.ModelSetError():
+            told |= {"param": error.key or None, "code": "invalid_model_set", "nearest": error.nearest}
+    return {"error": told}
 
 
 def headers_of(error: errors.InterlockError) -> dict[str, str]:

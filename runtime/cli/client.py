@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -10,39 +13,91 @@ from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
 _TIMEOUT_S = 10.0
+_PLAN_TIMEOUT_S = 120.0
+"""A plan may have to hash weights that were never seen before."""
 
 
 class AdminClient:
-    """Asks one gateway, which asks the manager."""
+    """Asks one gateway, which asks the manager.
 
-    def __init__(self, settings: Settings, address: str | None = None) -> None:
+    Every call raises ``Unavailable`` if nobody answers there, or not yet, and ``CommandError`` if
+    somebody answers and refuses.
+    """
+
+    def __init__(
+        self, settings: Settings, address: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._address = address or settings.address
-        headers = {}
+        headers = {"x-interlock-actor": _user()}
         if settings.admin_key:
             headers["authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
         self._http = httpx.Client(
-            base_url=self._address, headers=headers, timeout=_TIMEOUT_S, trust_env=False
+            base_url=self._address, headers=headers, timeout=_TIMEOUT_S, trust_env=False, transport=transport
         )
 
     def status(self) -> dict[str, Any]:
-        """Return the control state.
+        """Return the control state."""
+        return self._ask("GET", "status")
 
-        Raises:
-            Unavailable: nobody answers there, or not yet.
-            CommandError: somebody answers and refuses.
+    def releases(self) -> tuple[dict[str, Any], str]:
+        """Return the releases and their etag."""
+        releases = self._ask("GET", "releases")
+        return releases, f'"{releases["edition"]}"'
 
-        """
+    def command(self, path: str, etag: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Carry ``path`` (such as ``releases/3/promote``) out, as decided by ``etag``."""
+        return self._ask("POST", path, body, {"if-match": etag})
+
+    def plan(self, model_set: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a swap to ``model_set`` would do."""
+        return self._ask("POST", "plans", {"model_set": model_set}, timeout=_PLAN_TIMEOUT_S)
+
+    def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log, newest first."""
+        entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}")["entries"]
+        return entries
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = _TIMEOUT_S,
+    ) -> dict[str, Any]:
         try:
-            answer = self._http.get("/admin/v1/status")
+            answer = self._http.request(
+                method, f"/admin/v1/{path}", json=body, headers=headers, timeout=timeout
+            )
         except httpx.TransportError as error:
             message = f"no gateway answers at {self._address} ({error}); is the application deployed?"
             raise Unavailable(message) from error
-        if (
-            answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
-            or answer.status_code == httpx.codes.NOT_FOUND
-        ):
-            raise Unavailable(f"{self._address} answered {answer.status_code}: {answer.text[:200]}")
-        if answer.is_error:
-            raise CommandError(f"{self._address} refused: {answer.text[:500]}")
-        status: dict[str, Any] = answer.json()
-        return status
+        if answer.is_success:
+            result: dict[str, Any] = answer.json()
+            return result
+        raise _error_of(answer, self._address)
+
+
+def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailable:
+    told = _told(answer)
+    # Serve itself answers 404 while the application is not there yet; the admin API's have a code.
+    away = answer.status_code == httpx.codes.NOT_FOUND and not told.get("code")
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or away:
+        return Unavailable(f"{address} answered {answer.status_code}: {answer.text[:200]}")
+    return CommandError(str(told.get("message") or f"{address} refused: {answer.text[:500]}"))
+
+
+def _told(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        told = answer.json()["error"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _user() -> str:
+    """Return who runs the command, for the audit log."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        return "interlock"

@@ -13,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from runtime.cli import releases
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.models import models_app
+from runtime.cli.releases import Address
 from runtime.cli.serve_config import change_of
 from runtime.cli.status_view import render
 from runtime.errors import CommandError, Unavailable
@@ -28,10 +30,9 @@ app.add_typer(models_app, name="models", help="Fetch and check the models of the
 
 _POLL_S = 0.5
 
-Address = Annotated[
-    str | None,
-    typer.Option(help="Where a gateway answers; default: INTERLOCK_ADDRESS or http://127.0.0.1:8000."),
-]
+for command in (releases.plan, releases.releases, releases.promote, releases.abort, releases.rollback):
+    app.command()(command)
+app.command()(releases.audit)
 
 
 @app.command("status")

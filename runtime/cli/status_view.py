@@ -17,7 +17,7 @@ _STYLES = {"live": "green", "failed": "red", "draining": "yellow", "standby": "c
 
 def render(status: Mapping[str, Any]) -> RenderableType:
     """Return the whole status as something rich can print."""
-    return Group(_headline(status), _releases(status), _engines(status), _footer(status))
+    return Group(_headline(status), releases_table(status), _engines(status), _footer(status))
 
 
 def _headline(status: Mapping[str, Any]) -> Text:
@@ -34,7 +34,8 @@ def _headline(status: Mapping[str, Any]) -> Text:
     return text
 
 
-def _releases(status: Mapping[str, Any]) -> Table:
+def releases_table(status: Mapping[str, Any]) -> Table:
+    """Return the releases and what each waits for."""
     table = Table("release", "model set", "state", "since", "leases", "what it waits for", title="releases")
     for release in status["releases"]:
         state = release["state"]
@@ -57,14 +58,43 @@ def _waits_for(release: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     match release["state"]:
         case "loading":
             missing = [e for e in status["engines"] if e["digest"] in digests and e["state"] != "loaded"]
-            return f"{len(missing)} of {len(digests)} engines to load"
+            paused = "; requests wait" if status["paused"] else ""
+            return f"{len(missing)} of {len(digests)} engines to load{_of_about(release, 'load ')}{paused}"
         case "warming":
-            return str(release["progress"] or "warm-up")
+            return f"{release['progress'] or 'warm-up'}{_of_about(release, 'warm ')}"
         case "verifying":
             return "; ".join(release["faults"]) or "gateways to prepare"
+        case "standby" if release["held"]:
+            return f"held: interlock promote {release['number']}"
+        case "live":
+            return _waits_for_gateways(release, status)
         case "draining":
-            return f"{release['leases']} leases and idle engines"
+            return _waits_for_leases(release)
     return ""
+
+
+def _of_about(release: Mapping[str, Any], step: str) -> str:
+    """Return how long the slowest of these steps took last time."""
+    known = [seconds for name, seconds in release["expected_s"].items() if name.startswith(step)]
+    return f", about {max(known):.0f} s in all" if known else ""
+
+
+def _waits_for_leases(release: Mapping[str, Any]) -> str:
+    if not release["leases"]:
+        return "draining: idle engines, or gateways to follow"
+    oldest = release["oldest_lease_s"] or 0.0
+    return f"draining: {release['leases']} leases, oldest {oldest:.0f} s"
+
+
+def _waits_for_gateways(release: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    lagging = [gateway["id"] for gateway in status["gateways"] if gateway["lagging"]]
+    if lagging:
+        return f"out of readiness, for they did not follow: {', '.join(lagging)}"
+    if release["acknowledged"] is None:
+        return "gateways to acknowledge"
+    share = release["prefix_cache"]["hit_rate"]
+    first = f"{release['prefix_cache']['requests']} first requests"
+    return f"prefix cache hits of the {first}: {share:.0%}" if share is not None else ""
 
 
 def _engines(status: Mapping[str, Any]) -> Table:

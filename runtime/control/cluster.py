@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.core.swap import EngineRecord
+from runtime.core.memory import Device
+from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, WarmResult
 
@@ -52,6 +53,18 @@ class Cluster(Protocol):
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Run one warm-up call on every replica. Raises WarmupError."""
+        ...
+
+    async def devices(self) -> list[Device]:
+        """Return every GPU and every node's main memory, with what is free now."""
+        ...
+
+    async def sleep(self, engine: str) -> None:
+        """Let every replica give its KV cache up. Only while idle: see ``Engine.sleep``."""
+        ...
+
+    async def wake(self, engine: str) -> None:
+        """Let every replica take its KV cache again. One that is awake stays so."""
         ...
 
     async def idle(self, engine: str) -> bool:

@@ -19,9 +19,12 @@ from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
 from runtime.core import events as ev
 from runtime.core import policy
+from runtime.core.audit import entry_of, refused
+from runtime.core.commands import Command, check
 from runtime.core.digest import SHORT
-from runtime.core.swap import ControlState, EngineState, fold
-from runtime.errors import IllegalTransition
+from runtime.core.state import EXISTING, ControlState
+from runtime.core.swap import fold
+from runtime.errors import CommandRefused, IllegalTransition
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,14 @@ class _Ended:
 
     effect: policy.Effect
     event: ev.Event | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An operator's command; ``done`` gets the state that it led to, or the reason why it was refused."""
+
+    command: Command
+    done: asyncio.Future[ControlState]
 
 
 @dataclass
@@ -58,12 +69,23 @@ class Controller:
         self._cluster = cluster
         self._clock = clock
         self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s)
-        self._inbox: asyncio.Queue[ev.Event | _Ended] = asyncio.Queue()
+        self._inbox: asyncio.Queue[ev.Event | _Ended | _Asked] = asyncio.Queue()
         self._running: dict[tuple[str, str | int], _Running] = {}
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
         self._inbox.put_nowait(event)
+
+    async def command(self, command: Command) -> ControlState:
+        """Carry an operator's command out and return the state that it led to.
+
+        Raises:
+            CommandRefused: it does not fit the state; nothing was done.
+
+        """
+        asked = _Asked(command, asyncio.get_running_loop().create_future())
+        self._inbox.put_nowait(asked)
+        return await asked.done
 
     async def run(self) -> None:
         """Replay, adopt what exists, then serve the inbox until cancelled.
@@ -87,18 +109,34 @@ class Controller:
             await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
         exist = await self._cluster.engines()
         for engine in list(self.state.engines.values()):
-            if engine.state is EngineState.LOADED and engine.digest[:SHORT] not in exist:
+            if engine.state in EXISTING and engine.digest[:SHORT] not in exist:
                 await self._commit(ev.EngineMissing(at=self._clock.wall(), engine=engine.digest))
         known = {digest[:SHORT] for digest in self.state.engines}
         for digest in sorted(exist - known):
             await self._commit(ev.EngineFound(at=self._clock.wall(), engine=digest))
         await self._settle()
 
-    async def _take(self, item: ev.Event | _Ended) -> None:
+    async def _take(self, item: ev.Event | _Ended | _Asked) -> None:
+        if isinstance(item, _Asked):
+            await self._obey(item)
+            return
         event = self._retire(item) if isinstance(item, _Ended) else item
         if event is not None:
             await self._commit(event)
         await self._settle()
+
+    async def _obey(self, asked: _Asked) -> None:
+        try:
+            event = check(self.state, asked.command, self._clock.wall())
+        except CommandRefused as refusal:
+            await self._journal.note(refused(asked.command, refusal, self.state, self._clock.wall()))
+            if not asked.done.done():
+                asked.done.set_exception(refusal)
+            return
+        await self._commit(event)
+        await self._settle()
+        if not asked.done.done():
+            asked.done.set_result(self.state)
 
     def _retire(self, ended: _Ended) -> ev.Event | None:
         """Take an ended effect off the list. What it found out counts only if it was still due."""
@@ -112,7 +150,7 @@ class Controller:
             _log.exception("event %s does not fit the state and is left out", type(event).__name__)
             return
         if isinstance(event, ev.Durable):
-            await self._journal.append(folded.revision, event)
+            await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
             _log.info("journal %d: %s", folded.revision, _line(event))
         self.state = folded
 

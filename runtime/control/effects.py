@@ -13,12 +13,14 @@ from collections.abc import Callable
 from runtime.clock import TICK, Clock
 from runtime.control.cluster import AppStatus, Cluster
 from runtime.control.hub import Hub
-from runtime.control.warmup import warm
+from runtime.control.planner import Planner
+from runtime.control.warmup import mismatch, probe, warm
 from runtime.core import events as ev
 from runtime.core import policy
 from runtime.core.digest import SHORT
+from runtime.core.memory import refusal
 from runtime.core.release import CANDIDATE
-from runtime.core.swap import ControlState
+from runtime.core.state import ControlState
 from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)
@@ -48,33 +50,49 @@ class Effects:
         gateway_silence_s: float,
     ) -> None:
         self._cluster = cluster
+        self._planner = Planner(cluster)
         self._hub = hub
         self._clock = clock
         self._post = post
         self._gateway_silence_s = gateway_silence_s
 
-    async def run(self, effect: policy.Effect, state: ControlState) -> ev.Event:
+    async def run(self, effect: policy.Effect, state: ControlState) -> ev.Event:  # noqa: C901 - a table
         """Run ``effect``, which was due in ``state``, and return what came of it."""
         match effect:
             case policy.LoadEngine(engine):
                 return await self._load(engine, state)
             case policy.UnloadEngine(engine):
                 return await self._unload(engine)
+            case policy.SleepEngine(engine):
+                return await self._sleep(engine)
+            case policy.WakeEngine(engine):
+                await self._cluster.wake(engine)
+                return ev.EngineWoken(at=self._clock.wall(), engine=engine)
+            case policy.PlanRelease(release):
+                return await self._plan(release, state)
             case policy.WarmRelease(release):
                 return await self._warm(release, state)
+            case policy.ProbeRelease(release):
+                return await self._probe(release, state)
             case policy.AwaitIdle(release, engines):
                 await asyncio.gather(*(self._until_idle(engine) for engine in engines))
                 return ev.ReleaseIdle(at=self._clock.wall(), release=release)
             case policy.AwaitDeadline(release, until, reason):
-                while (left := until - self._clock.wall()) > TICK:
-                    await asyncio.sleep(left)
+                await self._until(until)
                 return ev.DeadlinePassed(at=self._clock.wall(), release=release, reason=reason)
             case policy.WatchGateway(gateway):
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
+            case policy.AwaitAcknowledgement(gateway, until):
+                await self._until(until)
+                return ev.GatewayLags(at=self._clock.wall(), gateway=gateway)
             case policy.HearGateways():
                 await asyncio.sleep(self._gateway_silence_s)
                 return ev.GatewaysHeard(at=self._clock.wall())
+
+    async def _until(self, wall: float) -> None:
+        while (left := wall - self._clock.wall()) > TICK:
+            await asyncio.sleep(left)
 
     # -- engines ----------------------------------------------------------------------------------
 
@@ -83,10 +101,11 @@ class Effects:
         limit = record.spec.load_timeout if record.spec else 0.0
         if record.reason is not None:
             await asyncio.sleep(RELOAD_SECONDS)
+        begun = self._clock.now()
         try:
             async with asyncio.timeout(limit):
                 await self._cluster.create(record)
-                return await self._until_running(engine)
+                return await self._until_running(engine, begun)
         except TimeoutError:
             reason = f"engine did not come up within {limit:g} s (load_timeout)"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
@@ -97,7 +116,7 @@ class Effects:
             reason = f"{type(error).__name__}: {error}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
 
-    async def _until_running(self, engine: str) -> ev.Event:
+    async def _until_running(self, engine: str, begun: float) -> ev.Event:
         shown: AppStatus | None = None
         while True:
             status = await self._observe(engine)
@@ -107,7 +126,8 @@ class Effects:
                 self._progress(f"engine {engine}", f"{status.ready} of {status.target} replicas run")
                 shown = status
             if status is not None and status.running:
-                return ev.EngineLoaded(at=self._clock.wall(), engine=engine)
+                seconds = self._clock.now() - begun
+                return ev.EngineLoaded(at=self._clock.wall(), engine=engine, seconds=seconds)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _observe(self, engine: str) -> AppStatus | None:
@@ -125,6 +145,13 @@ class Effects:
             while await self._cluster.observe(engine) is not None:
                 await asyncio.sleep(POLL_SECONDS)
         return ev.EngineUnloaded(at=self._clock.wall(), engine=engine)
+
+    async def _sleep(self, engine: str) -> ev.Event:
+        """Let the engine sleep once it is idle: sleeping under a request can hang or crash vLLM."""
+        while not await self._is_idle(engine):
+            await asyncio.sleep(IDLE_POLL_SECONDS)
+        await self._cluster.sleep(engine)
+        return ev.EngineSlept(at=self._clock.wall(), engine=engine)
 
     async def _until_idle(self, engine: str) -> None:
         """Return once nothing is in flight, or the limit has passed: a broken engine may never say so."""
@@ -150,18 +177,43 @@ class Effects:
 
     # -- releases ---------------------------------------------------------------------------------
 
+    async def _plan(self, number: int, state: ControlState) -> ev.Event:
+        content = state.releases[number].content
+        assert content is not None  # noqa: S101 - only a release with content is ever planned
+        plan = await self._planner.plan(content, state)
+        reason = refusal(plan)
+        if reason is not None:
+            return ev.ReleaseFailed(at=self._clock.wall(), release=number, reason=reason)
+        return ev.ReleasePlanned(at=self._clock.wall(), release=number, plan=plan)
+
     async def _warm(self, number: int, state: ControlState) -> ev.Event:
         release = state.releases[number]
         assert release.content is not None  # noqa: S101 - only a release with content is ever loaded
+        begun = self._clock.now()
         try:
-            usage = await warm(
+            warmed = await warm(
                 release.content, self._cluster, lambda text: self._progress(f"release {number}", text)
             )
         except InterlockError as error:
             if release.state not in CANDIDATE:
                 raise  # a release that has served is warmed again until it works
             return ev.ReleaseFailed(at=self._clock.wall(), release=number, reason=str(error))
-        return ev.ReleaseWarmed(at=self._clock.wall(), release=number, usage=usage)
+        return ev.ReleaseWarmed(
+            at=self._clock.wall(),
+            release=number,
+            usage=warmed.usage,
+            answers=warmed.answers,
+            seconds=self._clock.now() - begun,
+        )
+
+    async def _probe(self, number: int, state: ControlState) -> ev.Event:
+        release = state.releases[number]
+        assert release.content is not None  # noqa: S101 - only a release with content is ever warmed
+        probed = await probe(release.content, self._cluster)
+        reason = mismatch(release.answers, probed.answers)
+        if reason is not None:
+            return ev.ProbeFailed(at=self._clock.wall(), release=number, reason=reason, usage=probed.usage)
+        return ev.ReleaseProbed(at=self._clock.wall(), release=number, usage=probed.usage)
 
     def _progress(self, subject: str, text: str) -> None:
         self._post(ev.Progressed(at=self._clock.wall(), subject=subject, text=text))

@@ -7,25 +7,43 @@ as the real one: an application that is deleted breaks what is in flight on it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from itertools import cycle
 
 from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.memory import Device, footprint
 from runtime.core.specs import FakeEngine as Script
-from runtime.core.swap import EngineRecord
+from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
 from runtime.engines.fake import FakeEngine
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 
+_ENDLESS = Device(id="memory", kind="cpu", total=2**50, free=2**50)
+
 
 class _App:
-    def __init__(self, script: Script, clock: Clock) -> None:
+    def __init__(self, script: Script, clock: Clock, device: str) -> None:
+        self.device = device
+        self.asleep = False
+        self.kv_cache = (script.memory.kv_cache or 0) * script.replicas
+        self._size = self.size_of(script)
         self.replicas = [FakeEngine(script, clock) for _ in range(script.replicas)]
         self.failure: str | None = None
         self.starting = asyncio.create_task(self._start())
+
+    @staticmethod
+    def size_of(script: Script) -> int:
+        """Return the bytes that all replicas take while awake."""
+        return footprint(script, None, 0).total * script.replicas
+
+    @property
+    def taken(self) -> int:
+        """The bytes that all replicas take now."""
+        return self._size - (self.kv_cache if self.asleep else 0)
 
     async def _start(self) -> None:
         try:
@@ -35,23 +53,30 @@ class _App:
 
 
 class FakeCluster:
-    """Hosts fake engines; ``created`` and ``deleted`` list what was asked for, in order."""
+    """Hosts fake engines; ``created``, ``deleted``, ``slept`` and ``woken`` list what was asked, in order.
 
-    def __init__(self, clock: Clock) -> None:
+    ``devices`` have the memory that the engines' scripts take; one that does not fit fails to load.
+    """
+
+    def __init__(self, clock: Clock, devices: Sequence[Device] = (_ENDLESS,)) -> None:
         self._clock = clock
+        self._devices = devices
         self._apps: dict[str, _App] = {}
         self._past = Usage()
         self._past_cold = 0
         self.created: list[str] = []
         self.deleted: list[str] = []
+        self.slept: list[str] = []
+        self.woken: list[str] = []
 
     async def create(self, engine: EngineRecord) -> None:
         """Start the engine's replicas unless they exist."""
         if not isinstance(engine.spec, Script):
             raise EngineLoadError("a fake cluster hosts engines of kind fake only")
         if engine.digest[:SHORT] not in self._apps:
+            device = self._device_for(engine.spec)
             self.created.append(engine.digest[:SHORT])
-            self._apps[engine.digest[:SHORT]] = _App(engine.spec, self._clock)
+            self._apps[engine.digest[:SHORT]] = _App(engine.spec, self._clock, device)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas are loaded."""
@@ -82,6 +107,44 @@ class FakeCluster:
         replicas = self._replicas(engine)
         return list(await asyncio.gather(*(replica.warm(operation, body) for replica in replicas)))
 
+    async def devices(self) -> list[Device]:
+        """Return the devices with what the engines have left."""
+        used = self._used()
+        return [d.model_copy(update={"free": d.free - used[d.id]}) for d in self._devices]
+
+    def _used(self) -> Counter[str]:
+        used: Counter[str] = Counter()
+        for app in self._apps.values():
+            used[app.device] += app.taken
+        return used
+
+    def _device_for(self, script: Script) -> str:
+        """Return the device with most room. Raises EngineLoadError if the engine does not fit there."""
+        used, wanted = self._used(), _App.size_of(script)
+        most = max(self._devices, key=lambda device: device.free - used[device.id])
+        left = most.free - used[most.id]
+        if wanted > left:
+            raise EngineLoadError(f"out of memory on {most.id}: {wanted} bytes wanted, {left} left")
+        return most.id
+
+    async def sleep(self, engine: str) -> None:
+        """Put every replica to sleep; what its KV cache took is free again."""
+        app = self._app(engine)
+        await asyncio.gather(*(replica.sleep() for replica in app.replicas))
+        app.asleep = True
+        self.slept.append(engine[:SHORT])
+
+    async def wake(self, engine: str) -> None:
+        """Wake every replica, if there is room for its KV cache."""
+        app = self._app(engine)
+        if app.asleep:
+            left = next(d for d in await self.devices() if d.id == app.device).free
+            if app.kv_cache > left:
+                raise EngineUnavailable(f"out of memory on {app.device}: {app.kv_cache} wanted, {left} left")
+            app.asleep = False
+        await asyncio.gather(*(replica.wake() for replica in app.replicas))
+        self.woken.append(engine[:SHORT])
+
     async def idle(self, engine: str) -> bool:
         """Say whether every replica is idle."""
         return all([await replica.idle() for replica in self._replicas(engine)])
@@ -107,10 +170,13 @@ class FakeCluster:
         return client
 
     def _replicas(self, engine: str) -> list[FakeEngine]:
+        return self._app(engine).replicas
+
+    def _app(self, engine: str) -> _App:
         app = self._apps.get(engine[:SHORT])
         if app is None:
             raise EngineUnavailable(f"there is no application for engine {engine[:SHORT]}")
-        return app.replicas
+        return app
 
 
 class _Client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from runtime.clock import TICK, Clock
 from runtime.core import events as ev
@@ -29,10 +30,7 @@ class Hub:
 
         A table that differs only by version is kept back: nobody would route differently by it.
         """
-        if (table.live, table.releases) != (
-            self._table.live,
-            self._table.releases,
-        ) or self._table.version < 0:
+        if replace(table, version=self._table.version) != self._table or self._table.version < 0:
             self._table = table
             self._news.set()
             self._news = asyncio.Event()
@@ -59,10 +57,11 @@ class Hub:
             raise EngineUnavailable("the manager has not recovered yet")
         return self._table
 
-    def report(self, report: GatewayReport) -> None:
-        """Take what a gateway says of itself."""
+    def report(self, report: GatewayReport) -> int:
+        """Take what a gateway says of itself; return the version of the newest table."""
         self._seen[report.gateway] = self._clock.now()
         self._post(ev.GatewayReported(at=self._clock.wall(), report=report))
+        return self._table.version
 
     def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""

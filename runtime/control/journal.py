@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from runtime.core import events as ev
+from runtime.core.audit import AuditEntry
 from runtime.store.journal import Journal
 
 
@@ -16,8 +17,15 @@ class JournalPort(Protocol):
         """Return every event from the first on."""
         ...
 
-    async def append(self, revision: int, event: ev.Durable) -> None:
-        """Write ``event`` as number ``revision``. Raises Fenced if another manager has taken over."""
+    async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
+        """Write ``event`` as number ``revision``, with its audit entry.
+
+        Raises Fenced if another manager has taken over.
+        """
+        ...
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Write an audit entry that no event goes with. Raises Fenced."""
         ...
 
 
@@ -31,9 +39,13 @@ class StoredJournal:
         """Return every event from the first on."""
         return await asyncio.to_thread(lambda: list(self._journal.replay()))
 
-    async def append(self, revision: int, event: ev.Durable) -> None:
+    async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Write ``event``; it survives the machine once this returns."""
-        await asyncio.to_thread(self._journal.append, revision, event)
+        await asyncio.to_thread(self._journal.append, revision, event, entry)
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Write an audit entry."""
+        await asyncio.to_thread(self._journal.note, entry)
 
 
 class MemoryJournal:
@@ -41,13 +53,20 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.entries: list[AuditEntry] = []
 
     async def replay(self) -> list[ev.Durable]:
         """Return every event from the first on."""
         return [ev.decode(line) for line in self.lines]
 
-    async def append(self, revision: int, event: ev.Durable) -> None:
+    async def note(self, entry: AuditEntry) -> None:
+        """Keep the entry."""
+        self.entries.append(entry)
+
+    async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Keep the event as the text that a database would keep."""
         if revision != len(self.lines) + 1:
             raise AssertionError(f"revision {revision} does not follow {len(self.lines)}")
         self.lines.append(ev.encode(event))
+        if entry is not None:
+            self.entries.append(entry)

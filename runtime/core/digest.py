@@ -2,7 +2,7 @@
 
 Same content, in another key order or another file: same digest. Another weight file, engine
 argument or replica count: another digest. An engine's digest leaves out how long it may take to
-load, which changes nothing of what it is.
+load and what memory it is said to take, which change nothing of what it is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Weights(BaseModel):
 
     location: str
     digest: str
+    size: int | None = None
+    """Bytes of the weight files, where they are on disk already."""
 
 
 class Content(BaseModel):
@@ -67,7 +69,7 @@ def _sha256(value: Any) -> str:
 
 def engine_digest(spec: EngineSpec, weights: str | None) -> str:
     """Return the digest of an engine: its weights' content, its arguments and its replicas."""
-    content = spec.model_dump(mode="json", exclude={"load_timeout"})
+    content = spec.model_dump(mode="json", exclude={"load_timeout", "memory"})
     if weights is not None:
         _forget_source(content)
     return _sha256({"engine": content, "weights": weights})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from runtime.core.digest import Content
+from runtime.core.memory import SwapPlan
 from runtime.core.release import Move
 from runtime.core.routes import GatewayReport
 from runtime.core.usage import Usage
@@ -42,6 +43,25 @@ class Refused(Event):
     reason: str
 
 
+class Commanded(Event):
+    """An operator's command was found to fit the state."""
+
+    type: Literal["commanded"] = "commanded"
+    action: Literal["promote", "abort", "rollback"]
+    actor: str
+    release: int
+    live: int | None
+    """The release that was live when the command was taken."""
+
+
+class ReleasePlanned(Event):
+    """What a release will load was laid out on the devices as they were."""
+
+    type: Literal["release_planned"] = "release_planned"
+    release: int
+    plan: SwapPlan
+
+
 class ReleaseMoved(Event):
     """The policy decided a move of one release; ``promote`` also demotes the one that was live."""
 
@@ -56,6 +76,26 @@ class ReleaseWarmed(Event):
 
     type: Literal["release_warmed"] = "release_warmed"
     release: int
+    usage: Usage = Usage()
+    answers: dict[str, tuple[str, ...]] = {}
+    """What its probes were answered, by the place of the probe in the model set."""
+    seconds: float = 0.0
+
+
+class ReleaseProbed(Event):
+    """After a wake, the release's engines answer as they did at its warm-up."""
+
+    type: Literal["release_probed"] = "release_probed"
+    release: int
+    usage: Usage = Usage()
+
+
+class ProbeFailed(Event):
+    """After a wake, an engine of the release answers otherwise than at its warm-up."""
+
+    type: Literal["probe_failed"] = "probe_failed"
+    release: int
+    reason: str
     usage: Usage = Usage()
 
 
@@ -87,6 +127,7 @@ class EngineLoaded(Event):
 
     type: Literal["engine_loaded"] = "engine_loaded"
     engine: str
+    seconds: float = 0.0
 
 
 class EngineFailed(Event):
@@ -108,6 +149,34 @@ class EngineUnloaded(Event):
     """The engine's application is gone."""
 
     type: Literal["engine_unloaded"] = "engine_unloaded"
+    engine: str
+
+
+class EngineSleeping(Event):
+    """The policy decided that the engine gives its KV cache up."""
+
+    type: Literal["engine_sleeping"] = "engine_sleeping"
+    engine: str
+
+
+class EngineSlept(Event):
+    """Every replica of the engine has given its KV cache up."""
+
+    type: Literal["engine_slept"] = "engine_slept"
+    engine: str
+
+
+class EngineWaking(Event):
+    """The policy decided that the engine is needed again."""
+
+    type: Literal["engine_waking"] = "engine_waking"
+    engine: str
+
+
+class EngineWoken(Event):
+    """Every replica of the engine has its KV cache again."""
+
+    type: Literal["engine_woken"] = "engine_woken"
     engine: str
 
 
@@ -137,6 +206,12 @@ class GatewayLost(Event):
     gateway: str
 
 
+class GatewayLags(Event):
+    """A gateway reports, and has not taken the live release's table in time."""
+
+    gateway: str
+
+
 class ManagerRestarted(Event):
     """The manager has read its journal: there may be gateways that it has not heard of yet."""
 
@@ -155,8 +230,12 @@ class Progressed(Event):
 Durable = (
     Wanted
     | Refused
+    | Commanded
+    | ReleasePlanned
     | ReleaseMoved
     | ReleaseWarmed
+    | ReleaseProbed
+    | ProbeFailed
     | ReleaseFailed
     | ReleaseIdle
     | DeadlinePassed
@@ -164,6 +243,10 @@ Durable = (
     | EngineFailed
     | EngineReleased
     | EngineUnloaded
+    | EngineSleeping
+    | EngineSlept
+    | EngineWaking
+    | EngineWoken
     | EngineMissing
     | EngineFound
 )

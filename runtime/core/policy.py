@@ -7,17 +7,35 @@ that are not and cancels those that are no longer due, so a restart needs no spe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runtime.core import events as ev
 from runtime.core.digest import SHORT
-from runtime.core.release import CANDIDATE, ROUTABLE, Move, ReleaseState
+from runtime.core.release import CANDIDATE, HOLDING, ROUTABLE, Move, ReleaseState
 from runtime.core.routes import ReleaseTable, RoutedRelease
-from runtime.core.swap import ControlState, EngineState, Release, acknowledged
+from runtime.core.state import (
+    EXISTING,
+    ControlState,
+    EngineRecord,
+    EngineState,
+    Release,
+    acknowledged,
+    pausing,
+)
 
 VERIFY_TIMEOUT = 60.0
 """Seconds that gateways have to prepare a candidate's engines."""
+
+ACKNOWLEDGE_TIMEOUT = 10.0
+"""Seconds that a gateway has to route by a new live release. It has put itself out of readiness by then."""
+
+
+@dataclass(frozen=True)
+class PlanRelease:
+    """Lay out what the release would load on the devices as they are."""
+
+    release: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,27 @@ class UnloadEngine:
     """Wait until the engine is idle, delete its application, wait until it is gone."""
 
     engine: str
+
+
+@dataclass(frozen=True)
+class SleepEngine:
+    """Wait until the engine is idle, then let it give its KV cache up."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class WakeEngine:
+    """Let the engine take its KV cache again."""
+
+    engine: str
+
+
+@dataclass(frozen=True)
+class ProbeRelease:
+    """Ask the release's engines what they were asked at its warm-up, and compare."""
+
+    release: int
 
 
 @dataclass(frozen=True)
@@ -66,19 +105,42 @@ class WatchGateway:
 
 
 @dataclass(frozen=True)
+class AwaitAcknowledgement:
+    """Wait until the wall clock says ``until``; the gateway has then been behind for too long."""
+
+    gateway: str
+    until: float
+
+
+@dataclass(frozen=True)
 class HearGateways:
     """Wait, after a restart, until every gateway has reported or has been silent for too long."""
 
 
-Effect = LoadEngine | UnloadEngine | WarmRelease | AwaitIdle | AwaitDeadline | WatchGateway | HearGateways
+Effect = (
+    PlanRelease
+    | LoadEngine
+    | UnloadEngine
+    | SleepEngine
+    | WakeEngine
+    | WarmRelease
+    | ProbeRelease
+    | AwaitIdle
+    | AwaitDeadline
+    | WatchGateway
+    | AwaitAcknowledgement
+    | HearGateways
+)
 
 
 def subject(effect: Effect) -> tuple[str, str | int]:
     """Return what an effect works on. Two effects on the same subject never overlap."""
     match effect:
-        case LoadEngine(engine) | UnloadEngine(engine):
+        case LoadEngine(engine) | UnloadEngine(engine) | SleepEngine(engine) | WakeEngine(engine):
             return "engine", engine[:SHORT]
-        case WarmRelease(release):
+        case PlanRelease(release):
+            return "plan", release
+        case WarmRelease(release) | ProbeRelease(release):
             return "warm", release
         case AwaitIdle(release):
             return "idle", release
@@ -86,6 +148,8 @@ def subject(effect: Effect) -> tuple[str, str | int]:
             return "deadline", release
         case WatchGateway(gateway):
             return "gateway", gateway
+        case AwaitAcknowledgement(gateway):
+            return "acknowledgement", gateway
         case HearGateways():
             return "gateways", "all"
 
@@ -107,32 +171,34 @@ def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
         unneeded = engine.state is not EngineState.UNLOADING and not state.users_of(engine.digest)
         if unneeded or engine.state is EngineState.FAILED:
             yield ev.EngineReleased(at=at, engine=engine.digest)
+        elif engine.state is EngineState.LOADED and may_sleep(state, engine):
+            yield ev.EngineSleeping(at=at, engine=engine.digest)
+        elif engine.state is EngineState.ASLEEP and not may_sleep(state, engine) and has_room(state, engine):
+            yield ev.EngineWaking(at=at, engine=engine.digest)
 
 
 def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str | None]:
-    wanted = _is_wanted(state, release)
+    wanted = state.is_wanted(release)
     coming = release.state in CANDIDATE or (release.state is ReleaseState.STANDBY and not release.was_live)
     if coming and not wanted:
         newer = state.wanted.release if state.wanted else "another"
         return Move.FAIL, f"superseded by release {newer} before it went live"
     match release.state:
-        case ReleaseState.PENDING:
+        case ReleaseState.PENDING if release.plan is not None:
             return Move.LOAD, None
         case ReleaseState.LOADING if engines_loaded(state, release):
             return Move.LOADED, None
         case ReleaseState.VERIFYING if prepared_everywhere(state, release):
             return Move.VERIFIED, None
-        case ReleaseState.STANDBY | ReleaseState.DRAINING if wanted and can_promote(state, release):
+        case ReleaseState.STANDBY | ReleaseState.DRAINING if (
+            wanted and not is_held(release) and can_promote(state, release)
+        ):
             return Move.PROMOTE, None
         case ReleaseState.FAILED:
             return Move.UNLOAD, None
         case ReleaseState.UNLOADING if not held_alone(state, release):
             return Move.UNLOADED, None
     return None, None
-
-
-def _is_wanted(state: ControlState, release: Release) -> bool:
-    return state.wanted is not None and state.wanted.release == release.number
 
 
 def engines_loaded(state: ControlState, release: Release) -> bool:
@@ -148,19 +214,81 @@ def prepared_everywhere(state: ControlState, release: Release) -> bool:
 
     A gateway that has no table yet takes no requests and prepares nothing but the live release.
     """
-    routing = [report for report in state.gateways.values() if report.version >= 0]
+    routing = [
+        report for name, report in state.gateways.items() if report.version >= 0 and name not in state.lagging
+    ]
     known = not state.hearing and all(release.number in report.prepared for report in routing)
     return release.warm and known
 
 
 def can_promote(state: ControlState, release: Release) -> bool:
-    """Say whether a cutover to the release would send no request to a cold or missing engine."""
-    return engines_loaded(state, release) and prepared_everywhere(state, release)
+    """Say whether a cutover to the release would send no request to a cold, missing or garbled engine."""
+    return release.proven and engines_loaded(state, release) and prepared_everywhere(state, release)
+
+
+def is_held(release: Release) -> bool:
+    """Say whether the release waits for an operator's promote."""
+    manual = release.content is not None and release.content.model_set.cutover == "manual"
+    return manual and not release.approved
 
 
 def held_alone(state: ControlState, release: Release) -> frozenset[str]:
     """Return engines of the release that still exist and that no other release keeps."""
     return frozenset(e for e in release.engines if e in state.engines and not state.users_of(e))
+
+
+# -- sleep ----------------------------------------------------------------------------------------
+
+
+def may_sleep(state: ControlState, engine: EngineRecord) -> bool:
+    """Say whether no release needs the engine's KV cache now, and the engine can give it up."""
+    if engine.spec is None or not engine.spec.sleeps:
+        return False
+    return not any(_needs_awake(state, release, engine) for release in state.users_of(engine.digest))
+
+
+def _needs_awake(state: ControlState, release: Release, engine: EngineRecord) -> bool:
+    match release.state:
+        case ReleaseState.LIVE:
+            return not pausing(state) or not no_leases_while_paused(state, release)
+        case ReleaseState.STANDBY:
+            return state.is_wanted(release) or not release.was_live
+        case ReleaseState.DRAINING:
+            # What sleeps already did so before the cutover, with no lease left on it.
+            return state.is_wanted(release) or engine.state is EngineState.LOADED
+    return True
+
+
+def no_leases_while_paused(state: ControlState, live: Release) -> bool:
+    """Say whether new requests wait at every gateway and none is left on the live release."""
+    return state.paused > 0 and acknowledged(state, state.paused) and not state.leases_on(live.number)
+
+
+def has_room(state: ControlState, engine: EngineRecord) -> bool:
+    """Say whether the engine may take memory now: nothing that excludes it still has its own."""
+    live = state.live
+    if not pausing(state) or live is None or engine.digest in live.engines:
+        return not any(_gives_back(state, other) for other in state.engines.values())
+    return all(
+        state.engines[digest].state is EngineState.ASLEEP
+        for digest in live.engines
+        if _gives_way(state, state.engines.get(digest))
+    )
+
+
+def _gives_back(state: ControlState, engine: EngineRecord) -> bool:
+    """Say whether the engine is on its way out and has memory that a slept one needs to wake."""
+    loader = state.releases.get(engine.loaded_by or 0)
+    going = engine.state in (EngineState.FAILED, EngineState.UNLOADING)
+    return going and loader is not None and loader.excludes and loader.state not in HOLDING
+
+
+def _gives_way(state: ControlState, engine: EngineRecord | None) -> bool:
+    """Say whether a live engine sleeps for the wanted release: it can, and that release does without it."""
+    if engine is None or engine.spec is None or not engine.spec.sleeps or state.wanted is None:
+        return False
+    coming = state.releases.get(state.wanted.release)
+    return coming is None or engine.digest not in coming.engines
 
 
 # -- effects --------------------------------------------------------------------------------------
@@ -172,6 +300,7 @@ def due(state: ControlState) -> frozenset[Effect]:
     for release in state.releases.values():
         effects.update(_release_effects(state, release))
     effects.update(WatchGateway(gateway) for gateway in state.gateways)
+    effects.update(_acknowledgements(state))
     if state.hearing:
         effects.add(HearGateways())
     return frozenset(effects)
@@ -185,19 +314,31 @@ def _engine_effects(state: ControlState) -> Iterator[Effect]:
         for engine in state.engines.values()
     )
     for engine in sorted(state.engines.values(), key=lambda e: (e.loaded_by or 0, e.digest)):
-        if engine.state is EngineState.UNLOADING:
-            yield UnloadEngine(engine.digest)
-        if engine.state is EngineState.ABSENT and engine.spec is not None:
+        if engine.state in _ON_ENGINES:
+            yield _ON_ENGINES[engine.state](engine.digest)
+        if engine.state is EngineState.ABSENT and engine.spec is not None and has_room(state, engine):
             if engine.spec.kind == "vllm" and vllm_is_busy:
                 continue
             vllm_is_busy = vllm_is_busy or engine.spec.kind == "vllm"
             yield LoadEngine(engine.digest)
 
 
+_ON_ENGINES: Mapping[EngineState, type[UnloadEngine | SleepEngine | WakeEngine]] = {
+    EngineState.UNLOADING: UnloadEngine,
+    EngineState.SLEEPING: SleepEngine,
+    EngineState.WAKING: WakeEngine,
+}
+
+
 def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
+    if release.state is ReleaseState.PENDING and release.plan is None and state.is_wanted(release):
+        yield PlanRelease(release.number)
     warmable = release.state is ReleaseState.WARMING or release.state in ROUTABLE
-    if warmable and not release.warm and engines_loaded(state, release):
-        yield WarmRelease(release.number)
+    if warmable and engines_loaded(state, release):
+        if not release.warm:
+            yield WarmRelease(release.number)
+        elif not release.proven and release.state in (ReleaseState.STANDBY, ReleaseState.LIVE):
+            yield ProbeRelease(release.number)
     if release.state is ReleaseState.DRAINING and no_leases(state, release):
         others = {e for other in state.holding if other.number != release.number for e in other.engines}
         yield AwaitIdle(release.number, release.engines - others)
@@ -205,6 +346,16 @@ def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
     if limit is not None:
         seconds, reason = limit
         yield AwaitDeadline(release.number, release.entered[release.state] + seconds, reason)
+
+
+def _acknowledgements(state: ControlState) -> Iterator[Effect]:
+    live = state.live
+    if live is None or state.hearing:
+        return
+    until = live.entered[ReleaseState.LIVE] + ACKNOWLEDGE_TIMEOUT
+    for name, report in state.gateways.items():
+        if 0 <= report.version < live.promoted and name not in state.lagging:
+            yield AwaitAcknowledgement(name, until)
 
 
 def no_leases(state: ControlState, release: Release) -> bool:
@@ -223,7 +374,7 @@ def _time_limit(state: ControlState, release: Release) -> tuple[float, str] | No
             return seconds, f"warm-up took longer than {seconds:g} s (warmup_timeout of the model set)"
         case ReleaseState.VERIFYING:
             return VERIFY_TIMEOUT, f"not every gateway reached its engines within {VERIFY_TIMEOUT:g} s"
-        case ReleaseState.STANDBY if release.was_live and not _is_wanted(state, release):
+        case ReleaseState.STANDBY if release.was_live and not state.is_wanted(release):
             return model_set.rollback_window, "rollback window is over"
     return None
 
@@ -242,11 +393,22 @@ def release_table(state: ControlState) -> ReleaseTable:
             engines=release.content.engines,
         )
         for release in state.releases.values()
-        if release.content and release.state in ROUTABLE and release.warm and engines_loaded(state, release)
+        if release.content and release.state in ROUTABLE and release.warm and _resident(state, release)
     }
     live = state.live
     return ReleaseTable(
         version=state.revision,
         live=live.number if live is not None and live.number in routed else None,
+        paused=state.paused or int(live is not None and not _answers(state, live)),
         releases=routed,
     )
+
+
+def _resident(state: ControlState, release: Release) -> bool:
+    """Say whether every engine of the release has come up, asleep or not."""
+    return all(e in state.engines and state.engines[e].state in EXISTING for e in release.engines)
+
+
+def _answers(state: ControlState, live: Release) -> bool:
+    """Say whether the live release is awake, and was seen to answer rightly since."""
+    return live.proven and engines_loaded(state, live)

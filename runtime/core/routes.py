@@ -33,6 +33,8 @@ class ReleaseTable:
     version: int
     live: int | None = None
     releases: Mapping[int, RoutedRelease] = field(default_factory=dict)
+    paused: int = 0
+    """Revision since which new requests wait at the gateways; 0 if they do not."""
 
 
 @dataclass(frozen=True)
@@ -48,5 +50,9 @@ class GatewayReport:
     """Open leases by release number; a release without any is left out."""
     metered: Mapping[str, Usage] = field(default_factory=dict)
     """Tokens of live hops since the gateway started, by engine digest."""
+    oldest: Mapping[int, float] = field(default_factory=dict)
+    """Age in seconds of the oldest open lease, by release number."""
+    first_requests: Mapping[int, tuple[int, Usage]] = field(default_factory=dict)
+    """How many of a release's first requests here are counted, and what they spent."""
     faults: Mapping[int, str] = field(default_factory=dict)
     """Why a release could not be prepared."""

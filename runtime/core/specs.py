@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runtime.core import templates
-from runtime.core.units import Duration
+from runtime.core.units import Duration, Size
 from runtime.errors import ModelSetError
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
@@ -90,12 +90,41 @@ class LLMConfigSpec(Spec):
         return value
 
 
+DeviceKind = Literal["gpu", "cpu"]
+"""A GPU, or the main memory of a node."""
+
+
+class Memory(Spec):
+    """What one replica takes on each of its devices, where it is known better than it is estimated."""
+
+    weights: Size | None = None
+    kv_cache: Size | None = None
+    overhead: Size | None = None
+
+
 class VllmEngine(Spec):
     """A generating model on vLLM, hosted by ``ray.serve.llm``."""
 
     kind: Literal["vllm"]
     llm_config: LLMConfigSpec
     load_timeout: Duration = 600.0
+    memory: Memory = Memory()
+
+    @property
+    def sleeps(self) -> bool:
+        """Say whether it can give its KV cache up and keep weights and graphs."""
+        return self.llm_config.engine_kwargs.get("enable_sleep_mode") is True
+
+    @property
+    def device(self) -> DeviceKind:
+        """Where it runs."""
+        return "cpu" if (self.llm_config.accelerator_config or {}).get("kind") == "cpu" else "gpu"
+
+    @property
+    def shards(self) -> int:
+        """Over how many devices each replica is spread."""
+        kwargs = self.llm_config.engine_kwargs
+        return int(kwargs.get("tensor_parallel_size") or 1) * int(kwargs.get("pipeline_parallel_size") or 1)
 
     @property
     def source(self) -> str | None:
@@ -119,6 +148,22 @@ class TransformersEngine(Spec):
     max_length: Annotated[int, Field(ge=1)] = 256
     deployment_config: dict[str, Any] = {}
     load_timeout: Duration = 300.0
+    memory: Memory = Memory()
+
+    @property
+    def sleeps(self) -> bool:
+        """Return False: an encoder holds no KV cache."""
+        return False
+
+    @property
+    def device(self) -> DeviceKind:
+        """Where it runs."""
+        return "gpu" if (self.deployment_config.get("ray_actor_options") or {}).get("num_gpus") else "cpu"
+
+    @property
+    def shards(self) -> int:
+        """Return 1."""
+        return 1
 
     @property
     def source(self) -> str | None:
@@ -144,6 +189,14 @@ class FakeEngine(Spec):
     fail: Literal["load", "warm", "generate"] | None = None
     deployment_config: dict[str, Any] = {}
     load_timeout: Duration = 60.0
+    memory: Memory = Memory()
+    device: DeviceKind = "cpu"
+    shards: Annotated[int, Field(ge=1)] = 1
+    sleeps: bool = True
+    sleep: Duration = 0.0
+    wake: Duration = 0.0
+    slept_reply: str | None = None
+    """What it replies once it has slept, if that is not what it replied before."""
 
     @property
     def source(self) -> str | None:
@@ -277,6 +330,15 @@ class ModelSet(Spec):
     chains: Annotated[dict[Name, Chain], Field(min_length=1)]
     warmup_timeout: Duration = 300.0
     rollback_window: Duration = 600.0
+    strategy: Literal["beside", "sleep_live"] = "beside"
+    cutover: Literal["automatic", "manual"] = "automatic"
+
+    @model_validator(mode="after")
+    def _pause_ends_by_itself(self) -> Self:
+        if self.strategy == "sleep_live" and self.cutover == "manual":
+            reason = "requests would wait until somebody promotes: sleep_live goes with an automatic cutover"
+            raise _at(("cutover",), reason)
+        return self
 
     @model_validator(mode="after")
     def _engines_exist(self) -> Self:

@@ -6,116 +6,27 @@ fit raises ``IllegalTransition`` and changes nothing. What to do about a state i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from runtime.core import events as ev
-from runtime.core.digest import SHORT, Content, Weights
-from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState, after
-from runtime.core.routes import GatewayReport
-from runtime.core.specs import EngineSpec
-from runtime.core.usage import NOTHING, Usage
+from runtime.core.digest import SHORT
+from runtime.core.release import CANDIDATE, Move, ReleaseState, after
+from runtime.core.state import (
+    EXISTING,
+    Change,
+    ControlState,
+    EngineRecord,
+    EngineState,
+    Release,
+    acknowledged,
+    pausing,
+)
 from runtime.errors import IllegalTransition
 
 RETIRED_KEPT = 20
 """How many retired releases stay in view."""
-
-
-class EngineState(StrEnum):
-    """Each comment says what has just become true."""
-
-    ABSENT = "absent"  # wanted by a release, not yet created
-    LOADED = "loaded"  # every replica runs
-    FAILED = "failed"  # it did not come up; what there is of it must go
-    UNLOADING = "unloading"  # nobody needs it; its application is going
-
-
-@dataclass(frozen=True)
-class EngineRecord:
-    """An engine that a release refers to, or that has yet to go."""
-
-    digest: str
-    state: EngineState
-    spec: EngineSpec | None = None
-    """None for an application that was found after a restart and that no release knows."""
-    weights: Weights | None = None
-    reason: str | None = None
-    loaded_by: int | None = None
-    """The release that it was first loaded for; other releases reuse it."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """One numbered, immutable, running instance of a model set."""
-
-    number: int
-    source: str
-    state: ReleaseState
-    content: Content | None = None
-    """None if the set could not be read."""
-    reason: str | None = None
-    """Why it failed."""
-    warm: bool = False
-    """Its samples have run on every replica that there is."""
-    warmup: Usage = NOTHING
-    was_live: bool = False
-    promoted: int = 0
-    """Revision at which it last went live."""
-    acknowledged: float | None = None
-    """Wall time at which the last gateway was known to route by that; not durable."""
-    demoted: int = 0
-    """Revision at which it stopped taking requests: gateways at this table or later send it none."""
-    entered: Mapping[ReleaseState, float] = field(default_factory=dict)
-    """Wall time at which it last entered each state."""
-
-    @property
-    def engines(self) -> frozenset[str]:
-        """Digests of the engines that it refers to."""
-        return frozenset(self.content.engines.values()) if self.content else frozenset()
-
-
-@dataclass(frozen=True)
-class Change:
-    """The last change of ``user_config``: which one, and the release that it leads to."""
-
-    change: str
-    source: str
-    release: int
-
-
-@dataclass(frozen=True)
-class ControlState:
-    """Everything that the manager decides by."""
-
-    revision: int = 0
-    """How many durable events have been folded."""
-    wanted: Change | None = None
-    releases: Mapping[int, Release] = field(default_factory=dict)
-    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
-    gateways: Mapping[str, GatewayReport] = field(default_factory=dict)
-    hearing: bool = False
-    """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
-    progress: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def live(self) -> Release | None:
-        """The release that takes new requests."""
-        return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
-
-    @property
-    def holding(self) -> tuple[Release, ...]:
-        """Releases that keep their engines loaded."""
-        return tuple(r for r in self.releases.values() if r.state in HOLDING)
-
-    def users_of(self, engine: str) -> tuple[Release, ...]:
-        """Releases that keep the engine loaded."""
-        return tuple(r for r in self.holding if engine in r.engines)
-
-    def leases_on(self, release: int) -> int:
-        """Open leases on the release, as last reported by all gateways."""
-        return sum(report.leases.get(release, 0) for report in self.gateways.values())
 
 
 def fold(state: ControlState, event: ev.Event) -> ControlState:
@@ -126,9 +37,16 @@ def fold(state: ControlState, event: ev.Event) -> ControlState:
 
     """
     folded = _FOLDS[type(event)](state, event)
-    if isinstance(event, ev.Durable):
-        folded = replace(folded, revision=state.revision + 1)
-    return folded
+    return _count(state, folded) if isinstance(event, ev.Durable) else folded
+
+
+def _count(before: ControlState, state: ControlState) -> ControlState:
+    """Number what a durable event led to: its revision, and since when some things have been so."""
+    revision = before.revision + 1
+    seen = [[(r.number, r.state) for r in s.releases.values()] for s in (before, state)]
+    changed = seen[0] != seen[1] or before.wanted != state.wanted
+    paused = (before.paused or revision) if pausing(state) else 0
+    return replace(state, revision=revision, edition=revision if changed else before.edition, paused=paused)
 
 
 # -- model sets -----------------------------------------------------------------------------------
@@ -159,7 +77,22 @@ def _next_number(state: ControlState) -> int:
     return max(state.releases, default=0) + 1
 
 
+def _commanded(state: ControlState, event: ev.Commanded) -> ControlState:
+    """Do what an operator said; ``core.commands`` has checked that it fits."""
+    release = _release(state, event.release)
+    if event.action == "abort":
+        state = _put(state, replace(release, reason=f"aborted by {event.actor}"))
+        return _move(state, release.number, Move.FAIL, event.at)
+    change = state.wanted.change if state.wanted else ""
+    state = _put(state, replace(release, approved=True))
+    return replace(state, wanted=Change(change, release.source, release.number))
+
+
 # -- releases -------------------------------------------------------------------------------------
+
+
+def _release_planned(state: ControlState, event: ev.ReleasePlanned) -> ControlState:
+    return _put(state, replace(_release(state, event.release), plan=event.plan))
 
 
 def _release_moved(state: ControlState, event: ev.ReleaseMoved) -> ControlState:
@@ -180,12 +113,14 @@ def _release_moved(state: ControlState, event: ev.ReleaseMoved) -> ControlState:
 
 def _promote(state: ControlState, release: Release, at: float) -> ControlState:
     """Demote and promote in one event: between the two no request could be placed."""
-    if not release.warm:
+    if not (release.warm and release.proven):
         raise IllegalTransition(f"release {release.number} is not warm and cannot be promoted")
     old = state.live
     state = _move(state, release.number, Move.PROMOTE, at)
     live = state.releases[release.number]
-    state = _put(state, replace(live, was_live=True, promoted=state.revision + 1, acknowledged=None))
+    live = replace(live, was_live=True, promoted=state.revision + 1)
+    state = _put(state, replace(live, acknowledged=None, first_acknowledged=None))
+    state = replace(state, lagging=frozenset())
     if old is not None:
         state = _move(state, old.number, Move.DEMOTE, at)
         state = _put(state, replace(state.releases[old.number], demoted=state.revision + 1))
@@ -223,8 +158,10 @@ def _forget_old_retired(state: ControlState) -> ControlState:
 
 def _release_warmed(state: ControlState, event: ev.ReleaseWarmed) -> ControlState:
     release = _release(state, event.release)
-    warmed = replace(release, warm=True, warmup=release.warmup.plus(event.usage))
-    state = _put(state, warmed)
+    warmed = replace(release, warm=True, proven=True, warmup=release.warmup.plus(event.usage))
+    state = _put(state, replace(warmed, answers=event.answers))
+    if release.content is not None:
+        state = _remember(state, f"warm {release.content.model_set.name}", event.seconds)
     if release.state is ReleaseState.WARMING:
         return _move(state, event.release, Move.WARMED, event.at)
     return state
@@ -236,6 +173,31 @@ def _release_failed(state: ControlState, event: ev.ReleaseFailed | ev.DeadlinePa
         raise IllegalTransition(f"release {release.number} is {release.state}: it has no failure edge")
     state = _put(state, replace(release, reason=event.reason))
     return _move(state, event.release, Move.FAIL, event.at)
+
+
+def _release_probed(state: ControlState, event: ev.ReleaseProbed) -> ControlState:
+    release = _release(state, event.release)
+    return _put(state, replace(release, proven=True, warmup=release.warmup.plus(event.usage)))
+
+
+def _probe_failed(state: ControlState, event: ev.ProbeFailed) -> ControlState:
+    """Refuse a standby its promotion. A live release's engines that have slept are loaded anew."""
+    release = _release(state, event.release)
+    spent = release.warmup.plus(event.usage)
+    if release.state is not ReleaseState.LIVE:
+        state = _put(state, replace(release, reason=event.reason, warmup=spent))
+        return _move(state, event.release, Move.FAIL, event.at)
+    state = _put(state, replace(release, warm=False, warmup=spent))
+    garbled = {
+        digest: replace(engine, state=EngineState.FAILED, reason=event.reason, slept=False)
+        for digest, engine in state.engines.items()
+        if digest in release.engines and engine.slept
+    }
+    return replace(state, engines={**state.engines, **garbled})
+
+
+def _remember(state: ControlState, what: str, seconds: float) -> ControlState:
+    return replace(state, history={**state.history, what: seconds}) if seconds else state
 
 
 def _release_idle(state: ControlState, event: ev.ReleaseIdle) -> ControlState:
@@ -253,7 +215,12 @@ def _deadline_passed(state: ControlState, event: ev.DeadlinePassed) -> ControlSt
 
 def _engine_loaded(state: ControlState, event: ev.EngineLoaded) -> ControlState:
     state = _set_engine(state, event.engine, EngineState.LOADED, frozenset({EngineState.ABSENT}))
-    engine = replace(state.engines[event.engine], reason=None)
+    engine = replace(state.engines[event.engine], reason=None, slept=False)
+    for release in state.users_of(event.engine):
+        for name, digest in release.content.engines.items() if release.content else ():
+            if digest == event.engine and release.content:
+                what = f"load {release.content.model_set.name}/{name}"
+                state = _remember(state, what, event.seconds)
     return replace(state, engines={**state.engines, event.engine: engine})
 
 
@@ -288,8 +255,28 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
     return replace(state, engines=engines)
 
 
+def _engine_sleeping(state: ControlState, event: ev.EngineSleeping) -> ControlState:
+    return _set_engine(state, event.engine, EngineState.SLEEPING, frozenset({EngineState.LOADED}))
+
+
+def _engine_slept(state: ControlState, event: ev.EngineSlept) -> ControlState:
+    state = _set_engine(state, event.engine, EngineState.ASLEEP, frozenset({EngineState.SLEEPING}))
+    engine = replace(state.engines[event.engine], slept=True)
+    unproven = {r.number: replace(r, proven=False) for r in state.users_of(event.engine)}
+    state = replace(state, releases={**state.releases, **unproven})
+    return replace(state, engines={**state.engines, event.engine: engine})
+
+
+def _engine_waking(state: ControlState, event: ev.EngineWaking) -> ControlState:
+    return _set_engine(state, event.engine, EngineState.WAKING, frozenset({EngineState.ASLEEP}))
+
+
+def _engine_woken(state: ControlState, event: ev.EngineWoken) -> ControlState:
+    return _set_engine(state, event.engine, EngineState.LOADED, frozenset({EngineState.WAKING}))
+
+
 def _engine_missing(state: ControlState, event: ev.EngineMissing) -> ControlState:
-    state = _set_engine(state, event.engine, EngineState.ABSENT, frozenset({EngineState.LOADED}))
+    state = _set_engine(state, event.engine, EngineState.ABSENT, EXISTING)
     cold = {r.number: replace(r, warm=False) for r in state.users_of(event.engine)}
     return replace(state, releases={**state.releases, **cold})
 
@@ -318,19 +305,29 @@ def _gateway_reported(state: ControlState, event: ev.GatewayReported) -> Control
         return state  # overtaken on the way by a newer report
     state = replace(state, gateways={**state.gateways, event.report.gateway: event.report})
     live = state.live
-    if live is None or live.acknowledged is not None or not acknowledged(state, live.promoted):
+    if live is None or event.report.version < live.promoted:
         return state
-    return _put(state, replace(live, acknowledged=event.at))
+    state = replace(state, lagging=state.lagging - {event.report.gateway})
+    return _note_acknowledgement(state, live, event.at)
 
 
-def acknowledged(state: ControlState, revision: int) -> bool:
-    """Say whether every gateway is known to route by a table of ``revision`` or later."""
-    return not state.hearing and all(report.version >= revision for report in state.gateways.values())
+def _note_acknowledgement(state: ControlState, live: Release, at: float) -> ControlState:
+    if live.first_acknowledged is None:
+        live = replace(live, first_acknowledged=at)
+    if live.acknowledged is None and acknowledged(state, live.promoted):
+        live = replace(live, acknowledged=at)
+    return _put(state, live)
 
 
 def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
     gateways = {name: report for name, report in state.gateways.items() if name != event.gateway}
-    return replace(state, gateways=gateways)
+    return replace(state, gateways=gateways, lagging=state.lagging - {event.gateway})
+
+
+def _gateway_lags(state: ControlState, event: ev.GatewayLags) -> ControlState:
+    state = replace(state, lagging=state.lagging | {event.gateway})
+    live = state.live
+    return _note_acknowledgement(state, live, event.at) if live is not None else state
 
 
 def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> ControlState:
@@ -368,8 +365,12 @@ def _move(state: ControlState, number: int, move: Move, at: float) -> ControlSta
 _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.Wanted: _wanted,
     ev.Refused: _refused,
+    ev.Commanded: _commanded,
+    ev.ReleasePlanned: _release_planned,
     ev.ReleaseMoved: _release_moved,
     ev.ReleaseWarmed: _release_warmed,
+    ev.ReleaseProbed: _release_probed,
+    ev.ProbeFailed: _probe_failed,
     ev.ReleaseFailed: _release_failed,
     ev.ReleaseIdle: _release_idle,
     ev.DeadlinePassed: _deadline_passed,
@@ -377,10 +378,15 @@ _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.EngineFailed: _engine_failed,
     ev.EngineReleased: _engine_released,
     ev.EngineUnloaded: _engine_unloaded,
+    ev.EngineSleeping: _engine_sleeping,
+    ev.EngineSlept: _engine_slept,
+    ev.EngineWaking: _engine_waking,
+    ev.EngineWoken: _engine_woken,
     ev.EngineMissing: _engine_missing,
     ev.EngineFound: _engine_found,
     ev.GatewayReported: _gateway_reported,
     ev.GatewayLost: _gateway_lost,
+    ev.GatewayLags: _gateway_lags,
     ev.ManagerRestarted: _manager_restarted,
     ev.GatewaysHeard: _gateways_heard,
     ev.Progressed: _progressed,

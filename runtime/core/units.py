@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kMGT]?B|[KMGT]iB)")
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 
 
@@ -41,3 +44,39 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": _DURATION.pattern}),
 ]
 """A span of time in seconds, written with its unit."""
+
+
+def parse_size(value: Any) -> int:
+    """Return ``value`` (text such as ``"512MiB"`` or ``"1.5GB"``) in bytes.
+
+    Raises:
+        PydanticCustomError: not a string, or no unit, or an unknown unit.
+
+    """
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise PydanticCustomError(
+            "size",
+            "{value} is not a size; write a number with a unit: 512MiB, 2GiB, 1.5GB",
+            {"value": repr(value)},
+        )
+    return round(float(match["number"]) * _BYTES[match["unit"]])
+
+
+def format_size(size: int) -> str:
+    """Return the text that ``parse_size`` reads back to exactly ``size`` bytes."""
+    return f"{size}B"
+
+
+def size_text(size: int) -> str:
+    """Return ``size`` bytes for people: in GiB."""
+    return f"{size / _BYTES['GiB']:.1f} GiB"
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _SIZE.pattern}),
+]
+"""An amount of memory in bytes, written with its unit."""

@@ -39,6 +39,7 @@ class FakeEngine:
         self._clock = clock or SystemClock()
         self._in_flight = 0
         self._metered = Usage()
+        self._reply = script.reply
         self.loaded = False
         self.asleep = False
         self.warmed = 0
@@ -77,10 +78,10 @@ class FakeEngine:
                 done = position + 1
                 self._metered = self._metered.plus(Usage(completion=1))
                 if body.get("stream"):
-                    delta = self._choice(done, tokens, "delta", f"{self._script.reply}{position} ")
+                    delta = self._choice(done, tokens, "delta", f"{self._reply}{position} ")
                     yield [pack(delta, Usage(prompt, done), self._clock.now() - begun)]
             if not body.get("stream"):
-                text = "".join(f"{self._script.reply}{n} " for n in range(tokens))
+                text = "".join(f"{self._reply}{n} " for n in range(tokens))
                 message = self._choice(done, tokens, "message", text)
                 yield [pack(message, Usage(prompt, done), self._clock.now() - begun)]
         finally:
@@ -90,6 +91,8 @@ class FakeEngine:
         await asyncio.sleep(self._script.inter_token if position else self._script.time_to_first_token)
         if not self.loaded:
             raise EngineUnavailable("the engine was unloaded under a call")
+        if self.asleep:
+            raise EngineUnavailable("the engine is asleep")
         if self._script.fail == "generate":
             raise EngineUnavailable("the script says that generating fails")
 
@@ -150,12 +153,18 @@ class FakeEngine:
             raise EngineUnavailable("the engine is not loaded")
 
     async def sleep(self) -> None:
-        """Be asleep."""
+        """Be asleep. Under a call it fails, where a real engine may hang or crash."""
+        if self._in_flight:
+            raise EngineUnavailable(f"the engine cannot sleep under {self._in_flight} calls")
         self.asleep = True
+        await asyncio.sleep(self._script.sleep)
 
     async def wake(self) -> None:
         """Be awake."""
-        self.asleep = False
+        if self.asleep:
+            await asyncio.sleep(self._script.wake)
+            self.asleep = False
+            self._reply = self._script.slept_reply or self._reply
 
     async def idle(self) -> bool:
         """Say whether nothing is in flight."""

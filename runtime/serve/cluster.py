@@ -14,21 +14,33 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.memory import Device
 from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
-from runtime.core.swap import EngineRecord
+from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
+from runtime.serve.devices import devices_of
 from runtime.serve.replica import PREFIX, HandleEngine
 
 _READY = "RUNNING"
 
+_DEVICES_SECONDS = 30.0
+"""How long a node may take to say what memory it has."""
+
+_DEVICES = ray.remote(devices_of).options(num_cpus=0)
+
 _DEPLOY_SECONDS = 30.0
 """How long a deploy that is no longer wanted is waited for."""
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def app_name(engine: str) -> str:
@@ -103,6 +115,24 @@ class RayCluster:
     async def _count(self, engine: str) -> int:
         overview = await self._overview(engine)
         return _replicas(overview) if overview is not None else 1
+
+    async def devices(self) -> list[Device]:
+        """Ask every node."""
+        alive = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        asked = [_DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT]) for node in alive]
+        try:
+            found = await asyncio.wait_for(asyncio.gather(*asked), _DEVICES_SECONDS)
+        except (RayError, TimeoutError) as error:
+            raise EngineUnavailable(f"a node does not tell what memory it has: {error}") from error
+        return [device for devices in found for device in devices]
+
+    async def sleep(self, engine: str) -> None:
+        """Put every replica to sleep."""
+        await (await self._client(engine)).ask_all("sleep")
+
+    async def wake(self, engine: str) -> None:
+        """Wake every replica."""
+        await (await self._client(engine)).ask_all("wake")
 
     async def idle(self, engine: str) -> bool:
         """Say whether every replica is idle."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -11,7 +12,9 @@ from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
 from runtime.clock import SystemClock
+from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.errors import EngineUnavailable, InterlockError
 from runtime.serve.cluster import RayCluster
 from runtime.serve.replica import answer_of
 from runtime.settings import Settings
@@ -30,9 +33,9 @@ class HandleManager:
         """Long-poll the table."""
         return cast("ReleaseTable", await answer_of(self._handle.next_table.remote(report)))
 
-    async def report(self, report: GatewayReport) -> None:
-        """Say what this gateway holds."""
-        await answer_of(self._handle.report.remote(report))
+    async def report(self, report: GatewayReport) -> int:
+        """Say what this gateway holds; return the version of the newest table."""
+        return cast("int", await answer_of(self._handle.report.remote(report)))
 
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""
@@ -42,6 +45,24 @@ class HandleManager:
         """Return the control state for people."""
         return cast("dict[str, Any]", await answer_of(self._handle.status.remote()))
 
+    async def command(self, command: Command) -> dict[str, Any]:
+        """Carry an operator's command out. Raises CommandRefused."""
+        return _value(await answer_of(self._handle.command.remote(command)))
+
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a swap to the model set would do. Raises ModelSetError."""
+        return _value(await answer_of(self._handle.plan.remote(wanted)))
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log."""
+        return cast("list[dict[str, Any]]", await answer_of(self._handle.audit.remote(limit)))
+
+
+def _value(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, InterlockError):
+        raise answer
+    return cast("dict[str, Any]", answer)
+
 
 class Gateway:
     """One replica of the ingress. It is constructed only once it has a table to route by."""
@@ -50,7 +71,12 @@ class Gateway:
         clock, meter = SystemClock(), Meter()
         self._manager = HandleManager(manager)
         self._follower = Follower(
-            f"gateway-{uuid.uuid4().hex[:8]}", self._manager, RayCluster(), meter, settings.heartbeat_s
+            f"gateway-{uuid.uuid4().hex[:8]}",
+            self._manager,
+            RayCluster(),
+            meter,
+            clock,
+            settings.heartbeat_s,
         )
         self._admission = Admission(self._follower.routing, clock, meter)
         self._settings = settings
@@ -59,12 +85,14 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        return build_app(self._admission, self._manager.status, self._settings)
+        return build_app(self._admission, self._manager, self._settings)
 
     async def check_health(self) -> None:
         """Raise what ended the following of the table, so that Serve replaces this replica."""
         if self._following.done():
             self._following.result()
+        if self._follower.fenced:
+            raise EngineUnavailable("the live release's engines cannot be reached from this gateway")
 
     async def __del__(self) -> None:
         """Say goodbye; Serve calls this when the replica stops."""

@@ -10,11 +10,13 @@ from typing import Any
 from runtime.clock import SystemClock
 from runtime.control.controller import Controller
 from runtime.control.journal import StoredJournal
+from runtime.control.planner import Planner
 from runtime.core import events as ev
+from runtime.core.commands import Command
 from runtime.core.digest import change_digest
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
-from runtime.errors import ModelSetError
+from runtime.errors import InterlockError, ModelSetError
 from runtime.serve.cluster import RayCluster
 from runtime.settings import Settings
 from runtime.store.journal import Journal, open_store
@@ -31,9 +33,10 @@ class SwapManager:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._clock = SystemClock()
-        journal = await asyncio.to_thread(lambda: Journal(open_store(settings.store_url)))
+        self._journal = await asyncio.to_thread(lambda: Journal(open_store(settings.store_url)))
+        self._cluster = RayCluster()
         self._controller = Controller(
-            StoredJournal(journal), RayCluster(), self._clock, settings.gateway_silence_s
+            StoredJournal(self._journal), self._cluster, self._clock, settings.gateway_silence_s
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()
@@ -78,9 +81,9 @@ class SwapManager:
         """Answer a gateway's long poll."""
         return await self._controller.hub.next_table(report)
 
-    async def report(self, report: GatewayReport) -> None:
-        """Take a gateway's report."""
-        self._controller.hub.report(report)
+    async def report(self, report: GatewayReport) -> int:
+        """Take a gateway's report; return the version of the newest table."""
+        return self._controller.hub.report(report)
 
     async def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""
@@ -89,6 +92,31 @@ class SwapManager:
     async def status(self) -> dict[str, Any]:
         """Return the control state for people."""
         return status(self._controller.state)
+
+    async def command(self, command: Command) -> dict[str, Any] | InterlockError:
+        """Carry an operator's command out and return the state, or why it was refused.
+
+        Errors are values here: an exception would be wrapped by Ray and logged with a stack.
+        """
+        try:
+            return status(await self._controller.command(command))
+        except InterlockError as error:
+            return error
+
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any] | InterlockError:
+        """Return what a swap to the model set would do, or why it cannot be told."""
+        try:
+            _, content = await asyncio.to_thread(
+                read_content, wanted, self._settings.root, self._settings.models_dir
+            )
+            planned = await Planner(self._cluster).plan(content, self._controller.state)
+        except InterlockError as error:
+            return error
+        return planned.as_json()
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log, newest first."""
+        return await asyncio.to_thread(self._journal.audit, limit)
 
     async def check_health(self) -> None:
         """Raise what ended the controller's loop, so that Serve replaces this replica."""

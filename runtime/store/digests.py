@@ -21,6 +21,7 @@ from runtime.errors import ModelFetchError
 MANIFEST = "interlock-model.json"
 """Name of the file in which a fetched model says what it is."""
 
+_WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 _CACHE = ".digests"
 _LOG = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ def model_digest(files: Iterable[FileDigest]) -> str:
 def _is_for_people(path: str) -> bool:
     name = PurePosixPath(path).name.upper()
     return name.endswith(".MD") or name.startswith(("README", "LICENSE", "LICENCE", "NOTICE"))
+
+
+def weights_size(folder: Path) -> int:
+    """Return how many bytes of weights a loader reads from ``folder``."""
+    return sum((folder / path).stat().st_size for path in files_in(folder) if path.suffix in _WEIGHTS)
 
 
 def weights_digest(folder: Path, models_dir: Path) -> str:

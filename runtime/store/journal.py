@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from runtime.core import events as ev
+from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
 
 _METADATA = sa.MetaData()
@@ -25,6 +27,19 @@ _JOURNAL = sa.Table(
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("event", sa.Text, nullable=False),
+)
+
+_AUDIT = sa.Table(
+    "audit",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("from_release", sa.Integer),
+    sa.Column("to_release", sa.Integer),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
 )
 
 _EPOCH = sa.Table(
@@ -82,8 +97,10 @@ class Journal:
             for (text,) in rows:
                 yield ev.decode(text)
 
-    def append(self, revision: int, event: ev.Durable) -> None:
-        """Write ``event`` as number ``revision``; it counts once this returns.
+    def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
+        """Write ``event`` as number ``revision``, and what the audit log says of it, or neither.
+
+        It counts once this returns.
 
         Raises:
             Fenced: a newer manager has taken the journal over.
@@ -93,6 +110,19 @@ class Journal:
             connection.execute(
                 sa.insert(_JOURNAL).values(revision=revision, epoch=self.epoch, event=ev.encode(event))
             )
+            if entry is not None:
+                connection.execute(sa.insert(_AUDIT).values(**entry.as_json()))
+
+    def note(self, entry: AuditEntry) -> None:
+        """Write an entry of the audit log that no event goes with. Raises Fenced."""
+        with self._engine.begin() as connection, self._fence(connection):
+            connection.execute(sa.insert(_AUDIT).values(**entry.as_json()))
+
+    def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log, newest first."""
+        newest = sa.select(_AUDIT).order_by(_AUDIT.c.id.desc()).limit(limit)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(newest).mappings()]
 
     @contextmanager
     def _fence(self, connection: Connection) -> Iterator[None]:

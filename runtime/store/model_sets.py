@@ -71,10 +71,13 @@ def find_weights(model_set: ModelSet, source: str, folder: Path, models_dir: Pat
 def _weights(engine_source: str, key: str, source: str, folder: Path, models_dir: Path) -> Weights:
     fetched = models.find(engine_source, models_dir)
     if fetched is not None:
-        return Weights(location=str(fetched.path), digest=fetched.digest)
+        return Weights(
+            location=str(fetched.path), digest=fetched.digest, size=models.weights_size(fetched.path)
+        )
     path = folder / engine_source
     if path.is_dir():
-        return Weights(location=str(path.resolve()), digest=models.weights_digest(path, models_dir))
+        digest = models.weights_digest(path, models_dir)
+        return Weights(location=str(path.resolve()), digest=digest, size=models.weights_size(path))
     if engine_source.startswith((".", "/", "~")):
         raise ModelSetError(source, key, f"there is no folder {path}")
     if engine_source in models.CATALOGUE:

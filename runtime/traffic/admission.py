@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
-from runtime.errors import NoLiveRelease
+from runtime.errors import DeadlineExceeded, NoLiveRelease
 from runtime.traffic.chain import ChainCall, ChatRequest
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Routing
@@ -18,15 +20,33 @@ class Admission:
         self._clock = clock
         self._meter = meter
 
-    def admit(self, request: ChatRequest) -> ChainCall:
+    async def admit(self, request: ChatRequest) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
+
+        While the live release sleeps for a swap, the request waits here, for at most as long as its
+        chain may take in all.
 
         Raises:
             NoLiveRelease: nothing serves yet.
             UnknownModel: the live release has no such chain.
+            Overloaded: too many wait already.
+            DeadlineExceeded: the models were not back in time.
 
         """
+        if self._routing.paused:
+            await self._wait(request.model)
         return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter)
+
+    async def _wait(self, model: str) -> None:
+        _, chain = self._routing.choose(model)
+        try:
+            async with asyncio.timeout(chain.deadline):
+                await self._routing.resumed()
+        except TimeoutError as error:
+            message = (
+                f"the models were still being swapped after the chain's deadline of {chain.deadline:g} s"
+            )
+            raise DeadlineExceeded(message) from error
 
     @property
     def ready(self) -> bool:

@@ -70,6 +70,7 @@ class ChainCall:
         self._run = ChainRun(lease.chain, request.messages, request.body)
         self._answer: AsyncGenerator[list[Chunk], None] | None = None
         self._first: list[Chunk] = []
+        self._generated = NOTHING
 
     @property
     def usage(self) -> Usage:
@@ -109,6 +110,7 @@ class ChainCall:
                 await self._answer.aclose()
         finally:
             self._lease.close()
+            self._meter.record_request(self.release.number, self._generated)
 
     # -- hops -------------------------------------------------------------------------------------
 
@@ -149,6 +151,7 @@ class ChainCall:
                 yield chunks
         finally:
             await answer.aclose()
+            self._generated = self._generated.plus(usage)
             self._record(hop, watch, usage)
 
     def _client(self, hop: Hop) -> EngineClient:

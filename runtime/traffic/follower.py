@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from runtime.clock import Clock
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.engines.port import EngineClient
 from runtime.errors import Unavailable
@@ -17,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 """Pause before an engine that did not answer, or a manager that was away, is tried again."""
+
+BEHIND_SECONDS = 5.0
+"""How long a gateway may route by a table that is no longer the newest; less than the manager waits."""
 
 PREPARE_SECONDS = 10.0
 """How long an engine may take to answer the ping of a gateway that prepares."""
@@ -29,8 +33,8 @@ class Manager(Protocol):
         """Return the table when it is newer than the report's, or after a while."""
         ...
 
-    async def report(self, report: GatewayReport) -> None:
-        """Say what this gateway holds."""
+    async def report(self, report: GatewayReport) -> int:
+        """Say what this gateway holds; return the version of the newest table."""
         ...
 
     async def leave(self, gateway: str) -> None:
@@ -54,16 +58,24 @@ class Follower:
     """Keeps one gateway's routing in step with the manager."""
 
     def __init__(
-        self, gateway: str, manager: Manager, directory: EngineDirectory, meter: Meter, heartbeat_s: float
+        self,
+        gateway: str,
+        manager: Manager,
+        directory: EngineDirectory,
+        meter: Meter,
+        clock: Clock,
+        heartbeat_s: float,
     ) -> None:
         self._gateway = gateway
         self._manager = manager
         self._directory = directory
         self._meter = meter
+        self._clock = clock
         self._heartbeat_s = heartbeat_s
+        self._behind_since: float | None = None
         self._changed = asyncio.Event()
         self._installed = asyncio.Event()
-        self.routing = Routing(on_drained=self._changed.set)
+        self.routing = Routing(self._changed.set, clock)
         self._table = ReleaseTable(version=-1)
         self._prepared: dict[int, PreparedRelease] = {}
         self._faults: dict[int, str] = {}
@@ -73,6 +85,11 @@ class Follower:
     def version(self) -> int:
         """Version of the table that new requests are routed by; -1 before the first."""
         return self._table.version
+
+    @property
+    def fenced(self) -> bool:
+        """Say whether this gateway has been behind for so long that it takes no requests any more."""
+        return self._behind_since is not None and self._clock.now() - self._behind_since > BEHIND_SECONDS
 
     async def first_table(self) -> None:
         """Return once a table is installed: a gateway without one must not take requests."""
@@ -105,7 +122,23 @@ class Follower:
             _log.info("the manager is away; routing goes on as it is: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             return
+        self._compare(table.version)
         await self._apply(table)
+
+    def _compare(self, newest: int) -> None:
+        """Note since when there has been a newer table, and give up routing by an old one in time.
+
+        The manager stops waiting for a gateway that does not follow, and drains what it demoted: by
+        then this gateway must send nothing there any more.
+        """
+        if newest <= self.version:
+            self._behind_since = None
+            return
+        if self._behind_since is None:
+            self._behind_since = self._clock.now()
+        if self.fenced and self.routing.live is not None:
+            _log.error("table %d was not followed for %g s: not ready any more", newest, BEHIND_SECONDS)
+            self.routing.install(None)
 
     async def _apply(self, table: ReleaseTable) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
@@ -114,8 +147,11 @@ class Follower:
             if table.live not in self._prepared:
                 await asyncio.sleep(RETRY_SECONDS)
                 return
-        self.routing.install(self._prepared[table.live] if table.live is not None else None)
+        live = self._prepared[table.live] if table.live is not None else None
+        self.routing.install(live, paused=table.paused > 0)
         self._table = table
+        self._behind_since = None
+        self._meter.forget_releases(table.releases)
         self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()
@@ -163,7 +199,7 @@ class Follower:
                 _log.debug("nothing has changed: the report is a heartbeat")
             self._changed.clear()
             try:
-                await self._manager.report(self._snapshot())
+                self._compare(await self._manager.report(self._snapshot()))
             except Unavailable as error:
                 _log.info("the manager did not hear a report: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -176,6 +212,8 @@ class Follower:
             version=self._table.version,
             prepared=frozenset(self._prepared),
             leases=self.routing.leases,
+            oldest=self.routing.oldest,
             metered=self._meter.totals,
+            first_requests=self._meter.first_requests,
             faults=dict(self._faults),
         )

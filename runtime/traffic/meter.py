@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from runtime.core.usage import NOTHING, Usage
+
+FIRST_REQUESTS = 100
+"""How many requests after a cutover show whether its prefix cache was warm."""
 
 
 class Meter:
@@ -10,10 +15,26 @@ class Meter:
 
     def __init__(self) -> None:
         self._totals: dict[str, Usage] = {}
+        self._first: dict[int, tuple[int, Usage]] = {}
 
     def record(self, engine: str, usage: Usage) -> None:
         """Add one hop's usage to its engine's total."""
         self._totals[engine] = self._totals.get(engine, NOTHING).plus(usage)
+
+    def record_request(self, release: int, usage: Usage) -> None:
+        """Add what a request has generated, if it is one of the first that the release served here."""
+        count, spent = self._first.get(release, (0, NOTHING))
+        if count < FIRST_REQUESTS and usage.prompt:
+            self._first[release] = count + 1, spent.plus(usage)
+
+    @property
+    def first_requests(self) -> dict[int, tuple[int, Usage]]:
+        """How many of each release's first requests are counted, and what they spent."""
+        return dict(self._first)
+
+    def forget_releases(self, kept: Collection[int]) -> None:
+        """Drop what was counted of releases that are no longer resident."""
+        self._first = {number: first for number, first in self._first.items() if number in kept}
 
     @property
     def totals(self) -> dict[str, Usage]:

@@ -6,14 +6,19 @@ taken in the same synchronous step that reads it, so no request can fall between
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runtime.clock import Clock, SystemClock
 from runtime.core.routes import RoutedRelease
 from runtime.core.specs import Chain, nearest
 from runtime.engines.port import EngineClient
-from runtime.errors import NoLiveRelease, UnknownModel
+from runtime.errors import NoLiveRelease, Overloaded, UnknownModel
+
+MAX_WAITING = 1000
+"""How many requests of one gateway wait while the live release sleeps for a swap; more are refused."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class PreparedRelease:
 class Lease:
     """A request's hold on one release and one of its chains, from admission to last byte."""
 
-    def __init__(self, release: PreparedRelease, chain: Chain, close: Callable[[int], None]) -> None:
+    def __init__(self, release: PreparedRelease, chain: Chain, close: Callable[[], None]) -> None:
         self.release = release
         self.chain = chain
         self._close = close
@@ -43,7 +48,7 @@ class Lease:
         """Give the hold up. Closing again changes nothing."""
         if self._open:
             self._open = False
-            self._close(self.release.number)
+            self._close()
 
 
 class Routing:
@@ -52,10 +57,15 @@ class Routing:
     ``on_drained`` is called when the last lease on a release other than the live one closes.
     """
 
-    def __init__(self, on_drained: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_drained: Callable[[], None] = lambda: None, clock: Clock | None = None) -> None:
         self._live: PreparedRelease | None = None
-        self._leases: Counter[int] = Counter()
+        self._clock = clock or SystemClock()
+        self._numbers = itertools.count()
+        self._leases: dict[int, dict[int, float]] = {}
         self._on_drained = on_drained
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self._waiting = 0
 
     @property
     def live(self) -> PreparedRelease | None:
@@ -65,11 +75,43 @@ class Routing:
     @property
     def leases(self) -> dict[int, int]:
         """Open leases by release number; releases without any are left out."""
-        return dict(self._leases)
+        return {number: len(opened) for number, opened in self._leases.items()}
 
-    def install(self, live: PreparedRelease | None) -> None:
-        """Send new requests to ``live`` from now on."""
+    @property
+    def oldest(self) -> dict[int, float]:
+        """Age in seconds of the oldest open lease, by release number."""
+        now = self._clock.now()
+        return {number: now - next(iter(opened.values())) for number, opened in self._leases.items()}
+
+    def install(self, live: PreparedRelease | None, *, paused: bool = False) -> None:
+        """Send new requests to ``live`` from now on, or let them wait."""
         self._live = live
+        if paused:
+            self._resumed.clear()
+        else:
+            self._resumed.set()
+
+    @property
+    def paused(self) -> bool:
+        """Say whether new requests wait."""
+        return not self._resumed.is_set()
+
+    async def resumed(self) -> None:
+        """Return when new requests need not wait any more; at once unless they do.
+
+        Raises:
+            Overloaded: too many wait already.
+
+        """
+        while self.paused:
+            if self._waiting >= MAX_WAITING:
+                message = f"{MAX_WAITING} requests wait here already while the models are swapped"
+                raise Overloaded(message, retry_after=5.0)
+            self._waiting += 1
+            try:
+                await self._resumed.wait()
+            finally:
+                self._waiting -= 1
 
     def lease(self, model: str) -> Lease:
         """Take a hold on the live release for a request that names ``model``.
@@ -82,20 +124,26 @@ class Routing:
             UnknownModel: the live release has no chain of that name.
 
         """
+        live, chain = self.choose(model)
+        lease = next(self._numbers)
+        self._leases.setdefault(live.number, {})[lease] = self._clock.now()
+        return Lease(live, chain, lambda: self._release(live.number, lease))
+
+    def choose(self, model: str) -> tuple[PreparedRelease, Chain]:
+        """Return what a request that names ``model`` would run on now. Raises as ``lease`` does."""
         live = self._live
         if live is None:
             raise NoLiveRelease("no release is live yet; see: interlock status", retry_after=5.0)
         chain = live.routed.chains.get(model)
         if chain is None:
             raise _unknown(model, list(live.routed.chains))
-        self._leases[live.number] += 1
-        return Lease(live, chain, self._release)
+        return live, chain
 
-    def _release(self, number: int) -> None:
-        self._leases[number] -= 1
-        if self._leases[number] == 0:
+    def _release(self, number: int, lease: int) -> None:
+        del self._leases[number][lease]
+        if not self._leases[number]:
             del self._leases[number]
-            if self._live is None or self._live.number != number:
+            if self.paused or self._live is None or self._live.number != number:
                 self._on_drained()
 
 

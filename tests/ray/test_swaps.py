@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.report import is_mixed
-from runtime.control.warmup import AT_ONCE
+from runtime.control.warmup import AT_ONCE, PROBE_TOKENS, PROBES
 from tests.cluster import release_of
 from tests.ray.conftest import scripted
 
@@ -101,5 +101,5 @@ def test_a_failed_warm_up_is_freed(interlock, write_set):
 def test_every_replica_is_warmed(interlock, write_set):
     document = scripted(24, deployment_config={"num_replicas": 3})
     status = interlock.swap_to(write_set("replicas", document))
-    runs = 1 + AT_ONCE
-    assert release_of(status, status["live"])["warmup"]["completion_tokens"] == 3 * runs * 30
+    tokens = 30 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + 1
+    assert release_of(status, status["live"])["warmup"]["completion_tokens"] == 3 * tokens

@@ -14,15 +14,29 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from runtime.core import events as ev
 from runtime.core import policy
+from runtime.core.commands import ANY_EDITION, Action, Command, check
 from runtime.core.digest import SHORT
+from runtime.core.memory import SwapPlan
+from runtime.core.policy import is_held
 from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState
 from runtime.core.routes import GatewayReport, ReleaseTable
-from runtime.core.swap import ControlState, EngineState, fold
+from runtime.core.state import EXISTING, ControlState, EngineState, pausing
+from runtime.core.swap import fold
+from runtime.errors import CommandRefused
 from tests.unit.world import content
 
-# Three writers, one router: sets share engines in every way, and the last has no engine of its own.
-SETS = [content(1), content(2), content(3), content(3, warmup_timeout="9s")]
+# Four writers, one router: sets share engines in every way, some have no engine of their own, one fits
+# only while the live one sleeps, and one is held for an operator.
+SETS = [
+    content(1),
+    content(2),
+    content(3),
+    content(3, warmup_timeout="9s"),
+    content(4, strategy="sleep_live"),
+    content(2, cutover="manual"),
+]
 WISHES = st.sampled_from([*range(len(SETS)), None])
+PLAN = SwapPlan()
 ENGINES = sorted({engine for wanted in SETS for engine in wanted.engines.values()})
 
 
@@ -54,6 +68,7 @@ class Interlock(RuleBasedStateMachine):
         self.state = ControlState()
         self.apps = set()
         self.warm = set()
+        self.asleep = set()
         self.gateways = {}
         self.joined = 0
         self.changes = 0
@@ -83,7 +98,7 @@ class Interlock(RuleBasedStateMachine):
             raise AssertionError("the policy reaches no fixpoint")
         self.all_due = sorted(policy.due(self.state), key=repr)
         table = policy.release_table(self.state)
-        if (table.live, table.releases) != (self.table.live, self.table.releases) or self.table.version < 0:
+        if replace(table, version=self.table.version) != self.table or self.table.version < 0:
             self.table = table
 
     def now(self):
@@ -118,6 +133,17 @@ class Interlock(RuleBasedStateMachine):
         self.goes_well(steps=8, busy=busy, follow=True)
         self.goes_well(steps=2, busy=busy, follow=False)
 
+    @rule(action=st.sampled_from(list(Action)), which=st.integers(0, 9))
+    def operator_commands(self, action, which):
+        """Ask for something: what does not fit is refused and changes nothing."""
+        numbers = [None, *self.state.releases]
+        command = Command(action, "somebody", ANY_EDITION, numbers[which % len(numbers)])
+        try:
+            event = check(self.state, command, self.now())
+        except CommandRefused:
+            return
+        self.happens(event)
+
     # -- effects end --------------------------------------------------------------------------------
 
     @rule(steps=st.integers(1, 8), busy=st.booleans(), follow=st.booleans())
@@ -126,9 +152,18 @@ class Interlock(RuleBasedStateMachine):
         for _ in range(steps):
             for gateway in list(self.gateways.values()):
                 self.poll(gateway) if follow else self.report(gateway)
-                if busy and gateway.table.live is not None:
+                if busy and gateway.table.live is not None and not gateway.table.paused:
                     gateway.leases[gateway.table.live] = 1
-            kinds = (policy.LoadEngine, policy.UnloadEngine, policy.WarmRelease, policy.AwaitIdle)
+            kinds = (
+                policy.PlanRelease,
+                policy.LoadEngine,
+                policy.UnloadEngine,
+                policy.SleepEngine,
+                policy.WakeEngine,
+                policy.WarmRelease,
+                policy.ProbeRelease,
+                policy.AwaitIdle,
+            )
             effect = next((effect for effect in self.all_due if isinstance(effect, kinds)), None)
             if effect is not None:
                 self.ends(effect, works=True)
@@ -142,16 +177,26 @@ class Interlock(RuleBasedStateMachine):
         if (event := self.outcome(effect, works=works)) is not None:
             self.happens(event)
 
-    def outcome(self, effect, works):
+    def outcome(self, effect, works):  # noqa: C901 - a table of effects
         """Return what comes of an effect in the world as it is, or None if it cannot end now."""
         at = self.now()
         match effect:
             case policy.LoadEngine(engine):
+                self.asleep.discard(engine[:SHORT])
                 self.apps.add(engine[:SHORT])
                 self.warm.discard(engine[:SHORT])
                 failed = ev.EngineFailed(at=at, engine=engine, reason="no memory")
                 return ev.EngineLoaded(at=at, engine=engine) if works else failed
+            case policy.PlanRelease(release):
+                refused = ev.ReleaseFailed(at=at, release=release, reason="no room")
+                return ev.ReleasePlanned(at=at, release=release, plan=PLAN) if works else refused
+            case policy.SleepEngine() | policy.WakeEngine() if works:
+                return self.turns(effect, at)
+            case policy.ProbeRelease(release):
+                garbled = ev.ProbeFailed(at=at, release=release, reason="garbled")
+                return ev.ReleaseProbed(at=at, release=release) if works else garbled
             case policy.UnloadEngine(engine):
+                self.asleep.discard(engine[:SHORT])
                 self.apps.discard(engine[:SHORT])
                 return ev.EngineUnloaded(at=at, engine=engine)
             case policy.WarmRelease(release) if works:
@@ -168,6 +213,15 @@ class Interlock(RuleBasedStateMachine):
             case policy.HearGateways() if all(gateway.heard for gateway in self.gateways.values()):
                 return ev.GatewaysHeard(at=at)
         return None
+
+    def turns(self, effect, at):
+        """Return what comes of going to sleep, or of waking."""
+        if isinstance(effect, policy.WakeEngine):
+            self.asleep.discard(effect.engine[:SHORT])
+            return ev.EngineWoken(at=at, engine=effect.engine)
+        self.check_unused(effect.engine)
+        self.asleep.add(effect.engine[:SHORT])
+        return ev.EngineSlept(at=at, engine=effect.engine)
 
     # -- gateways -----------------------------------------------------------------------------------
 
@@ -228,7 +282,7 @@ class Interlock(RuleBasedStateMachine):
         if self.journal:
             self.commit(ev.ManagerRestarted(at=self.now()))
         for engine in list(self.state.engines.values()):
-            if engine.state is EngineState.LOADED and engine.digest[:SHORT] not in self.apps:
+            if engine.state in EXISTING and engine.digest[:SHORT] not in self.apps:
                 self.commit(ev.EngineMissing(at=self.now(), engine=engine.digest))
         for app in sorted(self.apps - {digest[:SHORT] for digest in self.state.engines}):
             self.commit(ev.EngineFound(at=self.now(), engine=app))
@@ -240,11 +294,36 @@ class Interlock(RuleBasedStateMachine):
 
     # -- what always holds ------------------------------------------------------------------------------
 
+    def check_unused(self, engine):
+        """No request is on an engine that goes to sleep: vLLM would hang, or crash."""
+        for gateway in self.gateways.values():
+            for number in gateway.leases:
+                assert engine not in self.state.releases[number].engines
+
+    @invariant()
+    def what_takes_requests_is_awake(self):
+        table = policy.release_table(self.state)
+        if table.live is not None and not table.paused:
+            engines = table.releases[table.live].engines.values()
+            assert not {engine[:SHORT] for engine in engines} & self.asleep
+
+    @invariant()
+    def one_that_excludes_loads_only_while_the_live_one_sleeps(self):
+        live, wanted = self.state.live, self.state.wanted
+        for effect in self.all_due:
+            if isinstance(effect, policy.LoadEngine) and live and wanted:
+                coming = self.state.releases[wanted.release]
+                if coming.excludes and effect.engine in coming.engines - live.engines:
+                    own = {engine[:SHORT] for engine in live.engines - coming.engines}
+                    assert own & self.apps <= self.asleep
+
     def check_event(self, before, event):
         match event:
             case ev.ReleaseMoved(move=Move.PROMOTE, release=number):
                 release = before.releases[number]
                 assert release.warm, "a release goes live warm"
+                assert release.proven, "a release goes live seen to answer rightly since it slept"
+                assert not is_held(release), "a release that is held waits for an operator"
                 assert all(before.engines[e].state is EngineState.LOADED for e in release.engines)
                 told = {name for name, report in before.gateways.items() if number in report.prepared}
                 routing = {
@@ -291,11 +370,16 @@ class Interlock(RuleBasedStateMachine):
         assert wanted.state in HOLDING
         waits = wanted.state in (ReleaseState.STANDBY, ReleaseState.DRAINING) and wanted.warm
         serves = policy.release_table(self.state).live == wanted.number
-        assert waits or serves or any(not isinstance(e, policy.WatchGateway) for e in self.all_due)
+        live = self.state.live
+        alone = live and policy.no_leases_while_paused(self.state, live)
+        leased = pausing(self.state) and (not alone or any(g.leases for g in self.gateways.values()))
+        assert waits or serves or leased or any(not isinstance(e, policy.WatchGateway) for e in self.all_due)
 
     def teardown(self):
         """Fold the journal again: all but what gateways say and what is only shown comes back."""
-        durable = {n: replace(r, acknowledged=None) for n, r in self.state.releases.items()}
+        durable = {
+            n: replace(r, acknowledged=None, first_acknowledged=None) for n, r in self.state.releases.items()
+        }
         again = self.folded(ev.decode(ev.encode(event)) for event in self.journal)
         assert dict(again.releases) == durable
         assert again.engines == self.state.engines

@@ -13,12 +13,8 @@ from tests.unit.world import World, content
 ASK = {"model": "agent", "messages": [{"role": "user", "content": "my bill"}]}
 
 
-async def _status():
-    return {"live": 1}
-
-
 def app_of(world, **settings):
-    return build_app(world.admissions[0], _status, Settings(store_url="sqlite://", **settings))
+    return build_app(world.admissions[0], world.manager, Settings(store_url="sqlite://", **settings))
 
 
 @contextlib.asynccontextmanager

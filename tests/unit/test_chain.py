@@ -101,9 +101,9 @@ async def live_world(**writer):
         yield world
 
 
-def admit(world, **options):
+async def admit(world, **options):
     request = ChatRequest("r", "agent", MESSAGES, options, stream=True)
-    return world.admissions[0].admit(request)
+    return await world.admissions[0].admit(request)
 
 
 # Hops carry the engine's own counts, the usage is their sum, and their times fit into each other.
@@ -126,7 +126,7 @@ async def test_deadline_names_the_step_and_frees_all():
     async with World(gateways=1) as world:
         world.want(content_of(slow))
         await world.until_live(content_of(slow))
-        call = admit(world, max_tokens=20)
+        call = await admit(world, max_tokens=20)
         await call.start()
         with pytest.raises(DeadlineExceeded, match="'answer'"):
             async for _ in call.chunks():
@@ -139,7 +139,7 @@ async def test_deadline_names_the_step_and_frees_all():
 # Closing a call in the middle aborts the engine's work, closes the lease, and meters what was made.
 async def test_closing_aborts_and_meters():
     async with live_world() as world:
-        call = admit(world)
+        call = await admit(world)
         await call.start()
         seen = 0
         async for chunks in call.chunks():
@@ -166,7 +166,7 @@ async def test_cancelled_in_the_first_hop():
 # An engine that is taken away under a call is told to the client as unavailable, not as a hang.
 async def test_engine_lost_under_a_call():
     async with live_world() as world:
-        call = admit(world)
+        call = await admit(world)
         await call.start()
         await world.cluster.delete(call.release.engines["writer"])
         with pytest.raises(EngineUnavailable):

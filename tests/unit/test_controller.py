@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime.control.warmup import AT_ONCE
+from runtime.control.warmup import AT_ONCE, PROBE_TOKENS, PROBES, ROUNDS
 from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import ReleaseState
@@ -275,7 +275,7 @@ async def test_every_replica_is_warmed():
     async with World() as world:
         wanted = await live(world, writer={**QUICK, "deployment_config": {"num_replicas": 2}})
         replicas = world.cluster._apps[wanted.engines["writer"][:SHORT]].replicas
-        assert [replica.warmed for replica in replicas] == [1 + AT_ONCE] * 2
+        assert [replica.warmed for replica in replicas] == [ROUNDS] * 2
         for _ in range(4):
             assert await serves(world, 1)
         assert world.cluster.served_cold() == 0
@@ -292,6 +292,6 @@ async def test_changed_prompt_loads_nothing():
         await world.until_live(second)
         assert second.digest != first.digest
         assert len(world.cluster.created) == 2
-        assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE)
+        assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + 1
         assert world.clock.wall() - begun < 2
         assert await serves(world, 2)

@@ -8,13 +8,14 @@ import pytest
 from runtime.core import events as ev
 from runtime.core.release import ReleaseState
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
-from runtime.core.swap import ControlState, fold
+from runtime.core.state import ControlState
+from runtime.core.swap import fold
 from runtime.errors import EngineUnavailable, NoLiveRelease, UnknownModel
 from runtime.traffic import follower as follower_module
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
-from tests.unit.world import World, content
+from tests.unit.world import LoopClock, World, content
 
 QUICK = {"load": "100ms"}
 
@@ -52,6 +53,7 @@ class Desk:
     async def report(self, report):
         self._hear()
         self.reports.append(report)
+        return self.shown.version
 
     async def leave(self, gateway):
         self._hear()
@@ -80,7 +82,7 @@ class Gateway:
 
     def __init__(self, shown):
         self.desk, self.engines = Desk(shown), Engines()
-        self.follower = Follower("g", self.desk, self.engines, Meter(), heartbeat_s=1.0)
+        self.follower = Follower("g", self.desk, self.engines, Meter(), LoopClock(), heartbeat_s=1.0)
         self.routing = self.follower.routing
 
     async def __aenter__(self):
@@ -202,8 +204,9 @@ async def test_drained_is_reported_at_once():
         assert gateway.told.leases == {}
 
 
-# A live release whose engines do not answer yet is not routed to: the one before goes on, the fault is
-# reported, and the new one takes over once they do.
+# A live release whose engines do not answer yet is not routed to: the one before goes on for as long as
+# the manager waits, then this gateway takes no requests; the fault is reported, and once they answer the
+# new release takes over.
 @pytest.mark.parametrize(
     ("fault", "said"), [("failing", "engine-2 does not answer"), ("hanging", "no answer within 10 s")]
 )
@@ -211,8 +214,12 @@ async def test_unreachable_release_is_tried_again(fault, said):
     async with Gateway(table(1, 1, 1)) as gateway:
         getattr(gateway.engines, fault).add("engine-2")
         gateway.desk.shown = table(2, 2, 1, 2)
-        await asyncio.sleep(30)
+        await asyncio.sleep(follower_module.BEHIND_SECONDS - 1)
         assert gateway.live == 1
+        assert not gateway.follower.fenced
+        await asyncio.sleep(30)
+        assert gateway.live is None
+        assert gateway.follower.fenced
         assert gateway.told.version == 1
         assert gateway.told.faults == {2: said}
         assert gateway.told.prepared == {1}
@@ -221,6 +228,7 @@ async def test_unreachable_release_is_tried_again(fault, said):
         getattr(gateway.engines, fault).clear()
         await asyncio.sleep(follower_module.PREPARE_SECONDS + 2)
         assert gateway.live == 2
+        assert not gateway.follower.fenced
         assert gateway.told.faults == {}
         assert (gateway.told.version, gateway.told.prepared) == (2, {1, 2})
         assert gateway.engines.pings["engine-1"] == 1

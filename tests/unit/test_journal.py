@@ -9,17 +9,37 @@ import sqlalchemy as sa
 
 from runtime.control.journal import MemoryJournal, StoredJournal
 from runtime.core import events as ev
+from runtime.core.memory import DevicePlan, EnginePlan, Footprint, SwapPlan
 from runtime.core.release import Move
 from runtime.core.usage import Usage
 from runtime.errors import Fenced
 from runtime.store.journal import Journal, open_store
 from tests.unit.world import content
 
+LOADED = EnginePlan(
+    name="writer",
+    digest="e",
+    kind="fake",
+    replicas=1,
+    devices_per_replica=1,
+    footprint=Footprint(weights=1, kv_cache=2, overhead=3),
+    placement=("node/memory",),
+)
+ROOM = DevicePlan(device="node/memory", total=9, free=7, freed=0, needed=6)
 EVENTS = [
     ev.Wanted(at=1.5, change="c1", source="v1.yaml", content=content(1)),
     ev.Refused(at=2.0, change="c2", source="v2.yaml", reason="bad: key\nsecond line"),
     ev.ReleaseMoved(at=3.0, release=1, move=Move.PROMOTE),
     ev.ReleaseMoved(at=3.0, release=1, move=Move.FAIL, reason="superseded"),
+    ev.Commanded(at=3.5, action="rollback", actor="ann", release=1, live=2),
+    ev.ReleasePlanned(at=3.5, release=1, plan=SwapPlan(cost="none", loaded=(LOADED,), devices=(ROOM,))),
+    ev.ReleaseProbed(at=3.5, release=1, usage=Usage(3, 4, 1)),
+    ev.ProbeFailed(at=3.5, release=1, reason="garbled"),
+    ev.EngineSleeping(at=3.5, engine="e"),
+    ev.EngineSlept(at=3.5, engine="e"),
+    ev.EngineWaking(at=3.5, engine="e"),
+    ev.EngineWoken(at=3.5, engine="e"),
+    ev.ReleaseWarmed(at=4.0, release=1, answers={"chains.agent.samples[0].answer": ("hi", "ho")}),
     ev.ReleaseWarmed(at=4.0, release=1, usage=Usage(3, 4, 1)),
     ev.ReleaseFailed(at=4.0, release=1, reason="wärme"),
     ev.ReleaseIdle(at=5.0, release=1),

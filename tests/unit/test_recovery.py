@@ -9,7 +9,7 @@ from runtime.control.journal import MemoryJournal
 from runtime.core import events as ev
 from runtime.core.digest import SHORT
 from runtime.core.release import Move, ReleaseState
-from runtime.core.swap import EngineRecord, EngineState
+from runtime.core.state import EngineRecord, EngineState
 from runtime.errors import EngineLoadError, Fenced
 from tests.unit.world import LoopClock, World, content
 
@@ -51,8 +51,8 @@ class CrashingJournal(MemoryJournal):
         super().__init__()
         self.crash = crash
 
-    async def append(self, revision, event):
-        await super().append(revision, event)
+    async def append(self, revision, event, entry=None):
+        await super().append(revision, event, entry)
         if self.crash(event):
             self.crash = lambda _event: False
             raise Crash
@@ -186,9 +186,9 @@ async def test_live_engine_that_cannot_be_loaded():
             await super().create(engine)
 
     class Bounded(MemoryJournal):
-        async def append(self, revision, event):
+        async def append(self, revision, event, entry=None):
             assert revision < 200, "the journal fills up"
-            await super().append(revision, event)
+            await super().append(revision, event, entry)
 
     async with World(journal=Bounded()) as world:
         world.want(FIRST)
@@ -232,10 +232,10 @@ async def test_orphan_that_is_wanted():
 # A manager that another has taken over from stops, and says why; what it could not write does not count.
 async def test_fenced():
     class Taken(MemoryJournal):
-        async def append(self, revision, event):
+        async def append(self, revision, event, entry=None):
             if revision > 3:
                 raise Fenced("another manager has taken over")
-            await super().append(revision, event)
+            await super().append(revision, event, entry)
 
     async with World(journal=Taken()) as world:
         world.want(FIRST)

@@ -11,7 +11,8 @@ from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import CANDIDATE, TRANSITIONS, Move, ReleaseState, after, diagram
 from runtime.core.routes import GatewayReport
-from runtime.core.swap import RETIRED_KEPT, Change, ControlState, EngineRecord, EngineState, Release, fold
+from runtime.core.state import Change, ControlState, EngineRecord, EngineState, Release
+from runtime.core.swap import RETIRED_KEPT, fold
 from runtime.errors import IllegalTransition
 from tests.unit.world import content
 
@@ -35,7 +36,7 @@ def state_with(*releases, engines=EngineState.LOADED, wanted=1, **changes):
 
 
 def release(state, number=1, **changes):
-    made = Release(number, "v1.yaml", state, content=SET, warm=True, entered={state: 5.0})
+    made = Release(number, "v1.yaml", state, content=SET, warm=True, proven=True, entered={state: 5.0})
     return replace(made, **changes)
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from runtime.control.controller import Controller
 from runtime.control.fake import FakeCluster
 from runtime.control.journal import MemoryJournal
+from runtime.control.planner import Planner
 from runtime.core import events as ev
 from runtime.core.digest import Content
 from runtime.core.specs import parse
+from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
 from runtime.traffic.admission import Admission
@@ -81,8 +83,9 @@ def content_of(declared):
 class LocalManager:
     """The manager as gateways see it, without a network. ``lost`` names gateways that it cannot hear."""
 
-    def __init__(self, controller):
+    def __init__(self, controller, cluster):
         self.controller = controller
+        self.cluster = cluster
         self.lost = set()
         self._gone = asyncio.Event()
 
@@ -110,13 +113,23 @@ class LocalManager:
             gone.cancel()
 
     async def report(self, report):
-        self._hub(report.gateway).report(report)
+        return self._hub(report.gateway).report(report)
 
     async def leave(self, gateway):
         self._hub(gateway).leave(gateway)
 
     async def status(self):
-        return {}
+        return status(self.controller.state)
+
+    async def command(self, command):
+        return status(await self.controller.command(command))
+
+    async def plan(self, wanted):
+        planned = await Planner(self.cluster).plan(content_of(wanted), self.controller.state)
+        return planned.as_json()
+
+    async def audit(self, limit):
+        return [entry.as_json() for entry in reversed(self.controller._journal.entries[-limit:])]
 
 
 class Directory:
@@ -155,11 +168,11 @@ class World:
         self.journal = journal or MemoryJournal()
         self.cluster = cluster or FakeCluster(self.clock)
         self.controller = self._controller()
-        self.manager = LocalManager(self.controller)
+        self.manager = LocalManager(self.controller, self.cluster)
         self.meters = [Meter() for _ in range(gateways)]
         self.directories = [Directory(self.cluster) for _ in range(gateways)]
         self.followers = [
-            Follower(f"gateway-{n}", self.manager, self.directories[n], meter, heartbeat_s=1.0)
+            Follower(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock, heartbeat_s=1.0)
             for n, meter in enumerate(self.meters)
         ]
         self.admissions = [
@@ -229,7 +242,7 @@ class World:
         body = {"max_tokens": max_tokens} if max_tokens else {}
         request = ChatRequest("r", "agent", [{"role": "user", "content": "my bill"}], body, stream)
         try:
-            call = self.admissions[gateway].admit(request)
+            call = await self.admissions[gateway].admit(request)
             try:
                 await call.start()
                 text, seen = b"", 0

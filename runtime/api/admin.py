@@ -1,0 +1,182 @@
+"""``/admin/v1``: what operators see and may ask for. Who may call is decided here, by key or by place."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from runtime.api.bodies import read_body
+from runtime.core.commands import ANY_EDITION, Action, Command
+from runtime.errors import AccessDenied, InvalidRequest, UnknownRelease
+from runtime.settings import Settings
+
+_FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded")
+_MAX_ACTOR = 128
+_MAX_AUDIT = 1000
+
+
+class Operator(Protocol):
+    """The manager as an operator sees it. Every call may raise Unavailable."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return the whole state for people."""
+        ...
+
+    async def command(self, command: Command) -> dict[str, Any]:
+        """Carry a command out and return the state that it led to. Raises CommandRefused."""
+        ...
+
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a swap to this model set would do. Raises ModelSetError."""
+        ...
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log, newest first."""
+        ...
+
+
+def admin_routes(operator: Operator, settings: Settings) -> APIRouter:
+    """Return the admin routes of one gateway."""
+    routes = APIRouter(prefix="/admin/v1")
+    _add_reading(routes, operator, settings)
+    _add_commands(routes, operator, settings)
+    return routes
+
+
+def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> None:
+    @routes.get("/status")
+    async def status(request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        return JSONResponse(await operator.status())
+
+    @routes.get("/releases")
+    async def releases(request: Request) -> Response:
+        actor_of(request, settings)
+        return _releases(await operator.status(), request.headers.get("if-none-match"))
+
+    @routes.get("/releases/{number}")
+    async def release(number: int, request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        status = await operator.status()
+        for known in status["releases"]:
+            if known["number"] == number:
+                return JSONResponse(known, headers=_etag(status))
+        raise UnknownRelease(f"there is no release {number}", f"live is release {status['live']}")
+
+    @routes.get("/audit")
+    async def audit(request: Request, limit: int = 100) -> JSONResponse:
+        actor_of(request, settings)
+        return JSONResponse({"entries": await operator.audit(max(1, min(limit, _MAX_AUDIT)))})
+
+    @routes.post("/plans")
+    async def plans(request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        body = await _json_of(request, settings)
+        wanted = body.get("model_set")
+        if not isinstance(wanted, str | dict):
+            raise InvalidRequest("model_set must be a path, or the model set itself", param="model_set")
+        return JSONResponse(await operator.plan(wanted))
+
+
+def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> None:
+    async def obey(request: Request, action: Action, release: int | None) -> Response:
+        actor = actor_of(request, settings)
+        command = Command(action, actor, _edition(request.headers.get("if-match")), release)
+        return _releases(await operator.command(command))
+
+    @routes.post("/releases/rollback")
+    async def rollback(request: Request) -> Response:
+        actor_of(request, settings)
+        to = (await _json_of(request, settings)).get("to")
+        if to is not None and not isinstance(to, int):
+            raise InvalidRequest("to must be the number of a release", param="to")
+        return await obey(request, Action.ROLLBACK, to)
+
+    @routes.post("/releases/promote")
+    async def promote(request: Request) -> Response:
+        return await obey(request, Action.PROMOTE, None)
+
+    @routes.post("/releases/abort")
+    async def abort(request: Request) -> Response:
+        return await obey(request, Action.ABORT, None)
+
+    @routes.post("/releases/{number}/promote")
+    async def promote_one(number: int, request: Request) -> Response:
+        return await obey(request, Action.PROMOTE, number)
+
+    @routes.post("/releases/{number}/abort")
+    async def abort_one(number: int, request: Request) -> Response:
+        return await obey(request, Action.ABORT, number)
+
+
+def _releases(status: Mapping[str, Any], known: str | None = None) -> Response:
+    headers = _etag(status)
+    if known == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    shown = {key: status[key] for key in ("edition", "live", "wanted", "releases")}
+    return JSONResponse(shown, headers=headers)
+
+
+def _etag(status: Mapping[str, Any]) -> dict[str, str]:
+    return {"etag": f'"{status["edition"]}"'}
+
+
+def _edition(if_match: str | None) -> int | None:
+    """Return the edition in an ``If-Match`` header; None without one."""
+    if if_match is None:
+        return None
+    if if_match.strip() == "*":
+        return ANY_EDITION
+    number = if_match.strip().removeprefix("W/").strip('"')
+    if not number.isdecimal():
+        raise InvalidRequest(
+            f"If-Match must be an etag of the releases or *, not {if_match!r}", param="if-match"
+        )
+    return int(number)
+
+
+async def _json_of(request: Request, settings: Settings) -> dict[str, Any]:
+    """Return the body, a JSON object; an empty one counts as ``{}``."""
+    raw = await read_body(request, settings.max_body_bytes)
+    try:
+        body = orjson.loads(raw or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body
+
+
+def actor_of(request: Request, settings: Settings) -> str:
+    """Let an admin call through, with the key if one is set, else from loopback only; return who calls.
+
+    Raises:
+        AccessDenied: anything else.
+
+    """
+    named = request.headers.get("x-interlock-actor", "")
+    named = named if named.isascii() and named.isprintable() and len(named) <= _MAX_ACTOR else ""
+    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
+            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
+        return named or "admin key"
+    host = request.client.host if request.client else ""
+    # A proxy on this host would otherwise lend its place to the whole world.
+    if not _is_loopback(host) or any(name in request.headers for name in _FORWARDED):
+        message = f"no admin key is set, so admin calls are answered on loopback only, not from {host or '?'}"
+        raise AccessDenied(message, code="admin_loopback_only")
+    return named or "loopback"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,49 @@
+"""A plan as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from runtime.core.digest import SHORT
+from runtime.core.units import size_text
+
+
+def render_plan(plan: Mapping[str, Any]) -> RenderableType:
+    """Return the whole plan as something rich can print."""
+    return Group(_engines(plan), _devices(plan), _cost(plan))
+
+
+def _engines(plan: Mapping[str, Any]) -> Table:
+    table = Table("engine", "what", "replicas", "weights", "KV cache", "overhead", title="engines")
+    for name in plan["reused"]:
+        table.add_row(Text(name), "reused", "", "", "", "")
+    for engine in plan["loaded"]:
+        taken = engine["footprint"]
+        sizes = (size_text(taken[part]) for part in ("weights", "kv_cache", "overhead"))
+        table.add_row(
+            Text(f"{engine['name']} {engine['digest'][:SHORT]}"), "loaded", str(engine["replicas"]), *sizes
+        )
+    for digest in plan["unloaded"]:
+        table.add_row(digest[:SHORT], "unloaded after the rollback window", "", "", "", "")
+    return table
+
+
+def _devices(plan: Mapping[str, Any]) -> Table:
+    table = Table("device", "total", "free", "freed meanwhile", "needed", "short of", title="devices")
+    for device in plan["devices"]:
+        short = device["shortfall"]
+        sizes = (size_text(device[part]) for part in ("total", "free", "freed", "needed"))
+        table.add_row(Text(device["device"]), *sizes, Text(size_text(short) if short else "", "red"))
+    return table
+
+
+def _cost(plan: Mapping[str, Any]) -> Text:
+    text = Text(f"strategy {plan['strategy']}: {plan['cost']}\n")
+    text.append(f"warm-up takes at most {plan['warmup_tokens']} tokens\n")
+    text.append("it fits", "green") if plan["fits"] else text.append("it does not fit", "red")
+    return text

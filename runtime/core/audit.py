@@ -1,0 +1,58 @@
+"""Who asked for what, when, and from which release to which: one entry for each wish and command."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.core import events as ev
+from runtime.core.commands import Command
+from runtime.core.state import ControlState
+from runtime.errors import CommandRefused
+
+CONFIG = "serve config"
+"""The actor of a wish that came with ``user_config``."""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One line of the audit log. ``at`` is wall time in seconds."""
+
+    at: float
+    actor: str
+    action: str
+    from_release: int | None
+    to_release: int | None
+    outcome: str
+    """``accepted``, or ``refused: `` and the error's code."""
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry as the admin API shows it."""
+        return asdict(self)
+
+
+def entry_of(event: ev.Event, before: ControlState, after: ControlState) -> AuditEntry | None:
+    """Return what the audit log says of ``event``; None of what nobody asked for, or what is no change."""
+    live = before.live.number if before.live else None
+    match event:
+        case ev.Commanded():
+            return AuditEntry(event.at, event.actor, event.action, live, event.release, "accepted")
+        case ev.Wanted() | ev.Refused() if after.wanted is not None and after.wanted != before.wanted:
+            detail = f"{event.source}: {event.reason}" if isinstance(event, ev.Refused) else event.source
+            outcome = "refused: invalid_model_set" if isinstance(event, ev.Refused) else "accepted"
+            return AuditEntry(event.at, CONFIG, "want", live, after.wanted.release, outcome, detail)
+    return None
+
+
+def refused(command: Command, refusal: CommandRefused, state: ControlState, at: float) -> AuditEntry:
+    """Return what the audit log says of a command that did not fit."""
+    return AuditEntry(
+        at=at,
+        actor=command.actor,
+        action=command.action.value,
+        from_release=state.live.number if state.live else None,
+        to_release=command.release,
+        outcome=f"refused: {refusal.code}",
+        detail=str(refusal),
+    )

@@ -1,0 +1,158 @@
+"""What an operator may ask of the releases, and whether it fits the state: decided by its owner.
+
+A command names the *edition* of the releases that it was decided by. Every change of a release's
+state, and every new wish, makes a new edition, so of two operators who saw the same one only the
+first wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runtime.core import events as ev
+from runtime.core.release import CANDIDATE, ReleaseState
+from runtime.core.state import ControlState, Release
+from runtime.errors import EtagMissing, StaleEtag, UnknownRelease, WrongState
+
+
+class Action(StrEnum):
+    """What can be asked."""
+
+    PROMOTE = "promote"  # send new requests to a release that is standby, or draining
+    ABORT = "abort"  # give up a candidate
+    ROLLBACK = "rollback"  # promote a release that has been live before
+
+
+ANY_EDITION = -1
+"""The operator says that any edition will do (``If-Match: *``)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One operator's wish. ``release`` is None where the state says which one is meant."""
+
+    action: Action
+    actor: str
+    """Who asks, for the audit log."""
+    edition: int | None
+    release: int | None = None
+
+
+def check(state: ControlState, command: Command, at: float) -> ev.Commanded:
+    """Return the event that carries ``command`` out.
+
+    Raises:
+        EtagMissing: it names no edition.
+        StaleEtag: the releases have changed since.
+        UnknownRelease: there is no such release, or none that could be meant.
+        WrongState: the release cannot do this from its state.
+
+    """
+    _check_edition(state, command)
+    release = _CHECKS[command.action](state, command)
+    live = state.live
+    return ev.Commanded(
+        at=at,
+        action=command.action.value,
+        actor=command.actor,
+        release=release.number,
+        live=live.number if live else None,
+    )
+
+
+def _check_edition(state: ControlState, command: Command) -> None:
+    if command.edition is None:
+        raise EtagMissing("the command needs If-Match with the etag of the releases, or *", _edition(state))
+    if command.edition not in (ANY_EDITION, state.edition):
+        raise StaleEtag(
+            f"the releases have changed since edition {command.edition}: look again, then decide",
+            _edition(state),
+        )
+
+
+def _edition(state: ControlState) -> str:
+    live = state.live
+    return f"edition {state.edition}, live is {f'release {live.number}' if live else 'none'}"
+
+
+def _named(state: ControlState, number: int) -> Release:
+    release = state.releases.get(number)
+    if release is None:
+        known = ", ".join(map(str, state.releases)) or "none"
+        raise UnknownRelease(f"there is no release {number}; there is: {known}", _edition(state))
+    return release
+
+
+def _coming(state: ControlState) -> list[Release]:
+    """Return the releases that have never been live and may still become it."""
+    return [
+        r
+        for r in state.releases.values()
+        if r.state in CANDIDATE or (r.state is ReleaseState.STANDBY and not r.was_live)
+    ]
+
+
+def _check_promote(state: ControlState, command: Command) -> Release:
+    if command.release is not None:
+        release = _named(state, command.release)
+    else:
+        waiting = [r for r in _coming(state) if r.state is ReleaseState.STANDBY]
+        if not waiting:
+            raise UnknownRelease("no release waits to be promoted; name one", _edition(state))
+        release = waiting[-1]
+    if release.state not in (ReleaseState.STANDBY, ReleaseState.DRAINING):
+        raise WrongState(
+            f"release {release.number} is {release.state}; {_HINTS[release.state]}", release.state
+        )
+    return release
+
+
+def _check_abort(state: ControlState, command: Command) -> Release:
+    coming = _coming(state)
+    if command.release is None and not coming:
+        raise UnknownRelease("no release is being brought up", _edition(state))
+    release = _named(state, command.release) if command.release is not None else coming[-1]
+    if release not in coming:
+        raise WrongState(
+            f"release {release.number} is {release.state}: only one that was never live can be aborted",
+            release.state,
+        )
+    return release
+
+
+def _check_rollback(state: ControlState, command: Command) -> Release:
+    if command.release is not None:
+        release = _named(state, command.release)
+    else:
+        past = [r for r in state.releases.values() if r.was_live and r.state in _RESIDENT]
+        if not past:
+            raise UnknownRelease(
+                "no earlier release is resident; its rollback window is over", _edition(state)
+            )
+        release = max(past, key=lambda r: r.demoted)
+    if release.state not in _RESIDENT or not release.was_live:
+        hint = "it has not been live yet: promote it" if release.state in _RESIDENT else _HINTS[release.state]
+        raise WrongState(f"release {release.number} is {release.state}; {hint}", release.state)
+    return release
+
+
+_RESIDENT = frozenset({ReleaseState.STANDBY, ReleaseState.DRAINING})
+
+_HINTS = {
+    ReleaseState.PENDING: "it is not ready yet: wait for standby",
+    ReleaseState.LOADING: "it is not ready yet: wait for standby",
+    ReleaseState.WARMING: "it is not ready yet: wait for standby",
+    ReleaseState.VERIFYING: "it is not ready yet: wait for standby",
+    ReleaseState.LIVE: "it takes the requests already",
+    ReleaseState.FAILED: "it cannot become live; see its reason",
+    ReleaseState.UNLOADING: "it is no longer resident: deploy its model set again",
+    ReleaseState.RETIRED: "it is no longer resident: deploy its model set again",
+}
+
+_CHECKS: dict[Action, Callable[[ControlState, Command], Release]] = {
+    Action.PROMOTE: _check_promote,
+    Action.ABORT: _check_abort,
+    Action.ROLLBACK: _check_rollback,
+}

@@ -1,0 +1,169 @@
+"""How much memory a swap needs, and on which devices: values, and what one engine takes.
+
+Laying a whole swap out is ``core.planning``'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from runtime.core.specs import DeviceKind, EngineSpec, FakeEngine, TransformersEngine, VllmEngine
+from runtime.core.units import size_text
+
+GIB = 2**30
+
+VLLM_ON_GPU = round(1.5 * GIB)
+"""A process's CUDA context, kernels and activations: what vLLM uses beside weights and KV cache."""
+
+VLLM_ON_CPU = 2 * GIB
+"""A replica, an engine core and a worker with torch: 3.7 GB measured with 0.3 of weights and 1 GiB of KV."""
+
+ENCODER = round(0.6 * GIB)
+"""A process with torch."""
+
+_KV_ON_CPU_GIB = 4
+"""What vLLM takes on a CPU where VLLM_CPU_KVCACHE_SPACE does not say otherwise."""
+
+_GPU_SHARE = 0.9
+"""Share of a GPU that vLLM takes where neither kv_cache_memory_bytes nor gpu_memory_utilization is set."""
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Device(_Value):
+    """A GPU, or the main memory of a node. Sizes in bytes."""
+
+    id: str
+    kind: DeviceKind
+    total: int
+    free: int
+
+
+class Footprint(_Value):
+    """Bytes that one replica of an engine takes on each of its devices."""
+
+    weights: int
+    kv_cache: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.overhead
+
+
+class EnginePlan(_Value):
+    """An engine that is to be loaded."""
+
+    name: str
+    digest: str
+    kind: str
+    replicas: int
+    devices_per_replica: int
+    footprint: Footprint
+    placement: tuple[str, ...] = ()
+    """Ids of the devices that its shards were laid out on, one for each shard of each replica."""
+
+
+class DevicePlan(_Value):
+    """What a swap needs on one device beside what is there. Sizes in bytes."""
+
+    device: str
+    total: int
+    free: int
+    freed: int
+    """What sleeping engines give back meanwhile."""
+    needed: int
+
+    @property
+    def shortfall(self) -> int:
+        """What is missing; 0 if it fits."""
+        return max(0, self.needed - self.free - self.freed)
+
+
+class SwapPlan(_Value):
+    """What a swap would reuse, load and unload, whether there is room for it, and what it costs."""
+
+    fits: bool = True
+    strategy: str = "beside"
+    cost: str = ""
+    warmup_tokens: int = 0
+    """Upper bound of what the warm-up takes."""
+    pause_s: float | None = None
+    """Seconds for which new requests wait; None if they do not."""
+    reused: tuple[str, ...] = ()
+    loaded: tuple[EnginePlan, ...] = ()
+    unloaded: tuple[str, ...] = ()
+    """Digests of engines that go when the rollback window of the live release is over."""
+    devices: tuple[DevicePlan, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as the admin API shows it."""
+        shown = self.model_dump(mode="json")
+        for device, plan in zip(shown["devices"], self.devices, strict=True):
+            device["shortfall"] = plan.shortfall
+        return shown
+
+
+def refusal(plan: SwapPlan) -> str | None:
+    """Return why a swap cannot begin, with the numbers of each device, or None if it can."""
+    if plan.fits:
+        return None
+    missing = [
+        f"{d.device}: needs {size_text(d.needed)}, has {size_text(d.free + d.freed)} free"
+        f" of {size_text(d.total)}, short of {size_text(d.shortfall)}"
+        for d in plan.devices
+        if d.shortfall
+    ]
+    return f"it does not fit ({plan.strategy}): {'; '.join(missing)}. {_advice(plan)}"
+
+
+def _advice(plan: SwapPlan) -> str:
+    less = "give its engines less kv_cache or fewer replicas"
+    other = " or declare strategy: sleep_live" if plan.strategy == "beside" else ""
+    return f"Nothing was touched; {less}{other}"
+
+
+# -- one engine -----------------------------------------------------------------------------------
+
+
+def footprint(spec: EngineSpec, weights: int | None, device_total: int) -> Footprint:
+    """Return what one replica takes on each of its devices.
+
+    ``weights`` is the size of the weight files, if known; ``device_total`` that of a device, for an
+    engine that takes a share of it. What the set declares as ``memory`` wins.
+    """
+    declared = spec.memory
+    overhead = _overhead(spec) if declared.overhead is None else declared.overhead
+    own = (weights or 0) // spec.shards if declared.weights is None else declared.weights
+    kv_cache = _kv_cache(spec, device_total, own + overhead)
+    if declared.kv_cache is not None:
+        kv_cache = declared.kv_cache
+    return Footprint(weights=own, kv_cache=kv_cache, overhead=overhead)
+
+
+def _overhead(spec: EngineSpec) -> int:
+    match spec:
+        case VllmEngine():
+            return VLLM_ON_CPU if spec.device == "cpu" else VLLM_ON_GPU
+        case TransformersEngine():
+            return ENCODER
+        case FakeEngine():
+            return 0
+
+
+def _kv_cache(spec: EngineSpec, device_total: int, rest: int) -> int:
+    if not isinstance(spec, VllmEngine):
+        return 0
+    kwargs = spec.llm_config.engine_kwargs
+    if kwargs.get("kv_cache_memory_bytes"):
+        return int(kwargs["kv_cache_memory_bytes"])
+    if spec.device == "cpu":
+        variables = (spec.llm_config.runtime_env or {}).get("env_vars") or {}
+        return int(variables.get("VLLM_CPU_KVCACHE_SPACE") or _KV_ON_CPU_GIB) * GIB
+    share = float(kwargs.get("gpu_memory_utilization") or _GPU_SHARE)
+    return max(0, round(share * device_total) - rest)

@@ -1,0 +1,211 @@
+"""Laying a swap out before anything is touched: what is loaded, where it fits, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.core.digest import Content
+from runtime.core.memory import Device, DevicePlan, EnginePlan, SwapPlan, footprint
+from runtime.core.specs import Chain, ModelSet, Step
+from runtime.core.state import EXISTING, ControlState, EngineState
+
+_CHARS_PER_TOKEN = 4
+_TOKENS_WITHOUT_LIMIT = 16
+"""What OpenAI's completions give where no limit is set."""
+
+_UNKNOWN_LOAD_S = 60.0
+_UNKNOWN_WARM_S = 10.0
+_DRAIN_S = 5.0
+_KEPT = EXISTING | {EngineState.ABSENT}
+
+
+class Strategy(Protocol):
+    """How room is made for a candidate, and what that costs."""
+
+    def freed(self, candidate: Content, state: ControlState) -> Mapping[str, int]:
+        """Return the bytes that are given back meanwhile, by device."""
+        ...
+
+    def pause(self, seconds: float) -> float | None:
+        """Return for how long new requests wait if bringing the candidate up takes ``seconds``."""
+        ...
+
+    def cost(self, seconds: float) -> str:
+        """Return the cost in a sentence."""
+        ...
+
+
+class Beside:
+    """The candidate comes up beside the live release, which goes on as it is."""
+
+    def freed(self, candidate: Content, state: ControlState) -> Mapping[str, int]:  # noqa: ARG002 - the form
+        """Return nothing."""
+        return {}
+
+    def pause(self, seconds: float) -> float | None:  # noqa: ARG002 - the form
+        """Return None: no request waits."""
+        return None
+
+    def cost(self, seconds: float) -> str:
+        """Return the cost in a sentence."""
+        return f"both releases are resident; live in about {seconds:.0f} s; no request waits"
+
+
+class SleepLive:
+    """The live engines give their KV cache up while the candidate comes up; new requests wait."""
+
+    def freed(self, candidate: Content, state: ControlState) -> Mapping[str, int]:
+        """Return the KV cache of the live engines that the candidate does without."""
+        freed: dict[str, int] = {}
+        for engine in _live_engines(candidate, state):
+            for device in engine.placement:
+                freed[device] = freed.get(device, 0) + engine.footprint.kv_cache
+        return freed
+
+    def pause(self, seconds: float) -> float | None:
+        """Return the drain of what is under way and the candidate's way to being warm."""
+        return _DRAIN_S + seconds
+
+    def cost(self, seconds: float) -> str:
+        """Return the cost in a sentence."""
+        return f"new requests wait for about {_DRAIN_S + seconds:.0f} s while the live engines sleep"
+
+
+STRATEGIES: Mapping[str, Strategy] = {"beside": Beside(), "sleep_live": SleepLive()}
+
+
+def _live_engines(candidate: Content, state: ControlState) -> Iterator[EnginePlan]:
+    """Yield the live engines that sleep for the candidate, as they were planned when they were loaded."""
+    live = state.live
+    for digest in sorted(live.engines - set(candidate.engines.values())) if live else ():
+        record = state.engines.get(digest)
+        if record is None or record.spec is None or not record.spec.sleeps:
+            continue
+        loader = state.releases.get(record.loaded_by or 0)
+        yield from (e for e in (loader.plan.loaded if loader and loader.plan else ()) if e.digest == digest)
+
+
+def plan(candidate: Content, state: ControlState, devices: Sequence[Device], rounds: int) -> SwapPlan:
+    """Return what a swap to ``candidate`` would do and cost now.
+
+    ``rounds`` is how many times a warm-up runs each sample on each replica.
+    """
+    model_set = candidate.model_set
+    reused = {d for d in candidate.engines.values() if d in state.engines and _is_kept(state, d)}
+    strategy = STRATEGIES[model_set.strategy]
+    room = _Room(devices, strategy.freed(candidate, state))
+    loaded = tuple(room.take(engine) for engine in _to_load(candidate, reused, devices))
+    seconds = _seconds(candidate, loaded, state)
+    live = state.live.engines if state.live else frozenset()
+    return SwapPlan(
+        fits=not any(device.shortfall for device in room.plans()),
+        strategy=model_set.strategy,
+        cost=strategy.cost(seconds),
+        warmup_tokens=_warmup_tokens(model_set, rounds),
+        pause_s=strategy.pause(seconds) if state.live else None,
+        reused=tuple(name for name, digest in candidate.engines.items() if digest in reused),
+        loaded=loaded,
+        unloaded=tuple(sorted(live - set(candidate.engines.values()))),
+        devices=room.plans(),
+    )
+
+
+def _is_kept(state: ControlState, digest: str) -> bool:
+    return state.engines[digest].state in _KEPT and bool(state.users_of(digest))
+
+
+def _to_load(candidate: Content, reused: set[str], devices: Sequence[Device]) -> list[EnginePlan]:
+    """Return the engines to load, the largest first: small ones fit into what is left."""
+    engines: dict[str, EnginePlan] = {}
+    for name, digest in candidate.engines.items():
+        if digest in reused or digest in engines:
+            continue
+        spec, weights = candidate.spec_of(digest)
+        size = max((d.total for d in devices if d.kind == spec.device), default=0)
+        engines[digest] = EnginePlan(
+            name=name,
+            digest=digest,
+            kind=spec.kind,
+            replicas=spec.replicas,
+            devices_per_replica=spec.shards,
+            footprint=footprint(spec, weights.size if weights else None, size),
+            placement=(spec.device,),
+        )
+    return sorted(engines.values(), key=lambda e: e.footprint.total, reverse=True)
+
+
+@dataclass
+class _Room:
+    """Devices being filled, each shard going where most is left."""
+
+    devices: Sequence[Device]
+    freed: Mapping[str, int]
+    needed: dict[str, int] = field(default_factory=dict)
+
+    def take(self, engine: EnginePlan) -> EnginePlan:
+        """Place every shard of every replica; the shards of one replica on different devices."""
+        (kind,) = engine.placement
+        placement: list[str] = []
+        for _ in range(engine.replicas):
+            mine: list[str] = []
+            for _ in range(engine.devices_per_replica):
+                mine.append(self._most_left(kind, mine))
+                self.needed[mine[-1]] = self.needed.get(mine[-1], 0) + engine.footprint.total
+            placement += mine
+        return engine.model_copy(update={"placement": tuple(placement)})
+
+    def _most_left(self, kind: str, taken: list[str]) -> str:
+        fitting = [d for d in self.devices if d.kind == kind and d.id not in taken]
+        if not fitting:
+            return f"another {kind}"
+        return max(fitting, key=lambda d: d.free + self.freed.get(d.id, 0) - self.needed.get(d.id, 0)).id
+
+    def plans(self) -> tuple[DevicePlan, ...]:
+        """Return every device that there is, and those that would be needed besides."""
+        known = {device.id: device for device in self.devices}
+        missing = [Device(id=i, kind="cpu", total=0, free=0) for i in self.needed if i not in known]
+        return tuple(
+            DevicePlan(
+                device=device.id,
+                total=device.total,
+                free=device.free,
+                freed=self.freed.get(device.id, 0),
+                needed=self.needed.get(device.id, 0),
+            )
+            for device in [*self.devices, *missing]
+        )
+
+
+# -- cost -----------------------------------------------------------------------------------------
+
+
+def _seconds(candidate: Content, loaded: Sequence[EnginePlan], state: ControlState) -> float:
+    """Return how long it should take to load (vLLM one after the other) and to warm, by what it took last."""
+    name, history = candidate.model_set.name, state.history
+    took = {e.name: history.get(f"load {name}/{e.name}", _UNKNOWN_LOAD_S) for e in loaded}
+    in_turn = sum(took[e.name] for e in loaded if e.kind == "vllm")
+    loading = max(in_turn, *(took[e.name] for e in loaded)) if loaded else 0.0
+    return loading + history.get(f"warm {name}", _UNKNOWN_WARM_S)
+
+
+def _warmup_tokens(model_set: ModelSet, rounds: int) -> int:
+    return sum(
+        _tokens(chain, step, model_set, rounds) for chain in model_set.chains.values() for step in chain.steps
+    )
+
+
+def _tokens(chain: Chain, step: Step, model_set: ModelSet, rounds: int) -> int:
+    """Return what one step takes in all rounds: prompt and answer, on every replica."""
+    answer, prompt = 0, 0
+    if step.generate is not None:
+        sampling = step.generate.sampling
+        answer = int(
+            sampling.get("max_completion_tokens") or sampling.get("max_tokens") or _TOKENS_WITHOUT_LIMIT
+        )
+        prompt = len(step.generate.prompt or "") // _CHARS_PER_TOKEN
+    texts = (str(message.get("content")) for sample in chain.samples for message in sample.messages)
+    asked = sum(len(text) // _CHARS_PER_TOKEN + 1 for text in texts)
+    replicas = model_set.engines[step.call.engine].replicas
+    return rounds * replicas * (asked + len(chain.samples) * (prompt + answer))

@@ -1,0 +1,170 @@
+"""What the manager decides by: releases, engines, gateways, as frozen values.
+
+``core.swap`` says how an event changes it, ``core.policy`` what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from runtime.core.digest import Content, Weights
+from runtime.core.memory import SwapPlan
+from runtime.core.release import CANDIDATE, HOLDING, ReleaseState
+from runtime.core.routes import GatewayReport
+from runtime.core.specs import EngineSpec
+from runtime.core.usage import NOTHING, Usage
+
+
+class EngineState(StrEnum):
+    """Each comment says what has just become true."""
+
+    ABSENT = "absent"  # wanted by a release, not yet created
+    LOADED = "loaded"  # every replica runs
+    SLEEPING = "sleeping"  # only releases that take no requests need it; it gives its KV cache up
+    ASLEEP = "asleep"  # its KV cache is given up; weights and graphs stay
+    WAKING = "waking"  # it takes its KV cache again
+    FAILED = "failed"  # it did not come up; what there is of it must go
+    UNLOADING = "unloading"  # nobody needs it; its application is going
+
+
+EXISTING = frozenset({EngineState.LOADED, EngineState.SLEEPING, EngineState.ASLEEP, EngineState.WAKING})
+"""States of an engine whose every replica has come up."""
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """An engine that a release refers to, or that has yet to go."""
+
+    digest: str
+    state: EngineState
+    spec: EngineSpec | None = None
+    """None for an application that was found after a restart and that no release knows."""
+    weights: Weights | None = None
+    reason: str | None = None
+    loaded_by: int | None = None
+    """The release that it was first loaded for; other releases reuse it."""
+    slept: bool = False
+    """It has slept since it was loaded: it may answer otherwise than before."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One numbered, immutable, running instance of a model set."""
+
+    number: int
+    source: str
+    state: ReleaseState
+    content: Content | None = None
+    """None if the set could not be read."""
+    reason: str | None = None
+    """Why it failed."""
+    plan: SwapPlan | None = None
+    """What was to be loaded for it, and where it fits."""
+    approved: bool = False
+    """An operator has said that it may go live, which a set with a manual cutover waits for."""
+    warm: bool = False
+    """Its samples have run on every replica that there is."""
+    proven: bool = False
+    """None of its engines has slept since it was last seen to answer as it did at its warm-up."""
+    warmup: Usage = NOTHING
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What its probes were answered at the warm-up, by the place of the probe in the model set."""
+    was_live: bool = False
+    promoted: int = 0
+    """Revision at which it last went live."""
+    acknowledged: float | None = None
+    """Wall time at which the last gateway was known to route by that; not durable."""
+    first_acknowledged: float | None = None
+    """Wall time at which the first gateway was known to; not durable."""
+    demoted: int = 0
+    """Revision at which it stopped taking requests: gateways at this table or later send it none."""
+    entered: Mapping[ReleaseState, float] = field(default_factory=dict)
+    """Wall time at which it last entered each state."""
+
+    @property
+    def engines(self) -> frozenset[str]:
+        """Digests of the engines that it refers to."""
+        return frozenset(self.content.engines.values()) if self.content else frozenset()
+
+    @property
+    def excludes(self) -> bool:
+        """Its set declares that it does not fit beside another release."""
+        return self.content is not None and self.content.model_set.strategy == "sleep_live"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The last wish: the ``user_config`` it came with, and the release that it leads to."""
+
+    change: str
+    source: str
+    release: int
+    """The YAML's at first; a command that promotes another release makes it that one."""
+
+
+@dataclass(frozen=True)
+class ControlState:
+    """Everything that the manager decides by."""
+
+    revision: int = 0
+    """How many durable events have been folded."""
+    edition: int = 0
+    """Revision at which a release last changed its state, or the wish changed: what operators decide by."""
+    paused: int = 0
+    """Revision since which new requests wait, because the live release must sleep; 0 if they do not."""
+    wanted: Change | None = None
+    releases: Mapping[int, Release] = field(default_factory=dict)
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
+    gateways: Mapping[str, GatewayReport] = field(default_factory=dict)
+    lagging: frozenset[str] = frozenset()
+    """Gateways that have not taken a new table in time: out of readiness, and not waited for."""
+    hearing: bool = False
+    """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
+    progress: Mapping[str, str] = field(default_factory=dict)
+    history: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that loads and warm-ups took last, as ``load <set>/<engine>`` and ``warm <set>``."""
+
+    @property
+    def live(self) -> Release | None:
+        """The release that takes new requests."""
+        return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
+
+    @property
+    def holding(self) -> tuple[Release, ...]:
+        """Releases that keep their engines loaded."""
+        return tuple(r for r in self.releases.values() if r.state in HOLDING)
+
+    def users_of(self, engine: str) -> tuple[Release, ...]:
+        """Releases that keep the engine loaded."""
+        return tuple(r for r in self.holding if engine in r.engines)
+
+    def leases_on(self, release: int) -> int:
+        """Open leases on the release, as last reported by all gateways."""
+        return sum(report.leases.get(release, 0) for report in self.gateways.values())
+
+    def is_wanted(self, release: Release) -> bool:
+        """Say whether the last wish leads to this release."""
+        return self.wanted is not None and self.wanted.release == release.number
+
+
+def acknowledged(state: ControlState, revision: int) -> bool:
+    """Say whether every gateway is known to route by a table of ``revision`` or later.
+
+    One that lags is out of readiness and takes no requests: it is not waited for.
+    """
+    followed = (report for name, report in state.gateways.items() if name not in state.lagging)
+    return not state.hearing and all(report.version >= revision for report in followed)
+
+
+_TAKING_OVER = (CANDIDATE - {ReleaseState.PENDING}) | {ReleaseState.STANDBY, ReleaseState.DRAINING}
+
+
+def pausing(state: ControlState) -> bool:
+    """Say whether the wanted release can only come up while the live one sleeps."""
+    live, wanted = state.live, state.wanted
+    coming = state.releases.get(wanted.release) if wanted else None
+    if live is None or coming is None or coming.state not in _TAKING_OVER:
+        return False
+    return coming.excludes or live.excludes
