@@ -186,8 +186,10 @@ class Controller:
     async def _run(self, effect: policy.Effect) -> ev.Event | None:
         try:
             return await self._effects.run(effect, self.state)
-        except Exception:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
+        except Exception as error:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
             _log.exception("effect %s broke and will be tried again", effect)
+            text = f"is tried again: {type(error).__name__}: {error}"
+            self.post(ev.Progressed(at=self._clock.wall(), subject=_shown(effect), text=text))
             await asyncio.sleep(RETRY_SECONDS)
             return None
 
@@ -196,6 +198,18 @@ class Controller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _shown(effect: policy.Effect) -> str:
+    """Return under which name people see the progress of what an effect works on."""
+    match effect:
+        case policy.LoadEngine(engine) | policy.UnloadEngine(engine):
+            return f"engine {engine}"
+        case policy.SleepEngine(engine) | policy.WakeEngine(engine):
+            return f"engine {engine}"
+        case policy.PlanRelease(number) | policy.WarmRelease(number) | policy.ProbeRelease(number):
+            return f"release {number}"
+    return "manager"
 
 
 def _line(event: ev.Event) -> str:

@@ -33,7 +33,7 @@ _READY = "RUNNING"
 _DEVICES_SECONDS = 30.0
 """How long a node may take to say what memory it has."""
 
-_DEVICES = ray.remote(devices_of).options(num_cpus=0)
+_DEVICES = ray.remote(num_cpus=0)(devices_of)
 
 _DEPLOY_SECONDS = 30.0
 """How long a deploy that is no longer wanted is waited for."""
