@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from itertools import cycle
 
 from runtime.clock import Clock
@@ -162,6 +162,9 @@ class FakeCluster:
         """Return how many calls ever reached an engine before its warm-up had ended."""
         now = sum(replica.served_cold for app in self._apps.values() for replica in app.replicas)
         return self._past_cold + now
+
+    async def retain(self, engines: Collection[str]) -> None:
+        """Do nothing: a client holds nothing open."""
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client that spreads calls over the replicas."""

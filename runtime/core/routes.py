@@ -52,6 +52,8 @@ class GatewayReport:
     """Tokens of live hops since the gateway started, by engine digest."""
     oldest: Mapping[int, float] = field(default_factory=dict)
     """Age in seconds of the oldest open lease, by release number."""
+    cutover_s: float = 0.0
+    """For how many seconds its last cutover kept this gateway from admitting requests."""
     first_requests: Mapping[int, tuple[int, Usage]] = field(default_factory=dict)
     """How many of a release's first requests here are counted, and what they spent."""
     faults: Mapping[int, str] = field(default_factory=dict)

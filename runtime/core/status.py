@@ -39,6 +39,7 @@ def status(state: ControlState) -> dict[str, Any]:
                 "table": report.version,
                 "leases": sum(report.leases.values()),
                 "lagging": report.gateway in state.lagging,
+                "cutover_ms": report.cutover_s * 1000.0,
             }
             for report in state.gateways.values()
         ],

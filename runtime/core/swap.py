@@ -153,7 +153,9 @@ def _forget_old_retired(state: ControlState) -> ControlState:
     for number in retired[:-RETIRED_KEPT]:
         if state.wanted is None or state.wanted.release != number:
             del kept[number]
-    return replace(state, releases=kept)
+    gone = {f"release {number}" for number in state.releases.keys() - kept.keys()}
+    progress = {what: text for what, text in state.progress.items() if what not in gone}
+    return replace(state, releases=kept, progress=progress)
 
 
 def _release_warmed(state: ControlState, event: ev.ReleaseWarmed) -> ControlState:
@@ -252,7 +254,8 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
     if state.users_of(event.engine):
         # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
         engines[event.engine] = replace(record, state=EngineState.ABSENT)
-    return replace(state, engines=engines)
+    progress = {what: text for what, text in state.progress.items() if what != f"engine {event.engine}"}
+    return replace(state, engines=engines, progress=progress)
 
 
 def _engine_sleeping(state: ControlState, event: ev.EngineSleeping) -> ControlState:

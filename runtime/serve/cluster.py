@@ -7,6 +7,7 @@ applications that its file no longer names, and leaves these alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import cast
 
 import ray
@@ -96,7 +97,7 @@ class RayCluster:
 
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application."""
-        self._clients.pop(engine, None)
+        await self._close(engine)
         await asyncio.to_thread(serve.delete, app_name(engine), _blocking=False)
 
     async def engines(self) -> frozenset[str]:
@@ -147,6 +148,16 @@ class RayCluster:
         client = await self._client(engine)
         await client.ping()
         return client
+
+    async def retain(self, engines: Collection[str]) -> None:
+        """Close the clients of all other engines."""
+        for engine in set(self._clients) - set(engines):
+            await self._close(engine)
+
+    async def _close(self, engine: str) -> None:
+        client = self._clients.pop(engine, None)
+        if client is not None:
+            await client.close()
 
     async def _client(self, engine: str) -> HandleEngine:
         client = self._clients.get(engine)

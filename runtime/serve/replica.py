@@ -115,6 +115,11 @@ class HandleEngine:
         self._stream = handle.options(stream=True, method_name="engine_stream")
         self._call = handle.options(method_name="engine_call")
 
+    async def close(self) -> None:
+        """End the routing behind the handles; it would poll for a deleted application for ever."""
+        for handle in (self._handle, self._stream, self._call):
+            await handle.shutdown_async()
+
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield what a replica generates; closing this aborts it there."""
         response = self._stream.remote(body)

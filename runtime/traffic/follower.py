@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.clock import Clock
@@ -53,6 +53,10 @@ class EngineDirectory(Protocol):
         """Return a client that has answered a ping. Raises EngineUnavailable."""
         ...
 
+    async def retain(self, engines: Collection[str]) -> None:
+        """Close the clients of all other engines: they have gone, or are going."""
+        ...
+
 
 class Follower:
     """Keeps one gateway's routing in step with the manager."""
@@ -73,6 +77,7 @@ class Follower:
         self._clock = clock
         self._heartbeat_s = heartbeat_s
         self._behind_since: float | None = None
+        self._cutover_s = 0.0
         self._changed = asyncio.Event()
         self._installed = asyncio.Event()
         self.routing = Routing(self._changed.set, clock)
@@ -147,6 +152,8 @@ class Follower:
             if table.live not in self._prepared:
                 await asyncio.sleep(RETRY_SECONDS)
                 return
+        begun = self._clock.now()
+        moved = table.live != self._table.live
         live = self._prepared[table.live] if table.live is not None else None
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
@@ -156,6 +163,8 @@ class Follower:
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()
         self._changed.set()
+        if moved:
+            self._cutover_s = self._clock.now() - begun
 
     # -- preparing --------------------------------------------------------------------------------
 
@@ -164,6 +173,8 @@ class Follower:
         while True:
             await self._installed.wait()
             self._installed.clear()
+            routed = self._table.releases.values()
+            await self._directory.retain({digest for r in routed for digest in r.engines.values()})
             while unprepared := self._unprepared():
                 await asyncio.gather(*(self._prepare(release) for release in unprepared))
                 self._changed.set()
@@ -213,6 +224,7 @@ class Follower:
             prepared=frozenset(self._prepared),
             leases=self.routing.leases,
             oldest=self.routing.oldest,
+            cutover_s=self._cutover_s,
             metered=self._meter.totals,
             first_requests=self._meter.first_requests,
             faults=dict(self._faults),

@@ -68,6 +68,9 @@ class Engines:
         self.hanging = set()
         self.pings = Counter()
 
+    async def retain(self, engines):
+        self.kept = set(engines)
+
     async def resolve(self, engine):
         self.pings[engine] += 1
         if engine in self.failing:

@@ -140,6 +140,10 @@ class Directory:
         self._cluster = cluster
         self.unreachable = set()
         self.hanging = set()
+        self.kept = set()
+
+    async def retain(self, engines):
+        self.kept = set(engines)
 
     async def resolve(self, engine):
         if engine in self.unreachable:
