@@ -11,8 +11,10 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,24 +34,41 @@ from runtime.errors import CommandError, InterlockError
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "agent"
 _READY_S = 120.0
-_QUIET_S = 1.0
-"""Pause between two cutovers, in which the streams' gaps without a swap are measured."""
+_SETTLE_S = 1.0
+"""Time after a command in which nothing is asked: a benchmark that polls would measure its own polls."""
+
+_QUIET_S = 3.0
+"""Time before every other swap, longer than a stream: streams that span none are the measure of the others.
+
+The swaps in between follow at once, while streams still drain.
+"""
+
+_TOKENS = 40
+"""Tokens of each stream, 40 ms apart on the scripted engines."""
 
 app = typer.Typer(add_completion=False)
 console = Console()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Swap:
-    """One cutover; times are ``perf_counter`` seconds of this process."""
+    """One cutover by a rollback."""
 
-    release: int
-    asked: float
-    acknowledged: float = 0.0
-    cutover_ms: float = 0.0
+    begun: float
+    """When the command was sent, in this process's ``perf_counter`` seconds."""
+    rollback_ms: float
+    """From the command until the last gateway's acknowledgement."""
+    from_standby: bool
+    """Whether engines had to wake and be probed; else the release was draining still."""
+    admission_gap_ms: float
     """The longest time for which it kept a gateway from admitting, as gateways measured it."""
-    skew_ms: float = 0.0
+    skew_ms: float
     """Between the first and the last gateway's acknowledgement."""
+
+    @property
+    def ended(self) -> float:
+        """When the last gateway acknowledged, in this process's ``perf_counter`` seconds."""
+        return self.begun + self.rollback_ms / 1000.0
 
 
 @dataclass
@@ -59,8 +78,8 @@ class Streams:
     url: str
     model: str
     tokens: int
-    gaps: list[tuple[float, float]] = field(default_factory=list)
-    """(begin, end) of each time between two chunks of one stream."""
+    arrivals: list[list[float]] = field(default_factory=list)
+    """For each stream, when its chunks came, in ``perf_counter`` seconds."""
     errors: list[str] = field(default_factory=list)
 
     async def run(self, count: int, stopping: asyncio.Event) -> None:
@@ -88,7 +107,8 @@ class Streams:
             "max_tokens": self.tokens,
             "stream": True,
         }
-        last, done = 0.0, False
+        arrivals: list[float] = []
+        done = False
         async with session.post(f"{self.url}/v1/chat/completions", json=body) as response:
             if response.status != httpx.codes.OK:
                 self.errors.append(f"HTTP {response.status}: {(await response.text())[:200]}")
@@ -96,12 +116,12 @@ class Streams:
             async for line in response.content:
                 if not line.startswith(b"data: "):
                     continue
-                now = time.perf_counter()
-                if last:
-                    self.gaps.append((last, now))
-                last, done = now, done or line.startswith(b"data: [DONE]")
+                done = done or line.startswith(b"data: [DONE]")
+                if not done and b'"usage"' not in line:
+                    arrivals.append(time.perf_counter())
                 if b'"error"' in line:
                     self.errors.append(str(orjson.loads(line[6:])["error"]["message"]))
+        self.arrivals.append(arrivals)
         if not done:
             self.errors.append("a stream ended without [DONE]")
 
@@ -110,15 +130,18 @@ class Streams:
 def main(
     swaps: Annotated[int, typer.Option(help="Cutovers to make.")] = 50,
     gateways: Annotated[int, typer.Option(help="Gateway replicas of the local cluster.")] = 4,
-    streams: Annotated[int, typer.Option(help="Streams that are always open.")] = 6,
-    rate: Annotated[float, typer.Option(help="Short requests per second.")] = 20.0,
+    streams: Annotated[int, typer.Option(help="Streams that are always open.")] = 4,
+    rate: Annotated[float, typer.Option(help="Short requests per second.")] = 4.0,
     model: Annotated[str, typer.Option(help="The chain to ask.")] = MODEL,
     address: Annotated[
         str | None, typer.Option(help="A running Interlock with two resident releases; default: a local one.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
 ) -> None:
-    """Cut over to and fro under load; print admission gaps, inter-token gaps and times as a table."""
+    """Cut over to and fro under load; print admission gaps, inter-token gaps and times as a table.
+
+    Exit 1 when a request failed or an answer mixed two releases.
+    """
     try:
         with _deployed(address, gateways) as url:
             result = asyncio.run(_measure(url, model, swaps, streams, rate))
@@ -138,101 +161,132 @@ def main(
 
 
 async def _measure(url: str, model: str, count: int, streams: int, rate: float) -> dict[str, Any]:
-    spans = Streams(url, model, tokens=100)
+    spans = Streams(url, model, _TOKENS)
     plan = Plan(url, model, ["my bill", "the app crashes"], rate=rate, stream_share=0.0, max_tokens=1)
     load, stopping = LoadGenerator(plan), asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False) as http,
+        asyncio.TaskGroup() as tasks,
+    ):
         tasks.create_task(spans.run(streams, stopping))
         tasks.create_task(load.run())
         try:
-            await asyncio.sleep(2 * _QUIET_S)
-            made = [await _cut_over(url, number, count) for number in range(count)]
+            made = [await _cut_over(http, number, count) for number in range(count)]
         finally:
             load.stop()
             stopping.set()
-    async with httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False) as http:
         status = (await http.get("/admin/v1/status")).json()
     failed = [record.error for record in load.records if record.error is not None] + spans.errors
     return {
         "failed": len(failed),
         "mixed": sum(is_mixed(record, status) for record in load.records if record.error is None),
-        "requests": len(load.records),
+        "requests": len(load.records) + len(spans.arrivals),
         "errors": sorted(set(failed))[:10],
-        "rollback_ms": [(swap.acknowledged - swap.asked) * 1000.0 for swap in made],
-        "admission_gap_ms": [swap.cutover_ms for swap in made],
-        "skew_ms": [swap.skew_ms for swap in made],
-        "inter_token_ms": _inter_token(spans.gaps, made),
+        "swaps": [{name: value for name, value in asdict(swap).items() if name != "begun"} for swap in made],
+        "inter_token_ms": _inter_token(spans.arrivals, made),
         "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
     }
 
 
-async def _cut_over(url: str, position: int, count: int) -> Swap:
-    """Roll back and wait until the last gateway has acknowledged, then be quiet for a while."""
-    async with httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False) as http:
-        swap = Swap(0, time.perf_counter())
-        answer = await http.post("/admin/v1/releases/rollback", headers={"if-match": "*"})
-        if answer.is_error:
-            raise CommandError(f"rollback {position + 1} of {count} was refused: {answer.text[:300]}")
-        swap.release = answer.json()["wanted"]["release"]
-        status = await _until_acknowledged(http, swap.release)
-        swap.acknowledged = time.perf_counter()
-        await asyncio.sleep(_QUIET_S)
-        status = (await http.get("/admin/v1/status")).json()
-    release = next(r for r in status["releases"] if r["number"] == swap.release)
-    swap.cutover_ms = max(gateway["cutover_ms"] for gateway in status["gateways"])
-    swap.skew_ms = (release["acknowledged"] - release["first_acknowledged"]) * 1000.0
-    return swap
+async def _cut_over(http: httpx.AsyncClient, position: int, count: int) -> Swap:
+    """Roll back and look, when it is over, how long it took.
+
+    The manager's clock says how long it took from its taking the command to the last acknowledgement;
+    this one's, how long the command took until it was answered. The sum is an upper bound.
+    """
+    await asyncio.sleep(0.0 if position % 2 else _QUIET_S)
+    begun = time.perf_counter()
+    answer = await http.post("/admin/v1/releases/rollback", headers={"if-match": "*"})
+    answered = time.perf_counter()
+    if answer.is_error:
+        raise CommandError(f"rollback {position + 1} of {count} was refused: {answer.text[:300]}")
+    before = answer.json()
+    number = before["wanted"]["release"]
+    await asyncio.sleep(_SETTLE_S)
+    status = await _until_acknowledged(http, number)
+    audit = (await http.get("/admin/v1/audit", params={"limit": 1})).json()["entries"][0]
+    release = _release(status, number)
+    seconds = answered - begun + release["acknowledged"] - audit["at"]
+    return Swap(
+        begun=begun,
+        rollback_ms=seconds * 1000.0,
+        from_standby=_release(before, number)["state"] == "standby",
+        admission_gap_ms=max(gateway["cutover_ms"] for gateway in status["gateways"]),
+        skew_ms=(release["acknowledged"] - release["first_acknowledged"]) * 1000.0,
+    )
+
+
+def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(r for r in status["releases"] if r["number"] == number)
+    return found
 
 
 async def _until_acknowledged(http: httpx.AsyncClient, number: int) -> dict[str, Any]:
     end = time.perf_counter() + _READY_S
     while time.perf_counter() < end:
         status: dict[str, Any] = (await http.get("/admin/v1/status")).json()
-        release = next(r for r in status["releases"] if r["number"] == number)
-        if status["live"] == number and release["acknowledged"] is not None:
+        if status["live"] == number and _release(status, number)["acknowledged"] is not None:
             return status
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
     raise CommandError(f"release {number} was not acknowledged within {_READY_S:g} s")
 
 
-def _inter_token(gaps: list[tuple[float, float]], swaps: list[Swap]) -> dict[str, Any]:
-    """Split the gaps into those that touch a cutover, command to last acknowledgement, and the rest."""
-    during: list[float] = []
-    quiet: list[float] = []
-    for begin, end in gaps:
-        touched = any(begin < swap.acknowledged and end > swap.asked for swap in swaps)
-        (during if touched else quiet).append((end - begin) * 1000.0)
-    shown = {"with_swap": _summary(during), "without_swap": _summary(quiet)}
-    high, base = shown["with_swap"]["p99"], shown["without_swap"]["p99"]
-    return {**shown, "ratio_p99": high / base if high and base else None}
+def _inter_token(streams: Sequence[Sequence[float]], swaps: Sequence[Swap]) -> dict[str, Any]:
+    """Return the gaps of streams that a cutover fell into, of those without one, and within a cutover.
+
+    A cutover lasts from the command to the last acknowledgement.
+    """
+    spanning: list[float] = []
+    without: list[float] = []
+    within: list[float] = []
+    for arrivals in streams:
+        gaps = [(end - begin) * 1000.0 for begin, end in pairwise(arrivals)]
+        met = any(swap.begun < arrivals[-1] and swap.ended > arrivals[0] for swap in swaps)
+        (spanning if met else without).extend(gaps)
+        within.extend(
+            gap
+            for gap, (begin, end) in zip(gaps, pairwise(arrivals), strict=True)
+            if any(begin < swap.ended and end > swap.begun for swap in swaps)
+        )
+    high, base = percentile(spanning, 0.99), percentile(without, 0.99)
+    return {
+        "spanning": _summary(spanning),
+        "without": _summary(without),
+        "within_cutover": _summary(within),
+        "ratio_p99": round(high / base, 3) if high and base else None,
+    }
 
 
 def _summary(samples: list[float]) -> dict[str, Any]:
     return {"count": len(samples)} | {
-        name: percentile(samples, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+        name: round(percentile(samples, share) or 0.0, 3) if samples else None
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
     }
 
 
 def _table(result: dict[str, Any]) -> Table:
-    title = f"{len(result['rollback_ms'])} cutovers, {result['requests']} requests"
-    table = Table("milliseconds", "p50", "p99", "max", title=title)
-    inter = result["inter_token_ms"]
+    swaps, inter = result["swaps"], result["inter_token_ms"]
+    title = f"{len(swaps)} cutovers, {result['requests']} requests"
+    table = Table("milliseconds", "number", "p50", "p99", "max", title=title)
+    standby = [swap["rollback_ms"] for swap in swaps if swap["from_standby"]]
+    draining = [swap["rollback_ms"] for swap in swaps if not swap["from_standby"]]
     rows = [
-        ("rollback command to last acknowledgement", _summary(result["rollback_ms"])),
-        ("admissions kept waiting by the cutover, worst gateway", _summary(result["admission_gap_ms"])),
-        ("first to last gateway's acknowledgement", _summary(result["skew_ms"])),
-        ("inter-token, during a cutover", inter["with_swap"]),
-        ("inter-token, otherwise", inter["without_swap"]),
+        ("rollback to a standby: command to last acknowledgement", _summary(standby)),
+        ("rollback in mid-drain: command to last acknowledgement", _summary(draining)),
+        ("admissions kept waiting, worst gateway", _summary([s["admission_gap_ms"] for s in swaps])),
+        ("first to last gateway's acknowledgement", _summary([s["skew_ms"] for s in swaps])),
+        ("inter-token, streams that span a cutover", inter["spanning"]),
+        ("inter-token, streams that span none", inter["without"]),
+        ("inter-token, within a cutover", inter["within_cutover"]),
     ]
     for name, summary in rows:
-        table.add_row(
-            name,
-            *(f"{summary[key]:.2f}" if summary[key] is not None else "-" for key in ("p50", "p99", "max")),
-        )
+        shown = (f"{summary[key]:.2f}" if summary["count"] else "-" for key in ("p50", "p99", "max"))
+        table.add_row(name, str(summary["count"]), *shown)
     table.caption = (
-        f"{result['failed']} failed, {result['mixed']} mixed; inter-token p99 ratio {inter['ratio_p99']}"
+        f"{result['failed']} failed, {result['mixed']} mixed; "
+        f"inter-token p99, spanning to not spanning: {inter['ratio_p99']}"
     )
     return table
 
