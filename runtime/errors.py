@@ -10,6 +10,7 @@ InterlockError
 │   ├── NoLiveRelease       no release serves yet
 │   ├── Overloaded          too many requests wait here already
 │   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
+│   │   └── EngineLost      the replica that had taken the call is gone; another may answer it
 │   └── DeadlineExceeded    the chain's deadline passed
 ├── CommandRefused          an operator's command does not fit the state, which it carries; nothing was done
 │   ├── UnknownRelease      there is no release of this number
@@ -84,6 +85,10 @@ class Overloaded(Unavailable):
 
 class EngineUnavailable(Unavailable):
     """An engine did not answer, or answered with a fault of its own."""
+
+
+class EngineLost(EngineUnavailable):
+    """The replica that had taken the call is gone, and its answer with it; another may answer it."""
 
 
 class DeadlineExceeded(Unavailable):

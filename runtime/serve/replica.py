@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple, cast
 
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
-from runtime.errors import EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest, WarmupError
 
 PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
@@ -90,6 +90,7 @@ async def answer_of(response: DeploymentResponse) -> Any:
     """Return what a handle call gives; cancelling this cancels the call in its replica.
 
     Raises:
+        EngineLost: the process that had taken the call is gone.
         EngineUnavailable: Ray could not bring the call to an end.
 
     """
@@ -98,6 +99,8 @@ async def answer_of(response: DeploymentResponse) -> Any:
     except asyncio.CancelledError:
         response.cancel()
         raise
+    except RayActorError as error:
+        raise EngineLost(f"the replica that had taken the call is gone: {_first_line(error)}") from error
     except (RayError, RayServeException) as error:
         raise EngineUnavailable(f"the call did not end: {_first_line(error)}") from error
 
@@ -130,6 +133,8 @@ class HandleEngine:
                     _raise(item)
                 yield cast("list[Chunk]", item)
             ended = True
+        except RayActorError as error:
+            raise EngineLost(f"the replica that generated is gone: {_first_line(error)}") from error
         except (RayError, RayServeException) as error:
             raise EngineUnavailable(f"the stream broke: {_first_line(error)}") from error
         finally:

@@ -16,6 +16,7 @@ from runtime.engines.chunks import text_of
 from runtime.engines.port import Chunk, EngineClient
 from runtime.errors import DeadlineExceeded, EngineUnavailable, WrongEngine
 from runtime.traffic.meter import Meter
+from runtime.traffic.retry import RetryingEngine
 from runtime.traffic.routing import Lease
 
 
@@ -155,7 +156,7 @@ class ChainCall:
             self._record(hop, watch, usage)
 
     def _client(self, hop: Hop) -> EngineClient:
-        return self._lease.release.clients[hop.engine]
+        return RetryingEngine(self._lease.release.clients[hop.engine])
 
     def _check_engine(self, hop: Hop, engine: str) -> None:
         """Throw an answer away that is signed by an engine of another release: it must never be mixed in."""

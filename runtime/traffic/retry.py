@@ -1,0 +1,68 @@
+"""One more try where a replica died: Serve gives a call to one replica and does not take it to another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
+
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
+from runtime.errors import EngineLost
+
+_log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+
+class RetryingEngine:
+    """An engine's client that asks once more if the replica is lost before the first byte of its answer.
+
+    After the first byte the client has seen a part of one answer, and the start of another does not
+    continue it: then the error is the client's to handle.
+    """
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield what a replica generates.
+
+        Raises:
+            EngineLost: two replicas are gone, or one after its first byte.
+
+        """
+        for retry in (True, False):
+            begun = False
+            answer = self._engine.generate(body)
+            try:
+                async for chunks in answer:
+                    begun = True
+                    yield chunks
+            except EngineLost as error:
+                if begun or not retry:
+                    raise
+                _log.warning("asking another replica: %s", error)
+            else:
+                return
+            finally:
+                await answer.aclose()
+
+    async def classify(self, body: Body) -> Classification:
+        """Classify on a replica."""
+        return await _twice(lambda: self._engine.classify(body))
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Embed on a replica."""
+        return await _twice(lambda: self._engine.embed(body))
+
+    async def ping(self) -> None:
+        """Return once a replica has answered."""
+        await _twice(self._engine.ping)
+
+
+async def _twice(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    try:
+        return await call()
+    except EngineLost as error:
+        _log.warning("asking another replica: %s", error)
+        return await call()
