@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,9 +23,10 @@ INTERLOCK = Path(sys.executable).parent / "interlock"
 class Deployed:
     """One Interlock application on one cluster: deploys model sets and asks what became of them."""
 
-    def __init__(self, cluster: LocalCluster, gateways: int):
+    def __init__(self, cluster: LocalCluster, gateways: int, **settings: Any):
         self.cluster = cluster
         self.gateways = gateways
+        self.settings = settings
         self.port = free_port()
         self.http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
 
@@ -41,6 +43,7 @@ class Deployed:
                     "name": "interlock",
                     "route_prefix": "/",
                     "import_path": "runtime.serve.app:build",
+                    "args": self.settings,
                     "deployments": [
                         {"name": "Gateway", "num_replicas": self.gateways},
                         {"name": "SwapManager", "user_config": {"model_set": str(model_set)}},
@@ -89,11 +92,34 @@ class Deployed:
         """Return the first status for which `condition` holds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            seen = self._ask_status()
+            if isinstance(seen, dict) and condition(seen):
+                return seen
+            time.sleep(0.05)
+        raise AssertionError(f"not so within {seconds} s; the last status was {seen}")
+
+    def _ask_status(self):
+        """Return the status, or why there is none: the manager or a gateway may just be away."""
+        try:
             answer = self.http.get("/admin/v1/status")
-            if answer.is_success and condition(answer.json()):
-                return answer.json()
-            time.sleep(0.1)
-        raise AssertionError(f"not so within {seconds} s; the last status was {answer.text}")
+        except httpx.TransportError as error:
+            return repr(error)
+        return answer.json() if answer.is_success else answer.text
+
+    def processes(self):
+        """Return the process ids of Serve's controller and of all replicas, by application and deployment."""
+        told = self.cluster.api("GET", "/api/serve/applications/").json()
+        found = {("serve", "controller"): [told["controller_info"]["actor_pid"]]}
+        for name, application in told["applications"].items():
+            for deployment, details in application["deployments"].items():
+                pids = [r["pid"] for r in details["replicas"] if r["pid"] and r["state"] != "STOPPING"]
+                found[name, deployment] = pids
+        return found
+
+    def engine_apps(self):
+        """Return the shortened digests of the engine applications that Serve has."""
+        told = self.cluster.api("GET", "/api/serve/applications/").json()["applications"]
+        return {name.removeprefix("engine-") for name in told if name.startswith("engine-")}
 
     def chat(self, **changes):
         body = {"model": "support-agent", "messages": [{"role": "user", "content": "my bill"}], **changes}

@@ -20,7 +20,7 @@ from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.memory import refusal
 from runtime.core.release import CANDIDATE
-from runtime.core.state import ControlState
+from runtime.core.state import ControlState, EngineRecord
 from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,12 @@ POLL_SECONDS = 0.25
 
 RELOAD_SECONDS = 10.0
 """Pause before an engine of a release that has served is loaded again after it failed to load."""
+
+CREATE_TRIES = 5
+"""How often an application is asked for while the cluster does not answer."""
+
+CREATE_RETRY_SECONDS = 2.0
+"""Pause before it is asked for again; together as long as Serve's controller takes to come back."""
 
 IDLE_LIMIT_SECONDS = 60.0
 """How long an engine without leases is waited for. What is still in flight then has no client left."""
@@ -104,7 +110,7 @@ class Effects:
         begun = self._clock.now()
         try:
             async with asyncio.timeout(limit):
-                await self._cluster.create(record)
+                await self._create(record)
                 return await self._until_running(engine, begun)
         except TimeoutError:
             reason = f"engine did not come up within {limit:g} s (load_timeout)"
@@ -115,6 +121,19 @@ class Effects:
             _log.exception("engine %s could not be created", engine[:SHORT])
             reason = f"{type(error).__name__}: {error}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
+
+    async def _create(self, record: EngineRecord) -> None:
+        """Ask for the application. A cluster whose own parts are being restarted is asked again."""
+        for tries_left in reversed(range(CREATE_TRIES)):
+            try:
+                await self._cluster.create(record)
+            except EngineUnavailable as error:
+                if not tries_left:
+                    raise
+                self._progress(f"engine {record.digest}", f"is asked for again: {error}")
+                await asyncio.sleep(CREATE_RETRY_SECONDS)
+            else:
+                return
 
     async def _until_running(self, engine: str, begun: float) -> ev.Event:
         shown: AppStatus | None = None

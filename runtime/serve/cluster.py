@@ -12,7 +12,7 @@ from typing import cast
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -72,6 +72,8 @@ class RayCluster:
             # A deploy cannot be called back: wait it out, so that the delete that follows finds it.
             await asyncio.wait([deploying], timeout=_DEPLOY_SECONDS)
             raise
+        except RayActorError as error:
+            raise EngineUnavailable(f"what deploys engines is gone: {_reason(str(error))}") from error
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
 

@@ -9,6 +9,7 @@ from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import ReleaseState
 from runtime.core.status import outcome
+from runtime.errors import EngineUnavailable
 from tests.unit.world import World, content, content_of, document
 
 QUICK = {"load": "100ms"}
@@ -295,3 +296,30 @@ async def test_changed_prompt_loads_nothing():
         assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + 1
         assert world.clock.wall() - begun < 2
         assert await serves(world, 2)
+
+
+# A cluster whose own parts are being restarted is asked again for an engine; it costs the candidate nothing.
+async def test_a_cluster_that_does_not_answer_is_asked_again():
+    async with World() as world:
+        create, refusals = world.cluster.create, iter(["the controller is away"] * 3)
+
+        async def busy(engine):
+            for refusal in refusals:
+                raise EngineUnavailable(refusal)
+            await create(engine)
+
+        world.cluster.create = busy
+        await live(world)
+
+
+# One that never answers fails the candidate with its reason.
+async def test_a_cluster_that_never_answers_fails_the_candidate():
+    async with World() as world:
+
+        async def away(engine):
+            raise EngineUnavailable("the controller is away")
+
+        world.cluster.create = away
+        world.want(content(1))
+        await reached(world, 1, ReleaseState.RETIRED)
+        assert "the controller is away" in world.state.releases[1].reason
