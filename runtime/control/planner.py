@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from runtime.control.cluster import Cluster
-from runtime.control.warmup import ROUNDS
 from runtime.core import planning
 from runtime.core.digest import Content
 from runtime.core.memory import SwapPlan
@@ -18,4 +17,4 @@ class Planner:
 
     async def plan(self, content: Content, state: ControlState) -> SwapPlan:
         """Return what a swap to ``content`` would do and cost now. Raises EngineUnavailable."""
-        return planning.plan(content, state, await self._cluster.devices(), ROUNDS)
+        return planning.plan(content, state, await self._cluster.devices())

@@ -1,10 +1,6 @@
-"""Warming a release: its own chains with its own samples, on every replica of every engine.
+"""Making the runs of a warm-up: each call goes to every replica of its engine.
 
-What warm-up is for decides its order. Each sample alone finds out what does not work. All of them
-together, several times, make engines prepare for the batches that the first requests after a cutover
-come in. The probes are recorded, so that an engine that has slept can be held against itself. And
-last, each sample once more for one token: the heads of the prompts are then the newest blocks in the
-prefix cache, and nothing after it pushes them out.
+Which runs there are, and in which order, is ``core.warming``'s.
 """
 
 from __future__ import annotations
@@ -16,27 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.control.cluster import Cluster
-from runtime.core.chain import ChainRun
+from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import Content
-from runtime.core.specs import Chain, Sample
 from runtime.core.usage import Usage, total
+from runtime.core.warming import Round, Run, probes, rounds
 from runtime.engines.port import WarmResult
-from runtime.errors import InterlockError, WarmupError
-
-AT_ONCE = 4
-"""How many runs of each sample go together in the second round."""
-
-PROBES = 2
-"""How often each probe is asked: the second finds its prompt in the prefix cache, as later ones may."""
-
-PROBE_TOKENS = 8
-"""How many tokens of an answer are compared."""
-
-ROUNDS = 1 + AT_ONCE + PROBES + 1
-"""How many times a warm-up runs each sample."""
-
-_HEAD = {"max_tokens": 1, "max_completion_tokens": None, "min_tokens": 0}
-_PROBE = {**_HEAD, "max_tokens": PROBE_TOKENS, "temperature": 0.0, "seed": 0}
+from runtime.errors import InterlockError, InvalidRequest, WarmupError
 
 
 @dataclass(frozen=True)
@@ -45,17 +26,6 @@ class Warmed:
 
     usage: Usage
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One sample on its way through its chain; ``key`` is its place in the model set."""
-
-    key: str
-    chain: Chain
-    sample: Sample
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    """What the generating steps are asked with, over their own sampling."""
 
 
 class _Answers:
@@ -77,30 +47,20 @@ def _text(result: Mapping[str, Any]) -> str:
 
 
 async def warm(content: Content, cluster: Cluster, progress: Callable[[str], None]) -> Warmed:
-    """Run every sample through its chain, in all rounds, and return what it took.
+    """Make all rounds of a warm-up and return what it took.
 
-    Each call runs on all replicas of its engine; the first replica's result goes on to the next step,
-    as a request's would.
+    The first replica's result goes on to the next step, as a request's would.
 
     Raises:
         WarmupError: says which chain and which sample.
 
     """
-    runs = _runs(content)
-    spent = Usage()
-    for done, run in enumerate(runs):
-        progress(f"sample {done + 1} of {len(runs)}")
-        spent = spent.plus(await _warm_one(run, content, cluster))
-    progress(f"{len(runs)} samples at once, {AT_ONCE} of each")
-    spent = spent.plus(await _together(runs * AT_ONCE, content, cluster))
-    progress("probes and prompt heads")
-    probed = [await probe(content, cluster) for _ in range(PROBES)]
-    for run in _runs(content, _HEAD):
-        spent = spent.plus(await _warm_one(run, content, cluster))
-    answers = {
-        key: tuple(sorted({text for one in probed for text in one.answers[key]})) for key in probed[0].answers
-    }
-    return Warmed(spent.plus(total(one.usage for one in probed)), answers)
+    spent, answers = Usage(), _Answers()
+    for each in rounds(content):
+        kept = answers if each.recorded else _Answers()
+        making = _together if each.at_once else _in_turn
+        spent = spent.plus(await making(each, content, cluster, progress, kept))
+    return Warmed(spent, answers.sorted())
 
 
 async def probe(content: Content, cluster: Cluster) -> Warmed:
@@ -111,8 +71,8 @@ async def probe(content: Content, cluster: Cluster) -> Warmed:
 
     """
     spent, answers = Usage(), _Answers()
-    for run in _runs(content, _PROBE):
-        spent = spent.plus(await _warm_one(run, content, cluster, answers))
+    for run in probes(content.model_set):
+        spent = spent.plus(await _make(run, content, cluster, answers))
     return Warmed(spent, answers.sorted())
 
 
@@ -129,8 +89,22 @@ def mismatch(recorded: Mapping[str, tuple[str, ...]], answered: Mapping[str, tup
     return None
 
 
-async def _together(runs: list[_Run], content: Content, cluster: Cluster) -> Usage:
-    together = [asyncio.create_task(_warm_one(run, content, cluster)) for run in runs]
+async def _in_turn(
+    each: Round, content: Content, cluster: Cluster, progress: Callable[[str], None], answers: _Answers
+) -> Usage:
+    spent = Usage()
+    for done, run in enumerate(each.runs, start=1):
+        progress(f"{each.says}: {done} of {len(each.runs)}")
+        spent = spent.plus(await _make(run, content, cluster, answers))
+    return spent
+
+
+async def _together(
+    each: Round, content: Content, cluster: Cluster, progress: Callable[[str], None], answers: _Answers
+) -> Usage:
+    progress(each.says)
+    runs = each.runs * each.times
+    together = [asyncio.create_task(_make(run, content, cluster, answers)) for run in runs]
     try:
         return total(await asyncio.gather(*together))
     finally:
@@ -138,18 +112,10 @@ async def _together(runs: list[_Run], content: Content, cluster: Cluster) -> Usa
             task.cancel()
 
 
-def _runs(content: Content, sampling: Mapping[str, Any] | None = None) -> list[_Run]:
-    return [
-        _Run(f"chains.{name}.samples[{position}]", chain, sample, sampling or {})
-        for name, chain in content.model_set.chains.items()
-        for position, sample in enumerate(chain.samples)
-    ]
-
-
-async def _warm_one(run: _Run, content: Content, cluster: Cluster, answers: _Answers | None = None) -> Usage:
+async def _make(run: Run, content: Content, cluster: Cluster, answers: _Answers) -> Usage:
     try:
         async with asyncio.timeout(run.chain.deadline):
-            return await _walk(run, content.engines, cluster, answers or _Answers())
+            return await _walk(run, content.engines, cluster, answers)
     except TimeoutError as error:
         reason = f"took longer than the chain's deadline of {run.chain.deadline:g} s"
         raise WarmupError(f"{run.key}: {reason}") from error
@@ -157,13 +123,22 @@ async def _warm_one(run: _Run, content: Content, cluster: Cluster, answers: _Ans
         raise WarmupError(f"{run.key}: {error}") from error
 
 
-async def _walk(run: _Run, engines: Mapping[str, str], cluster: Cluster, answers: _Answers) -> Usage:
-    walk = ChainRun(run.chain, run.sample.messages, {})
-    spent = Usage()
-    while (hop := walk.next_hop()) is not None:
-        body = {**hop.body, **run.sampling} if hop.operation == "generate" else hop.body
-        results = await cluster.warm(engines[hop.engine], hop.operation, body)
+async def _walk(run: Run, engines: Mapping[str, str], cluster: Cluster, answers: _Answers) -> Usage:
+    walk, spent, cut = run.walk(), Usage(), False
+    while (hop := _next_hop(walk, cut=cut)) is not None:
+        results = await cluster.warm(engines[hop.engine], hop.operation, run.body(hop))
         spent = spent.plus(total(result.usage for result in results))
         answers.add(f"{run.key}.{hop.step}", results)
         walk.record(results[0].result)
+        cut = cut or (hop.operation == "generate" and bool(run.sampling))
     return spent
+
+
+def _next_hop(walk: ChainRun, *, cut: bool) -> Hop | None:
+    """Return the next call. A prompt that cannot use an earlier answer's few tokens ends the walk."""
+    try:
+        return walk.next_hop()
+    except InvalidRequest:
+        if not cut:
+            raise
+        return None

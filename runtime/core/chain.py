@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from runtime.core import templates
@@ -16,6 +17,9 @@ from runtime.errors import InvalidRequest
 
 _OF_THE_CHAIN = frozenset({"model", "messages", "stream", "stream_options", "request_id", "user"})
 """Keys of a client's body that say something to the chain and nothing to the last engine."""
+
+NOTHING_GIVEN: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+"""Every step is called."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,22 @@ class ChainRun:
 
     ``messages`` is the conversation in OpenAI's form. ``params`` is the client's body: sampling
     parameters in it reach the engine of the last step and override the step's own; null is OpenAI's
-    "not given" and overrides nothing.
+    "not given" and overrides nothing. ``given`` has results of steps, by id, that are not to be called.
     """
 
     def __init__(
-        self, chain: Chain, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]
+        self,
+        chain: Chain,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        given: Mapping[str, Mapping[str, Any]] = NOTHING_GIVEN,
     ) -> None:
         self._chain = chain
         self._messages = list(messages)
         self._params = {
             key: value for key, value in params.items() if key not in _OF_THE_CHAIN and value is not None
         }
+        self._given = given
         self._results: dict[str, Mapping[str, Any]] = {}
         self._position = 0
 
@@ -55,6 +64,7 @@ class ChainRun:
             InvalidRequest: the step's prompt cannot be rendered from this conversation.
 
         """
+        self._pass_given_steps()
         if self._position == len(self._chain.steps):
             return None
         step = self._chain.steps[self._position]
@@ -69,6 +79,12 @@ class ChainRun:
         """Take what the hop returned (``choice`` or ``text``) and go on to the next step."""
         self._results[self._chain.steps[self._position].id] = result
         self._position += 1
+
+    def _pass_given_steps(self) -> None:
+        for step in self._chain.steps[self._position :]:
+            if step.id not in self._given:
+                return
+            self.record(self._given[step.id])
 
     def _generate_body(self, step: Step, *, final: bool) -> dict[str, Any]:
         call = step.call

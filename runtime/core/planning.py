@@ -8,12 +8,8 @@ from typing import Protocol
 
 from runtime.core.digest import Content
 from runtime.core.memory import Device, DevicePlan, EnginePlan, SwapPlan, footprint
-from runtime.core.specs import Chain, ModelSet, Step
 from runtime.core.state import EXISTING, ControlState, EngineState
-
-_CHARS_PER_TOKEN = 4
-_TOKENS_WITHOUT_LIMIT = 16
-"""What OpenAI's completions give where no limit is set."""
+from runtime.core.tokens import warmup_bound
 
 _UNKNOWN_LOAD_S = 60.0
 _UNKNOWN_WARM_S = 10.0
@@ -87,11 +83,8 @@ def _live_engines(candidate: Content, state: ControlState) -> Iterator[EnginePla
         yield from (e for e in (loader.plan.loaded if loader and loader.plan else ()) if e.digest == digest)
 
 
-def plan(candidate: Content, state: ControlState, devices: Sequence[Device], rounds: int) -> SwapPlan:
-    """Return what a swap to ``candidate`` would do and cost now.
-
-    ``rounds`` is how many times a warm-up runs each sample on each replica.
-    """
+def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> SwapPlan:
+    """Return what a swap to ``candidate`` would do and cost now."""
     model_set = candidate.model_set
     reused = {d for d in candidate.engines.values() if d in state.engines and _is_kept(state, d)}
     strategy = STRATEGIES[model_set.strategy]
@@ -103,7 +96,7 @@ def plan(candidate: Content, state: ControlState, devices: Sequence[Device], rou
         fits=not any(device.shortfall for device in room.plans()),
         strategy=model_set.strategy,
         cost=strategy.cost(seconds),
-        warmup_tokens=_warmup_tokens(model_set, rounds),
+        warmup_tokens=warmup_bound(candidate),
         pause_s=strategy.pause(seconds) if state.live else None,
         reused=tuple(name for name, digest in candidate.engines.items() if digest in reused),
         loaded=loaded,
@@ -188,24 +181,3 @@ def _seconds(candidate: Content, loaded: Sequence[EnginePlan], state: ControlSta
     in_turn = sum(took[e.name] for e in loaded if e.kind == "vllm")
     loading = max(in_turn, *(took[e.name] for e in loaded)) if loaded else 0.0
     return loading + history.get(f"warm {name}", _UNKNOWN_WARM_S)
-
-
-def _warmup_tokens(model_set: ModelSet, rounds: int) -> int:
-    return sum(
-        _tokens(chain, step, model_set, rounds) for chain in model_set.chains.values() for step in chain.steps
-    )
-
-
-def _tokens(chain: Chain, step: Step, model_set: ModelSet, rounds: int) -> int:
-    """Return what one step takes in all rounds: prompt and answer, on every replica."""
-    answer, prompt = 0, 0
-    if step.generate is not None:
-        sampling = step.generate.sampling
-        answer = int(
-            sampling.get("max_completion_tokens") or sampling.get("max_tokens") or _TOKENS_WITHOUT_LIMIT
-        )
-        prompt = len(step.generate.prompt or "") // _CHARS_PER_TOKEN
-    texts = (str(message.get("content")) for sample in chain.samples for message in sample.messages)
-    asked = sum(len(text) // _CHARS_PER_TOKEN + 1 for text in texts)
-    replicas = model_set.engines[step.call.engine].replicas
-    return rounds * replicas * (asked + len(chain.samples) * (prompt + answer))

@@ -370,8 +370,8 @@ def _time_limit(state: ControlState, release: Release) -> tuple[float, str] | No
     model_set = release.content.model_set
     match release.state:
         case ReleaseState.WARMING:
-            seconds = model_set.warmup_timeout
-            return seconds, f"warm-up took longer than {seconds:g} s (warmup_timeout of the model set)"
+            seconds = model_set.warmup.timeout
+            return seconds, f"warm-up took longer than {seconds:g} s (warmup.timeout of the model set)"
         case ReleaseState.VERIFYING:
             return VERIFY_TIMEOUT, f"not every gateway reached its engines within {VERIFY_TIMEOUT:g} s"
         case ReleaseState.STANDBY if release.was_live and not state.is_wanted(release):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -127,6 +128,12 @@ class VllmEngine(Spec):
         return int(kwargs.get("tensor_parallel_size") or 1) * int(kwargs.get("pipeline_parallel_size") or 1)
 
     @property
+    def context_length(self) -> int | None:
+        """How many tokens a prompt and its answer may have together, where the set says so."""
+        length = self.llm_config.engine_kwargs.get("max_model_len")
+        return length if isinstance(length, int) and length > 0 else None
+
+    @property
     def source(self) -> str | None:
         """Where the weights come from: a fetched model's name, a folder, or a hub's id."""
         config = self.llm_config.model_loading_config
@@ -164,6 +171,11 @@ class TransformersEngine(Spec):
     def shards(self) -> int:
         """Return 1."""
         return 1
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens of a text are read."""
+        return self.max_length
 
     @property
     def source(self) -> str | None:
@@ -231,12 +243,23 @@ class Route(Spec):
     choices: Annotated[dict[Identifier, Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=2)]
 
 
+def _leave_the_request_to_the_chain(value: dict[str, Any]) -> dict[str, Any]:
+    for key in ("messages", "model", "stream", "stream_options"):
+        if key in value:
+            raise PydanticCustomError("reserved", "{key} is set by the chain, not here", {"key": key})
+    return value
+
+
+Sampling = Annotated[dict[str, Any], AfterValidator(_leave_the_request_to_the_chain)]
+"""What a chat completion request says beside its messages: it goes to vLLM as it is."""
+
+
 class Generate(Spec):
-    """Generate text. ``sampling`` goes to vLLM as it is; the last step's caller may override it."""
+    """Generate text. The last step's caller may override ``sampling``."""
 
     engine: str
     prompt: str | None = None
-    sampling: dict[str, Any] = {}
+    sampling: Sampling = {}
 
     @field_validator("prompt")
     @classmethod
@@ -248,14 +271,6 @@ class Generate(Spec):
             return read(value)
         except ModelSetError as error:
             raise PydanticCustomError("unreadable", "{reason}", {"reason": error.reason}) from error
-
-    @field_validator("sampling")
-    @classmethod
-    def _leave_the_request_to_the_chain(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in ("messages", "model", "stream", "stream_options"):
-            if key in value:
-                raise PydanticCustomError("reserved", "{key} is set by the chain, not here", {"key": key})
-        return value
 
 
 class Step(Spec):
@@ -283,6 +298,8 @@ class Sample(Spec):
     """A request of the kind that the chain gets; warm-up runs it on every replica."""
 
     messages: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    params: Sampling = {}
+    """What clients send beside messages: ``response_format``, ``tools``, ``max_tokens`` and the like."""
 
 
 class Chain(Spec):
@@ -322,13 +339,23 @@ class Chain(Spec):
         return frozenset(step.call.engine for step in self.steps)
 
 
+class Warmup(Spec):
+    """What a release is warmed with besides its samples, and how long all of it may take."""
+
+    at_once: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = (4,)
+    """How many runs of each sample are under way together. Each size is run once."""
+    prompt_tokens: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = ()
+    """Lengths of prompts, in tokens, that every generating engine reads once."""
+    timeout: Duration = 300.0
+
+
 class ModelSet(Spec):
     """The unit that is swapped: engines, prompts, chains and limits, as one."""
 
     name: Name
     engines: Annotated[dict[Name, EngineSpec], Field(min_length=1)]
     chains: Annotated[dict[Name, Chain], Field(min_length=1)]
-    warmup_timeout: Duration = 300.0
+    warmup: Warmup = Warmup()
     rollback_window: Duration = 600.0
     strategy: Literal["beside", "sleep_live"] = "beside"
     cutover: Literal["automatic", "manual"] = "automatic"
@@ -352,6 +379,22 @@ class ModelSet(Spec):
                 if self.engines[name].kind not in _ENGINES_OF_STEP[kind]:
                     raise _at(key, f"engine {name!r} of kind {self.engines[name].kind} cannot {kind}")
         return self
+
+    @model_validator(mode="after")
+    def _prompt_lengths_fit(self) -> Self:
+        for position, tokens in enumerate(self.warmup.prompt_tokens):
+            for name in self.generating:
+                limit = self.engines[name].context_length
+                if limit is not None and tokens >= limit:
+                    holds = f"engine {name!r} holds {limit} tokens, one of which is the answer"
+                    raise _at(("warmup", "prompt_tokens", position), f"{holds}; write less than {limit}")
+        return self
+
+    @property
+    def generating(self) -> tuple[str, ...]:
+        """Names of the engines that generate steps call."""
+        steps = (step for chain in self.chains.values() for step in chain.steps)
+        return tuple(dict.fromkeys(step.call.engine for step in steps if step.generate is not None))
 
 
 _ENGINES_OF_STEP = {"route": ("transformers", "fake"), "generate": ("vllm", "fake")}
@@ -447,6 +490,7 @@ __all__ = [
     "Step",
     "TransformersEngine",
     "VllmEngine",
+    "Warmup",
     "nearest",
     "parse",
 ]

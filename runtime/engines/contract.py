@@ -74,6 +74,14 @@ async def refuses_a_wrong_type_by_name(engine: Engine) -> None:
     _require("nothing was generated", holds=(await engine.metered()).completion == before.completion)
 
 
+async def cuts_a_prompt(engine: Engine) -> None:
+    """With ``truncate_prompt_tokens`` a prompt has just so many: warm-up reads exact lengths by it."""
+    content = " ".join(["railway"] * 64)
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "truncate_prompt_tokens": 48}
+    chunks = await _collect(engine, {**body, "stream": False})
+    _require("the prompt is cut", holds=chunks[-1].usage.prompt == body["truncate_prompt_tokens"])
+
+
 async def refuses_an_overlong_prompt(engine: Engine) -> None:
     """A prompt over the context length is refused as the messages' fault."""
     messages = [{"role": "user", "content": "railway " * 9000}]
@@ -174,6 +182,7 @@ GENERATING: tuple[Check, ...] = (
     marks_the_finish,
     answers_whole,
     refuses_a_wrong_type_by_name,
+    cuts_a_prompt,
     refuses_an_overlong_prompt,
     aborts_when_closed,
     counts_what_it_metered,

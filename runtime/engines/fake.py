@@ -22,6 +22,9 @@ from runtime.errors import EngineLoadError, EngineUnavailable, InvalidRequest, W
 
 _DIMENSIONS = 8
 
+_GRAMMARS = ("response_format", "structured_outputs", "tools")
+"""Members of a body that give the answer a form."""
+
 _WARMING = ContextVar("warming", default=False)
 """Set in a warm-up call: a request that comes while it runs is still one to a cold engine."""
 
@@ -44,6 +47,8 @@ class FakeEngine:
         self.asleep = False
         self.warmed = 0
         """How many warm-up calls have run to their end."""
+        self.seen_grammars: list[dict[str, Any]] = []
+        """What gave answers their form, each once: a real engine compiles a grammar for it the first time."""
         self.served_cold = 0
         """Calls other than warm-ups that came before the first warm-up had ended."""
 
@@ -69,10 +74,12 @@ class FakeEngine:
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield the scripted reply, a token at a time."""
         prompt = self._check_generate(body)
+        self._see_grammar(body)
         self._begin(prompt)
         begun, done = self._clock.now(), 0
         try:
-            tokens = min(body.get("max_tokens") or self._script.tokens, self._script.tokens)
+            limit = body.get("max_completion_tokens") or body.get("max_tokens") or self._script.tokens
+            tokens = min(limit, self._script.tokens)
             for position in range(tokens):
                 await self._pause(position)
                 done = position + 1
@@ -102,6 +109,11 @@ class FakeEngine:
         if not self.warmed and not _WARMING.get():
             self.served_cold += 1
 
+    def _see_grammar(self, body: Body) -> None:
+        grammar = {name: body[name] for name in _GRAMMARS if body.get(name) is not None}
+        if grammar and grammar not in self.seen_grammars:
+            self.seen_grammars.append(grammar)
+
     def _choice(self, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:
         reason = "length" if done == tokens else None
         return {
@@ -116,6 +128,7 @@ class FakeEngine:
             if not isinstance(body.get(name, 1.0), int | float):
                 raise InvalidRequest(f"{name} must be a number", param=name)
         prompt = sum(count_tokens(str(message.get("content"))) for message in messages)
+        prompt = min(prompt, body.get("truncate_prompt_tokens") or prompt)
         if prompt >= self._script.context_length:
             reason = f"the prompt has {prompt} tokens; the context length is {self._script.context_length}"
             raise InvalidRequest(reason, param="messages", code="context_length_exceeded")

@@ -4,7 +4,8 @@ import pytest
 
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.report import is_mixed
-from runtime.control.warmup import AT_ONCE, PROBE_TOKENS, PROBES
+from runtime.core.specs import Warmup
+from runtime.core.warming import PROBE_TOKENS, PROBES
 from tests.cluster import release_of
 from tests.ray.conftest import scripted
 
@@ -101,5 +102,6 @@ def test_a_failed_warm_up_is_freed(interlock, write_set):
 def test_every_replica_is_warmed(interlock, write_set):
     document = scripted(24, deployment_config={"num_replicas": 3})
     status = interlock.swap_to(write_set("replicas", document))
-    tokens = 30 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + 1
+    heads = 3  # of the two choices, and of the one sample
+    tokens = 30 * (1 + sum(Warmup().at_once)) + PROBES * PROBE_TOKENS + heads
     assert release_of(status, status["live"])["warmup"]["completion_tokens"] == 3 * tokens

@@ -31,7 +31,7 @@ SETS = [
     content(1),
     content(2),
     content(3),
-    content(3, warmup_timeout="9s"),
+    content(3, warmup={"timeout": "9s"}),
     content(4, strategy="sleep_live"),
     content(2, cutover="manual"),
 ]

@@ -49,6 +49,16 @@ def test_prompt_sees_earlier_steps():
     assert answer.body["messages"][1:] == MESSAGES
 
 
+# A step whose result is given is not called, and prompts see the result all the same.
+def test_a_given_step_is_not_called():
+    run = ChainRun(CHAIN, MESSAGES, {}, {"triage": {"choice": "a"}, "answer": {"text": "given"}})
+    assert run.next_hop().step == "draft"
+    run.record({"text": "a draft"})
+    assert run.next_hop() is None
+    only = ChainRun(CHAIN, MESSAGES, {}, {"triage": {"choice": "a"}, "draft": {"text": "given"}})
+    assert only.next_hop().body["messages"][0]["content"] == "a: given / my bill"
+
+
 # The client's sampling parameters reach the last step, override its own, and no other step.
 def test_parameters_reach_the_last_step_alone():
     triage, draft, answer = walk(

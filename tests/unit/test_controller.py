@@ -4,16 +4,22 @@ import asyncio
 
 import pytest
 
-from runtime.control.warmup import AT_ONCE, PROBE_TOKENS, PROBES, ROUNDS
 from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import ReleaseState
 from runtime.core.status import outcome
+from runtime.core.warming import PROBE_TOKENS, PROBES
 from runtime.errors import EngineUnavailable
 from tests.unit.world import World, content, content_of, document
 
 QUICK = {"load": "100ms"}
 LONG = {"load": "100ms", "tokens": 500}
+
+AT_ONCE = 4
+"""How many runs of each sample are made together unless a set says otherwise."""
+
+HEADS = 3
+"""The set's two choices, and its one sample."""
 
 
 def short(*sets):
@@ -55,7 +61,7 @@ async def serves(world, release):
         ({"fail": "load"}, {}, "the script says that loading fails"),
         ({"load": "20s", "load_timeout": "5s"}, {}, "within 5 s (load_timeout)"),
         ({"fail": "warm"}, {}, "chains.agent.samples[0]: the script says that warming fails"),
-        ({"time_to_first_token": "25s"}, {"warmup_timeout": "2s"}, "longer than 2 s (warmup_timeout"),
+        ({"time_to_first_token": "25s"}, {"warmup": {"timeout": "2s"}}, "longer than 2 s (warmup.timeout"),
         ({"time_to_first_token": "35s"}, {}, "longer than the chain's deadline of 30 s"),
     ],
     ids=["load", "load timeout", "warm-up", "warm-up deadline", "chain deadline"],
@@ -276,7 +282,7 @@ async def test_every_replica_is_warmed():
     async with World() as world:
         wanted = await live(world, writer={**QUICK, "deployment_config": {"num_replicas": 2}})
         replicas = world.cluster._apps[wanted.engines["writer"][:SHORT]].replicas
-        assert [replica.warmed for replica in replicas] == [ROUNDS] * 2
+        assert [replica.warmed for replica in replicas] == [1 + AT_ONCE + PROBES + HEADS] * 2
         for _ in range(4):
             assert await serves(world, 1)
         assert world.cluster.served_cold() == 0
@@ -293,7 +299,7 @@ async def test_changed_prompt_loads_nothing():
         await world.until_live(second)
         assert second.digest != first.digest
         assert len(world.cluster.created) == 2
-        assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + 1
+        assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + HEADS
         assert world.clock.wall() - begun < 2
         assert await serves(world, 2)
 

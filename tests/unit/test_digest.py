@@ -115,7 +115,8 @@ def test_load_timeout():
         (("chains", "agent", "deadline"), "31s"),
         (("chains", "agent", "samples", 0, "messages", 0, "content"), "other"),
         (("rollback_window",), "61s"),
-        (("warmup_timeout",), "61s"),
+        (("warmup",), {"timeout": "61s"}),
+        (("chains", "agent", "samples", 0, "params"), {"max_tokens": 5}),
         (("name",), "other"),
     ],
 )

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from runtime.control.fake import FakeCluster
-from runtime.control.warmup import ROUNDS
 from runtime.core.memory import Device, refusal
 from runtime.core.planning import plan
 from runtime.core.release import ReleaseState
@@ -54,7 +53,7 @@ async def test_sleep_live_does_what_the_plan_said():
     async with small_world() as world:
         first, second = sized(1), sized(2, strategy="sleep_live")
         await live(world, first)
-        planned = plan(second, world.state, await world.cluster.devices(), ROUNDS)
+        planned = plan(second, world.state, await world.cluster.devices())
         assert planned.fits
         assert [(d.needed, d.freed, d.free) for d in planned.devices] == [(10 * GIB, 8 * GIB, 6 * GIB)]
         assert planned.pause_s is not None
@@ -141,7 +140,7 @@ def test_plan(free, fits, shortfall):
         Device(id=f"node/{n}", kind="cpu", total=32 * GIB, free=size * GIB) for n, size in enumerate(free)
     ]
     candidate = sized(1, writer={"deployment_config": {"num_replicas": 2}})
-    planned = plan(candidate, ControlState(), devices, ROUNDS)
+    planned = plan(candidate, ControlState(), devices)
     assert planned.fits is fits
     assert sum(device.shortfall for device in planned.devices) == shortfall * GIB
     assert {engine.name for engine in planned.loaded} == {"router", "writer"}
@@ -151,7 +150,7 @@ def test_plan(free, fits, shortfall):
 # A device kind that the cluster does not have is a shortfall, too.
 def test_no_such_device():
     candidate = sized(1, writer={"device": "gpu"})
-    planned = plan(candidate, ControlState(), ONE_GPU, ROUNDS)
+    planned = plan(candidate, ControlState(), ONE_GPU)
     assert not planned.fits
     assert "another gpu: needs 10.0 GiB, has 0.0 GiB free" in refusal(planned)
 
@@ -161,8 +160,6 @@ async def test_expected_seconds():
     async with small_world() as world:
         await live(world, sized(1, writer={"load": "7s"}))
         state = replace(world.state)
-        planned = plan(
-            sized(2, kv="1GiB", writer={"load": "9s"}), state, await world.cluster.devices(), ROUNDS
-        )
+        planned = plan(sized(2, kv="1GiB", writer={"load": "9s"}), state, await world.cluster.devices())
         assert state.history["load support/writer"] == pytest.approx(7, abs=0.5)
         assert "live in about" in planned.cost

@@ -42,6 +42,7 @@ def refusal(document, source="v1.yaml", read=lambda name: name):
     [
         (("enginse",), "enginse", "engines"),
         (("rolback_window",), "rolback_window", "rollback_window"),
+        (("warmup_timeout",), "warmup_timeout", "warmup"),
         ((*WRITER, "tokenz"), "engines.writer.tokenz", "tokens"),
         ((*CHAIN, "deadlin"), "chains.agent.deadlin", "deadline"),
         ((*CHAIN, "steps", 1, "generte"), "chains.agent.steps[1].generte", "generate"),
@@ -56,6 +57,31 @@ def test_unknown_key(path, key, nearest):
     assert (error.source, error.key, error.nearest) == ("v1.yaml", key, nearest)
     assert str(error).startswith(f"v1.yaml: {key}: unknown key; valid here: ")
     assert (f"did you mean {nearest!r}?" in str(error)) == (nearest is not None)
+
+
+# A prompt length that an engine cannot hold, with a token of an answer, is refused where it stands; one
+# that it can hold is not, and neither is any where nothing is known.
+@pytest.mark.parametrize(
+    ("engine", "limit"),
+    [
+        ({"kind": "fake", "context_length": 100}, 100),
+        ({"kind": "vllm", "llm_config": {**VLLM["llm_config"], "engine_kwargs": {"max_model_len": 64}}}, 64),
+        (VLLM, None),
+    ],
+    ids=["fake", "vllm", "unknown"],
+)
+def test_prompt_length_that_does_not_fit(engine, limit):
+    declared = changed(WRITER, engine)
+    declared["engines"]["router"] = {"kind": "transformers", "model": "m", "max_length": 8}
+    longest = limit - 1 if limit else 10**6
+    declared["warmup"] = {"prompt_tokens": [16, longest]}
+    assert parse(declared, "v1.yaml", lambda name: name).warmup.prompt_tokens == (16, longest)
+    if limit:
+        declared["warmup"] = {"prompt_tokens": [16, limit]}
+        error = refusal(declared)
+        assert error.key == "warmup.prompt_tokens[1]"
+        holds = f"engine 'writer' holds {limit} tokens, one of which is the answer"
+        assert error.reason == f"{holds}; write less than {limit}"
 
 
 # An unknown key inside an engine of a real kind is refused there too.
@@ -131,6 +157,11 @@ def test_wrong_kind_of_engine(name, engine, key, says):
         ((*CHAIN, "steps"), [], "chains.agent.steps"),
         ((*CHAIN, "samples"), [], "chains.agent.samples"),
         ((*GENERATE, "sampling"), {"stream": True}, "chains.agent.steps[1].generate.sampling"),
+        ((*CHAIN, "samples", 0, "params"), {"messages": []}, "chains.agent.samples[0].params"),
+        (("warmup",), {"at_onse": [4]}, "warmup.at_onse"),
+        (("warmup",), {"at_once": [4, 0]}, "warmup.at_once[1]"),
+        (("warmup",), {"prompt_tokens": [0]}, "warmup.prompt_tokens[0]"),
+        (("warmup",), {"timeout": 300}, "warmup.timeout"),
         ((*WRITER, "kind"), DROP, "engines.writer.kind"),
         ((*WRITER, "tokens"), 0, "engines.writer.tokens"),
         (WRITER, None, "engines.writer"),
