@@ -49,6 +49,23 @@ class Settings(BaseSettings):
     """Where the ``interlock`` command finds the gateway."""
 
 
+_LOAD_LOG = "INTERLOCK_LOAD_LOG"
+
+
+def hand_load_log_down(path: Path | None) -> None:
+    """Tell the processes that this one starts from now on where they log how an engine comes up."""
+    if path is None:
+        os.environ.pop(_LOAD_LOG, None)
+    else:
+        os.environ[_LOAD_LOG] = str(path)
+
+
+def load_log() -> Path | None:
+    """Return where this process logs how an engine comes up; None if nobody wants to know."""
+    path = os.environ.get(_LOAD_LOG)
+    return Path(path) if path else None
+
+
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with ``changes``, to hand to a child process.
 

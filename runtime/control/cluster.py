@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.core.memory import Device
+from runtime.core.phase import Stage
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, WarmResult
@@ -21,6 +22,8 @@ class AppStatus:
     """Replicas that are wanted."""
     failure: str | None = None
     """Why it will not come up, if that is known."""
+    stage: Stage | None = None
+    """What the replica that is furthest behind is at, if that is known."""
 
     @property
     def running(self) -> bool:

@@ -17,11 +17,13 @@ from runtime.control.cluster import Cluster
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
+from runtime.control.waits import WaitLog
 from runtime.core import events as ev
 from runtime.core import policy
 from runtime.core.audit import entry_of, refused
 from runtime.core.commands import Command, check
 from runtime.core.digest import SHORT
+from runtime.core.progress import moves
 from runtime.core.state import EXISTING, ControlState
 from runtime.core.swap import fold
 from runtime.errors import CommandRefused, IllegalTransition
@@ -71,6 +73,7 @@ class Controller:
         self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s)
         self._inbox: asyncio.Queue[ev.Event | _Ended | _Asked] = asyncio.Queue()
         self._running: dict[tuple[str, str | int], _Running] = {}
+        self._waits = WaitLog(clock)
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -152,6 +155,8 @@ class Controller:
         if isinstance(event, ev.Durable):
             await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
             _log.info("journal %d: %s", folded.revision, _line(event))
+            for line in moves(self.state, folded):
+                _log.info("%s", line)
         self.state = folded
 
     async def _settle(self) -> None:
@@ -161,6 +166,7 @@ class Controller:
             if self.state is before:
                 raise IllegalTransition(f"the policy decided what the table refuses: {_line(decision)}")
         self.hub.publish(policy.release_table(self.state))
+        self._waits.tell(self.state)
         self._reconcile()
 
     # -- effects ----------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from runtime.clock import TICK, Clock
 from runtime.control.cluster import AppStatus, Cluster
@@ -19,6 +21,8 @@ from runtime.core import events as ev
 from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.memory import refusal
+from runtime.core.phase import Stage
+from runtime.core.progress import expected_load, of_about
 from runtime.core.release import CANDIDATE
 from runtime.core.state import ControlState, EngineRecord
 from runtime.errors import EngineUnavailable, InterlockError
@@ -42,6 +46,16 @@ IDLE_LIMIT_SECONDS = 60.0
 
 IDLE_POLL_SECONDS = 0.1
 """How often an engine is asked whether it is idle."""
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A load under way: when it began on both clocks, and how many seconds it took last, if ever."""
+
+    engine: str
+    begun: float
+    since: float
+    expected: float | None
 
 
 class Effects:
@@ -107,11 +121,11 @@ class Effects:
         limit = record.spec.load_timeout if record.spec else 0.0
         if record.reason is not None:
             await asyncio.sleep(RELOAD_SECONDS)
-        begun = self._clock.now()
+        load = _Load(engine, self._clock.now(), self._clock.wall(), expected_load(state, engine))
         try:
             async with asyncio.timeout(limit):
-                await self._create(record)
-                return await self._until_running(engine, begun)
+                await self._create(record, load)
+                return await self._until_running(load)
         except TimeoutError:
             reason = f"engine did not come up within {limit:g} s (load_timeout)"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
@@ -122,7 +136,7 @@ class Effects:
             reason = f"{type(error).__name__}: {error}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
 
-    async def _create(self, record: EngineRecord) -> None:
+    async def _create(self, record: EngineRecord, load: _Load) -> None:
         """Ask for the application. A cluster whose own parts are being restarted is asked again."""
         for tries_left in reversed(range(CREATE_TRIES)):
             try:
@@ -130,24 +144,34 @@ class Effects:
             except EngineUnavailable as error:
                 if not tries_left:
                     raise
-                self._progress(f"engine {record.digest}", f"is asked for again: {error}")
+                self._tell_load(load, f"is asked for again: {error}")
                 await asyncio.sleep(CREATE_RETRY_SECONDS)
             else:
                 return
 
-    async def _until_running(self, engine: str, begun: float) -> ev.Event:
+    async def _until_running(self, load: _Load) -> ev.Event:
         shown: AppStatus | None = None
         while True:
-            status = await self._observe(engine)
+            status = await self._observe(load.engine)
             if status is not None and status.failure is not None:
-                return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=status.failure)
+                return ev.EngineFailed(at=self._clock.wall(), engine=load.engine, reason=status.failure)
             if status is not None and status != shown:
-                self._progress(f"engine {engine}", f"{status.ready} of {status.target} replicas run")
+                replicas = f"{status.ready} of {status.target} replicas run"
+                text = f"{status.stage}, {replicas}" if status.stage else replicas
+                self._tell_load(load, text, status.stage)
                 shown = status
             if status is not None and status.running:
-                seconds = self._clock.now() - begun
-                return ev.EngineLoaded(at=self._clock.wall(), engine=engine, seconds=seconds)
+                seconds = self._clock.now() - load.begun
+                return ev.EngineLoaded(at=self._clock.wall(), engine=load.engine, seconds=seconds)
             await asyncio.sleep(POLL_SECONDS)
+
+    def _tell_load(self, load: _Load, text: str, stage: Stage | None = None) -> None:
+        """Tell how far a load is. Call this for a change only: it is logged."""
+        times = of_about(self._clock.now() - load.begun, load.expected)
+        _log.info("engine %s: %s, %s", load.engine[:SHORT], text, times)
+        subject = f"engine {load.engine}"
+        told = ev.Progressed(at=self._clock.wall(), subject=subject, text=text, stage=stage, since=load.since)
+        self._post(told)
 
     async def _observe(self, engine: str) -> AppStatus | None:
         """Return the application's status. A cluster that does not answer for a moment is asked again."""
@@ -210,9 +234,7 @@ class Effects:
         assert release.content is not None  # noqa: S101 - only a release with content is ever loaded
         begun = self._clock.now()
         try:
-            warmed = await warm(
-                release.content, self._cluster, lambda text: self._progress(f"release {number}", text)
-            )
+            warmed = await warm(release.content, self._cluster, partial(self._tell_warmup, number))
         except InterlockError as error:
             if release.state not in CANDIDATE:
                 raise  # a release that has served is warmed again until it works
@@ -234,5 +256,5 @@ class Effects:
             return ev.ProbeFailed(at=self._clock.wall(), release=number, reason=reason, usage=probed.usage)
         return ev.ReleaseProbed(at=self._clock.wall(), release=number, usage=probed.usage)
 
-    def _progress(self, subject: str, text: str) -> None:
-        self._post(ev.Progressed(at=self._clock.wall(), subject=subject, text=text))
+    def _tell_warmup(self, number: int, text: str) -> None:
+        self._post(ev.Progressed(at=self._clock.wall(), subject=f"release {number}", text=text))

@@ -15,6 +15,7 @@ from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
 from runtime.core.memory import Device, footprint
+from runtime.core.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
@@ -28,6 +29,8 @@ _ENDLESS = Device(id="memory", kind="cpu", total=2**50, free=2**50)
 class _App:
     def __init__(self, script: Script, clock: Clock, device: str) -> None:
         self.device = device
+        self.begun = clock.now()
+        self.load = script.load
         self.asleep = False
         self.kv_cache = (script.memory.kv_cache or 0) * script.replicas
         self._size = self.size_of(script)
@@ -56,11 +59,18 @@ class FakeCluster:
     """Hosts fake engines; ``created``, ``deleted``, ``slept`` and ``woken`` list what was asked, in order.
 
     ``devices`` have the memory that the engines' scripts take; one that does not fit fails to load.
+    ``stages`` are what an engine goes through while it loads, each for as long as the others.
     """
 
-    def __init__(self, clock: Clock, devices: Sequence[Device] = (_ENDLESS,)) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        devices: Sequence[Device] = (_ENDLESS,),
+        stages: Sequence[Stage] = (Stage(EnginePhase.LOADING),),
+    ) -> None:
         self._clock = clock
         self._devices = devices
+        self._stages = stages
         self._apps: dict[str, _App] = {}
         self._past = Usage()
         self._past_cold = 0
@@ -79,12 +89,18 @@ class FakeCluster:
             self._apps[engine.digest[:SHORT]] = _App(engine.spec, self._clock, device)
 
     async def observe(self, engine: str) -> AppStatus | None:
-        """Return how many replicas are loaded."""
+        """Return how many replicas are loaded, and what the others are at."""
         app = self._apps.get(engine[:SHORT])
         if app is None:
             return None
-        ready = sum(replica.loaded for replica in app.replicas)
-        return AppStatus(ready=ready, target=len(app.replicas), failure=app.failure)
+        ready, target = sum(replica.loaded for replica in app.replicas), len(app.replicas)
+        stage = furthest_behind([self._stage(app)] * target, ready, target)
+        return AppStatus(ready=ready, target=target, failure=app.failure, stage=stage)
+
+    def _stage(self, app: _App) -> Stage:
+        """Return which stage the app is at, by how much of its time to load has passed."""
+        share = (self._clock.now() - app.begun) / app.load if app.load else 1.0
+        return self._stages[min(int(share * len(self._stages)), len(self._stages) - 1)]
 
     async def delete(self, engine: str) -> None:
         """Take the application away at once, whatever is in flight."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from runtime.core.digest import Content
 from runtime.core.memory import SwapPlan
+from runtime.core.phase import Stage
 from runtime.core.release import Move
 from runtime.core.routes import GatewayReport
 from runtime.core.usage import Usage
@@ -225,6 +226,10 @@ class Progressed(Event):
 
     subject: str
     text: str
+    stage: Stage | None = None
+    """Of an engine that comes up."""
+    since: float | None = None
+    """Wall time at which the load began that it tells of."""
 
 
 Durable = (

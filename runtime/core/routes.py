@@ -58,3 +58,5 @@ class GatewayReport:
     """How many of a release's first requests here are counted, and what they spent."""
     faults: Mapping[int, str] = field(default_factory=dict)
     """Why a release could not be prepared."""
+    waiting: int = 0
+    """How many requests wait here while the live release sleeps for a swap."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from runtime.core.digest import Content, Weights
 from runtime.core.memory import SwapPlan
+from runtime.core.phase import Stage
 from runtime.core.release import CANDIDATE, HOLDING, ReleaseState
 from runtime.core.routes import GatewayReport
 from runtime.core.specs import EngineSpec
@@ -105,6 +106,17 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an effect is, for people; not durable."""
+
+    text: str
+    stage: Stage | None = None
+    """Of an engine that comes up."""
+    since: float | None = None
+    """Wall time at which the load began that it tells of."""
+
+
+@dataclass(frozen=True)
 class ControlState:
     """Everything that the manager decides by."""
 
@@ -122,7 +134,8 @@ class ControlState:
     """Gateways that have not taken a new table in time: out of readiness, and not waited for."""
     hearing: bool = False
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
-    progress: Mapping[str, str] = field(default_factory=dict)
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """By what it is of: ``engine <digest>``, ``release <number>``."""
     history: Mapping[str, float] = field(default_factory=dict)
     """Seconds that loads and warm-ups took last, as ``load <set>/<engine>`` and ``warm <set>``."""
 
@@ -143,6 +156,25 @@ class ControlState:
     def leases_on(self, release: int) -> int:
         """Open leases on the release, as last reported by all gateways."""
         return sum(report.leases.get(release, 0) for report in self.gateways.values())
+
+    def oldest_lease_on(self, release: int) -> float | None:
+        """Age in seconds of the oldest open lease on the release, as last reported; None without any."""
+        ages = [r.oldest[release] for r in self.gateways.values() if release in r.oldest]
+        return max(ages, default=None)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait while the live release sleeps, as last reported by all gateways."""
+        return sum(report.waiting for report in self.gateways.values())
+
+    def load_names(self, engine: str) -> tuple[str, ...]:
+        """Return under which names ``history`` keeps what loading the engine took."""
+        return tuple(
+            f"load {release.content.model_set.name}/{name}"
+            for release in self.users_of(engine)
+            for name, digest in (release.content.engines.items() if release.content else ())
+            if digest == engine and release.content
+        )
 
     def is_wanted(self, release: Release) -> bool:
         """Say whether the last wish leads to this release."""

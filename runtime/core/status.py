@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.core.policy import is_held
+from runtime.core.progress import expected_load, expected_state
 from runtime.core.release import ReleaseState
-from runtime.core.state import ControlState, Release
+from runtime.core.state import ControlState, EngineRecord, Release
 from runtime.core.usage import total
+from runtime.core.waiting import faults, prefix_cache, waits_for
 
 _OVER = frozenset({ReleaseState.FAILED, ReleaseState.UNLOADING, ReleaseState.RETIRED})
 
@@ -29,6 +31,7 @@ def status(state: ControlState) -> dict[str, Any]:
         "revision": state.revision,
         "edition": state.edition,
         "paused": state.paused > 0,
+        "waiting": state.waiting,
         "wanted": _wanted(state),
         "live": live.number if live else None,
         "releases": [_release(state, release) for release in state.releases.values()],
@@ -61,7 +64,8 @@ def _wanted(state: ControlState) -> dict[str, Any] | None:
 
 
 def _release(state: ControlState, release: Release) -> dict[str, Any]:
-    content = release.content
+    content, warming = release.content, state.progress.get(f"release {release.number}")
+    requests, hit_rate = prefix_cache(state, release)
     return {
         "number": release.number,
         "source": release.source,
@@ -70,14 +74,14 @@ def _release(state: ControlState, release: Release) -> dict[str, Any]:
         "state": release.state,
         "outcome": outcome(release),
         "reason": release.reason,
-        "progress": state.progress.get(f"release {release.number}"),
+        "progress": warming.text if warming else None,
+        "waits_for": waits_for(state, release),
+        "since": release.entered.get(release.state),
+        "expected_in_state_s": expected_state(state, release),
         "held": release.state is ReleaseState.STANDBY and not release.was_live and is_held(release),
         "was_live": release.was_live,
         "leases": state.leases_on(release.number),
-        "oldest_lease_s": max(
-            (r.oldest[release.number] for r in state.gateways.values() if release.number in r.oldest),
-            default=None,
-        ),
+        "oldest_lease_s": state.oldest_lease_on(release.number),
         "engines": {
             name: {"digest": digest, "reused": _reused(state, release, digest)}
             for name, digest in (content.engines.items() if content else ())
@@ -88,10 +92,8 @@ def _release(state: ControlState, release: Release) -> dict[str, Any]:
         "first_acknowledged": release.first_acknowledged,
         "plan": release.plan.as_json() if release.plan else None,
         "expected_s": _expected(state, release),
-        "prefix_cache": _prefix_cache(state, release),
-        "faults": sorted(
-            {r.faults[release.number] for r in state.gateways.values() if release.number in r.faults}
-        ),
+        "prefix_cache": {"requests": requests, "hit_rate": hit_rate},
+        "faults": faults(state, release),
     }
 
 
@@ -104,33 +106,26 @@ def _expected(state: ControlState, release: Release) -> dict[str, float]:
     return {step: state.history[step] for step in steps if step in state.history}
 
 
-def _prefix_cache(state: ControlState, release: Release) -> dict[str, Any]:
-    """Return which share of the first requests' prompt tokens came from the prefix cache."""
-    first = [
-        r.first_requests[release.number]
-        for r in state.gateways.values()
-        if release.number in r.first_requests
-    ]
-    spent = total(usage for _, usage in first)
-    share = spent.cached / spent.prompt if spent.prompt else None
-    return {"requests": sum(count for count, _ in first), "hit_rate": share}
-
-
 def _reused(state: ControlState, release: Release, digest: str) -> bool:
     engine = state.engines.get(digest)
     return engine is not None and engine.loaded_by != release.number
 
 
 def _engines(state: ControlState) -> list[dict[str, Any]]:
-    return [
-        {
-            "digest": engine.digest,
-            "kind": engine.spec.kind if engine.spec else None,
-            "state": engine.state,
-            "progress": state.progress.get(f"engine {engine.digest}"),
-            "reason": engine.reason,
-            "loaded_by": engine.loaded_by,
-            "releases": [release.number for release in state.users_of(engine.digest)],
-        }
-        for engine in state.engines.values()
-    ]
+    return [_engine(state, engine) for engine in state.engines.values()]
+
+
+def _engine(state: ControlState, engine: EngineRecord) -> dict[str, Any]:
+    told = state.progress.get(f"engine {engine.digest}")
+    return {
+        "digest": engine.digest,
+        "kind": engine.spec.kind if engine.spec else None,
+        "state": engine.state,
+        "phase": told.stage.phase if told and told.stage else None,
+        "progress": told.text if told else None,
+        "since": told.since if told else None,
+        "expected_s": expected_load(state, engine.digest),
+        "reason": engine.reason,
+        "loaded_by": engine.loaded_by,
+        "releases": [release.number for release in state.users_of(engine.digest)],
+    }

@@ -19,6 +19,7 @@ from runtime.core.state import (
     ControlState,
     EngineRecord,
     EngineState,
+    Progress,
     Release,
     acknowledged,
     pausing,
@@ -153,9 +154,8 @@ def _forget_old_retired(state: ControlState) -> ControlState:
     for number in retired[:-RETIRED_KEPT]:
         if state.wanted is None or state.wanted.release != number:
             del kept[number]
-    gone = {f"release {number}" for number in state.releases.keys() - kept.keys()}
-    progress = {what: text for what, text in state.progress.items() if what not in gone}
-    return replace(state, releases=kept, progress=progress)
+    gone = [f"release {number}" for number in state.releases.keys() - kept.keys()]
+    return _over(replace(state, releases=kept), *gone)
 
 
 def _release_warmed(state: ControlState, event: ev.ReleaseWarmed) -> ControlState:
@@ -218,12 +218,9 @@ def _deadline_passed(state: ControlState, event: ev.DeadlinePassed) -> ControlSt
 def _engine_loaded(state: ControlState, event: ev.EngineLoaded) -> ControlState:
     state = _set_engine(state, event.engine, EngineState.LOADED, frozenset({EngineState.ABSENT}))
     engine = replace(state.engines[event.engine], reason=None, slept=False)
-    for release in state.users_of(event.engine):
-        for name, digest in release.content.engines.items() if release.content else ():
-            if digest == event.engine and release.content:
-                what = f"load {release.content.model_set.name}/{name}"
-                state = _remember(state, what, event.seconds)
-    return replace(state, engines={**state.engines, event.engine: engine})
+    for name in state.load_names(event.engine):
+        state = _remember(state, name, event.seconds)
+    return _over(replace(state, engines={**state.engines, event.engine: engine}), f"engine {event.engine}")
 
 
 def _engine_failed(state: ControlState, event: ev.EngineFailed) -> ControlState:
@@ -242,6 +239,7 @@ def _engine_released(state: ControlState, event: ev.EngineReleased) -> ControlSt
     engine = state.engines.get(event.engine)
     if engine is not None and engine.state is not EngineState.FAILED and state.users_of(event.engine):
         raise IllegalTransition(f"engine {event.engine[:SHORT]} is still referred to and cannot be unloaded")
+    state = _over(state, f"engine {event.engine}")
     return _set_engine(state, event.engine, EngineState.UNLOADING, frozenset(EngineState))
 
 
@@ -254,8 +252,7 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
     if state.users_of(event.engine):
         # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
         engines[event.engine] = replace(record, state=EngineState.ABSENT)
-    progress = {what: text for what, text in state.progress.items() if what != f"engine {event.engine}"}
-    return replace(state, engines=engines, progress=progress)
+    return _over(replace(state, engines=engines), f"engine {event.engine}")
 
 
 def _engine_sleeping(state: ControlState, event: ev.EngineSleeping) -> ControlState:
@@ -342,7 +339,13 @@ def _gateways_heard(state: ControlState, _event: ev.GatewaysHeard) -> ControlSta
 
 
 def _progressed(state: ControlState, event: ev.Progressed) -> ControlState:
-    return replace(state, progress={**state.progress, event.subject: event.text})
+    told = Progress(event.text, event.stage, event.since)
+    return replace(state, progress={**state.progress, event.subject: told})
+
+
+def _over(state: ControlState, *subjects: str) -> ControlState:
+    """Forget how far these were."""
+    return replace(state, progress={what: p for what, p in state.progress.items() if what not in subjects})
 
 
 # -- the moves ------------------------------------------------------------------------------------

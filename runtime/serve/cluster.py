@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
 from runtime.core.memory import Device
+from runtime.core.phase import Stage, furthest_behind
 from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
@@ -27,6 +28,7 @@ from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
 from runtime.serve.devices import devices_of
+from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import PREFIX, HandleEngine
 
 _READY = "RUNNING"
@@ -56,16 +58,24 @@ class RayCluster:
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
+        self._board = LoadBoard()
+        self._deployed: dict[str, bool] = {}
+        """Applications that come up, and whether this process has asked for them: else it cannot know
+        that a replica of which it has not heard has yet to be placed."""
 
     async def create(self, engine: EngineRecord) -> None:
         """Ask Serve for the application unless it exists."""
         if engine.spec is None:
             raise EngineLoadError(f"engine {engine.digest[:SHORT]} has no spec to be made from")
-        self._targets[app_name(engine.digest)] = engine.spec.replicas
-        if await self._overview(engine.digest) is not None:
+        name = app_name(engine.digest)
+        self._targets[name] = engine.spec.replicas
+        exists = await self._overview(engine.digest) is not None
+        self._deployed[name] = self._deployed.get(name, False) or not exists
+        if exists:
             return
+        self._board.forget(name)
         location = engine.weights.location if engine.weights else None
-        deploying = asyncio.create_task(self._deploy(app_name(engine.digest), engine.spec, location))
+        deploying = asyncio.create_task(self._deploy(name, engine.spec, location))
         try:
             await asyncio.shield(deploying)
         except asyncio.CancelledError:
@@ -83,7 +93,7 @@ class RayCluster:
         await self._deployer.deploy.remote(name, spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
-        """Return how many replicas run, or why the application will not come up."""
+        """Return how many replicas run and what the others are at, or why they will not come up."""
         overview = await self._overview(engine)
         if overview is None:
             return None
@@ -95,10 +105,23 @@ class RayCluster:
         )
         failed = overview.status is ApplicationStatus.DEPLOY_FAILED
         failure = _failure(overview) if failed else None
-        return AppStatus(ready, self._targets.get(app_name(engine)) or _replicas(overview), failure)
+        target = self._targets.get(app_name(engine)) or _replicas(overview)
+        return AppStatus(ready, target, failure, self._stage(app_name(engine), ready, target))
+
+    def _stage(self, name: str, ready: int, target: int) -> Stage | None:
+        if name not in self._deployed:
+            return None
+        heard = self._board.heard(name) if ready < target else []
+        if ready >= target:
+            del self._deployed[name]
+        elif not heard and not self._deployed[name]:
+            return None
+        return furthest_behind(heard, ready, target)
 
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application."""
+        self._deployed.pop(app_name(engine), None)
+        self._board.forget(app_name(engine))
         await self._close(engine)
         await asyncio.to_thread(serve.delete, app_name(engine), _blocking=False)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ray import serve
 from ray.serve import Application
 
+from runtime.core.phase import EnginePhase, Stage
 from runtime.core.specs import FakeEngine as Script
 from runtime.engines.fake import FakeEngine
+from runtime.serve.load_board import telling
 from runtime.serve.replica import EngineReplica
 
 
@@ -15,7 +17,8 @@ class FakeEngineReplica(EngineReplica):
 
     async def __init__(self, script: Script) -> None:  # type: ignore[misc]  # Serve awaits it
         self._hosted = FakeEngine(script)
-        await self._hosted.load()
+        with telling(lambda: Stage(EnginePhase.LOADING)):
+            await self._hosted.load()
 
 
 def build(script: Script) -> Application:

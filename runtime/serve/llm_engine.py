@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +24,9 @@ from runtime.core.usage import NOTHING, Usage
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.errors import EngineUnavailable, InvalidRequest
+from runtime.serve.load_board import telling
+from runtime.serve.load_log import LoadLog
+from runtime.serve.load_progress import Fetching
 from runtime.serve.replica import EngineReplica
 
 _log = logging.getLogger(__name__)
@@ -168,8 +172,17 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
     """``LLMServer`` with the engine port beside its own methods."""
 
     async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        await LLMServer.__init__(self, llm_config, **kwargs)
+        with LoadLog(_fetching(llm_config)) as log, telling(log.stage):
+            await LLMServer.__init__(self, llm_config, **kwargs)
         self._hosted = VllmEngine(self, llm_config.model_id)
+
+
+def _fetching(config: LLMConfig) -> Fetching:
+    """Return who brings the weights to this node, as ray.serve.llm reads where they are."""
+    source = config.model_loading_config.model_source or config.model_id
+    if not isinstance(source, str) or "://" in source:
+        return Fetching.BEFORE_VLLM
+    return Fetching.NOBODY if Path(source).is_dir() else Fetching.BY_VLLM
 
 
 def build(spec: Spec, location: str | None) -> Application:

@@ -18,6 +18,7 @@ from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
 from runtime.errors import InterlockError, ModelSetError
 from runtime.serve.cluster import RayCluster
+from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.journal import Journal, open_store
 from runtime.store.model_sets import read_content
@@ -31,6 +32,7 @@ class SwapManager:
     """Takes ``user_config``, runs the controller, answers gateways and operators."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        log_with_serve()
         self._settings = settings
         self._clock = SystemClock()
         self._journal = await asyncio.to_thread(lambda: Journal(open_store(settings.store_url)))

@@ -15,12 +15,14 @@ from ray.serve import Application
 from transformers import AutoModel, AutoTokenizer
 
 from runtime.core.digest import canonical
+from runtime.core.phase import EnginePhase, Stage
 from runtime.core.specs import TransformersEngine as Spec
 from runtime.core.usage import Usage
 from runtime.engines.chunks import run_once
 from runtime.engines.fake import checked_choices, checked_input
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.errors import InvalidRequest
+from runtime.serve.load_board import telling
 from runtime.serve.replica import EngineReplica
 
 _CHOICES_KEPT = 256
@@ -151,7 +153,8 @@ class TransformersEngineReplica(EngineReplica):
 
     async def __init__(self, spec: Spec, location: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._hosted = TransformersEngine(spec, location)
-        await self._hosted.load()
+        with telling(lambda: Stage(EnginePhase.LOADING)):
+            await self._hosted.load()
 
 
 def build(spec: Spec, location: str) -> Application:

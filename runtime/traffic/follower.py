@@ -228,4 +228,5 @@ class Follower:
             metered=self._meter.totals,
             first_requests=self._meter.first_requests,
             faults=dict(self._faults),
+            waiting=self.routing.waiting,
         )

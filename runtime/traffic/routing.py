@@ -96,6 +96,11 @@ class Routing:
         """Say whether new requests wait."""
         return not self._resumed.is_set()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return self._waiting
+
     async def resumed(self) -> None:
         """Return when new requests need not wait any more; at once unless they do.
 

@@ -52,7 +52,7 @@ async def test_reasons_are_not_markup():
         world.want(content(1, writer={"fail": "load", "load": "1ms"}))
         await world.until(lambda s: s.releases and s.releases[1].reason)
         shown = status(world.state)
-        shown["releases"][0]["reason"] = shown["wanted"]["reason"] = reason
+        shown["releases"][0]["waits_for"] = shown["wanted"]["reason"] = reason
         console = Console(width=300)
         with console.capture() as captured:
             console.print(render(shown))

@@ -1,0 +1,53 @@
+"""Saying in the log what releases wait for, seldom enough to be read."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from runtime.clock import Clock
+from runtime.core.progress import expected_state, of_about
+from runtime.core.release import CANDIDATE
+from runtime.core.state import ControlState, Release
+from runtime.core.waiting import waits_for
+
+_log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 10.0
+"""How often a reason is said again of which only the numbers have changed."""
+
+_NUMBER = re.compile(r"\d+")
+
+
+class WaitLog:
+    """Remembers what it said of each release, and when."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._said: dict[int, tuple[str, float]] = {}
+
+    def tell(self, state: ControlState) -> None:
+        """Log each reason for waiting that is new. A release that failed waits for nothing."""
+        for number, release in state.releases.items():
+            text = "" if release.reason else waits_for(state, release)
+            if self._is_new(number, text):
+                self._said[number] = text, self._clock.now()
+                if text:
+                    _log.info("release %d waits for: %s%s", number, text, self._times(state, release))
+
+    def _times(self, state: ControlState, release: Release) -> str:
+        """Return for how long a candidate has been in its state, and for how long it should be."""
+        if release.state not in CANDIDATE:
+            return ""
+        elapsed = self._clock.wall() - release.entered[release.state]
+        return f"; {of_about(elapsed, expected_state(state, release))}"
+
+    def _is_new(self, number: int, text: str) -> bool:
+        said, at = self._said.get(number, ("", float("-inf")))
+        if _kind(text) != _kind(said):
+            return True
+        return text != said and self._clock.now() - at >= AGAIN_SECONDS
+
+
+def _kind(text: str) -> str:
+    return _NUMBER.sub("", text)
