@@ -27,6 +27,8 @@ class Plan:
     rate: float
     """Requests per second."""
     stream_share: float = 0.75
+    abandon_share: float = 0.0
+    """Share of the streams that the client leaves somewhere in the middle."""
     max_tokens: int = 64
     seed: int = 1
     timeout_s: float = 120.0
@@ -41,6 +43,8 @@ class Record:
     first: float | None = None
     """Arrival of the first piece of the answer."""
     ended: float | None = None
+    abandoned: bool = False
+    """The client left on purpose: it knows neither hops nor usage."""
     release: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -108,6 +112,8 @@ class LoadGenerator:
         stream = self._random.random() < self.plan.stream_share
         body = self._body(stream=stream)
         record = Record(stream=stream, sent=time.perf_counter())
+        abandoned = stream and self._random.random() < self.plan.abandon_share
+        leave_after = self._random.randrange(1, self.plan.max_tokens) if abandoned else None
         self.records.append(record)
         try:
             async with session.post(f"{self.plan.url}/v1/chat/completions", json=body) as response:
@@ -115,7 +121,10 @@ class LoadGenerator:
                     record.error = f"HTTP {response.status}: {(await response.text())[:300]}"
                     return
                 record.release = int(response.headers["x-interlock-release"])
-                await (self._read_stream if stream else self._read_whole)(response, record)
+                if stream:
+                    await self._read_stream(response, record, leave_after)
+                else:
+                    await self._read_whole(response, record)
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
             record.error = f"{type(error).__name__}: {error}"
         finally:
@@ -126,11 +135,18 @@ class LoadGenerator:
         record.first = time.perf_counter()
         _take_trailer(answer, record)
 
-    async def _read_stream(self, response: aiohttp.ClientResponse, record: Record) -> None:
-        done = False
+    async def _read_stream(
+        self, response: aiohttp.ClientResponse, record: Record, leave_after: int | None
+    ) -> None:
+        done, events = False, 0
         async for line in response.content:
             if not line.startswith(b"data: "):
                 continue
+            events += 1
+            if events == leave_after:
+                record.abandoned = True
+                response.close()
+                return
             if record.first is None:
                 record.first = time.perf_counter()
             if line.startswith(b"data: [DONE]"):

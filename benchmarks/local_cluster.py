@@ -82,6 +82,7 @@ class LocalCluster:
             *(f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}"),
             *("--dashboard-host=127.0.0.1", f"--num-cpus={_LOGICAL_CPUS}"),
             *(f"--temp-dir={self.folder / 'ray'}", f"--dashboard-agent-listen-port={free_port()}"),
+            f"--ray-client-server-port={free_port()}",
         ]
         with (self.folder / "ray.log").open("wb") as log:
             self._ray = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -126,12 +127,30 @@ class LocalCluster:
     def stop(self) -> None:
         """End every process that was started, then remove the folder."""
         if self._ray is not None and self._ray.poll() is None:
-            ray = psutil.Process(self._ray.pid)
-            processes = [*ray.children(recursive=True), ray]
             # Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for.
-            _end(processes)
+            _end(self.processes())
             self._ray.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of the cluster, Ray's own and those of replicas."""
+        if self._ray is None:
+            return []
+        ray = psutil.Process(self._ray.pid)
+        return [*ray.children(recursive=True), ray]
+
+    def crash(self) -> None:
+        """Kill every process at once, as a machine does that loses its power; the folder stays."""
+        processes = self.processes()
+        for process in processes:
+            _signal(process, kill=True)
+        psutil.wait_procs(processes, timeout=_STOP_S)
+        if self._ray is not None:
+            self._ray.wait()
+
+    def restart(self) -> None:
+        """Start the cluster anew after a crash: the same ports and store, and nothing deployed."""
+        self._start()
 
 
 def _end(processes: list[psutil.Process]) -> None:

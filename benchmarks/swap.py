@@ -30,6 +30,7 @@ from benchmarks.load import LoadGenerator, Plan, percentile
 from benchmarks.local_cluster import LocalCluster, free_port
 from benchmarks.report import is_mixed, versions
 from runtime.errors import CommandError, InterlockError
+from runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "agent"
@@ -165,7 +166,7 @@ async def _measure(url: str, model: str, count: int, streams: int, rate: float) 
     plan = Plan(url, model, ["my bill", "the app crashes"], rate=rate, stream_share=0.0, max_tokens=1)
     load, stopping = LoadGenerator(plan), asyncio.Event()
     async with (
-        httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False) as http,
+        httpx.AsyncClient(base_url=url, headers=_admin(), timeout=30.0, trust_env=False) as http,
         asyncio.TaskGroup() as tasks,
     ):
         tasks.create_task(spans.run(streams, stopping))
@@ -188,6 +189,11 @@ async def _measure(url: str, model: str, count: int, streams: int, rate: float) 
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
     }
+
+
+def _admin() -> dict[str, str]:
+    key = Settings().admin_key
+    return {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
 
 
 async def _cut_over(http: httpx.AsyncClient, position: int, count: int) -> Swap:

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -98,6 +99,16 @@ class Deployed:
             time.sleep(0.05)
         raise AssertionError(f"not so within {seconds} s; the last status was {seen}")
 
+    def until_ready(self, seconds):
+        """Return once `/readyz` says yes."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(httpx.TransportError):
+                if self.http.get("/readyz").is_success:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"not ready within {seconds} s")
+
     def _ask_status(self):
         """Return the status, or why there is none: the manager or a gateway may just be away."""
         try:
@@ -106,14 +117,30 @@ class Deployed:
             return repr(error)
         return answer.json() if answer.is_success else answer.text
 
-    def processes(self):
-        """Return the process ids of Serve's controller and of all replicas, by application and deployment."""
-        told = self.cluster.api("GET", "/api/serve/applications/").json()
-        found = {("serve", "controller"): [told["controller_info"]["actor_pid"]]}
-        for name, application in told["applications"].items():
-            for deployment, details in application["deployments"].items():
-                pids = [r["pid"] for r in details["replicas"] if r["pid"] and r["state"] != "STOPPING"]
-                found[name, deployment] = pids
+    def metered(self):
+        """Return the tokens that the gateways have metered, all of those that clients know of by now."""
+        first = {gateway["id"]: gateway["reports"] for gateway in self.status()["gateways"]}
+        # The report that was on its way just now may be older than the last answer; the next one is not.
+        status = self.until(
+            lambda s: all(g["reports"] >= first.get(g["id"], 0) + 2 for g in s["gateways"]), seconds=10
+        )
+        return sum(status["metered"].values())
+
+    def replicas(self, app, deployment):
+        """Return the replicas' processes, also of those that are still starting."""
+        return self._titled(f"ray::ServeReplica:{app}:{deployment}")
+
+    def controller(self):
+        """Return Serve's controller."""
+        return self._titled("ray::ServeController")[0]
+
+    def _titled(self, title):
+        """Return the cluster's processes that have given themselves this title."""
+        found = []
+        for process in self.cluster.processes():
+            with suppress(psutil.NoSuchProcess):
+                if "".join(process.cmdline()).startswith(title):
+                    found.append(process)
         return found
 
     def engine_apps(self):

@@ -313,7 +313,7 @@ def _engine_effects(state: ControlState) -> Iterator[Effect]:
         engine.state is EngineState.UNLOADING and engine.spec is not None and engine.spec.kind == "vllm"
         for engine in state.engines.values()
     )
-    for engine in sorted(state.engines.values(), key=lambda e: (e.loaded_by or 0, e.digest)):
+    for engine in sorted(state.engines.values(), key=lambda e: _turn(state, e)):
         if engine.state in _ON_ENGINES:
             yield _ON_ENGINES[engine.state](engine.digest)
         if engine.state is EngineState.ABSENT and engine.spec is not None and has_room(state, engine):
@@ -321,6 +321,12 @@ def _engine_effects(state: ControlState) -> Iterator[Effect]:
                 continue
             vllm_is_busy = vllm_is_busy or engine.spec.kind == "vllm"
             yield LoadEngine(engine.digest)
+
+
+def _turn(state: ControlState, engine: EngineRecord) -> tuple[bool, int, str]:
+    """Return what orders loads: after a cluster's restart nothing is served before the live release is up."""
+    live = state.live
+    return live is None or engine.digest not in live.engines, engine.loaded_by or 0, engine.digest
 
 
 _ON_ENGINES: Mapping[EngineState, type[UnloadEngine | SleepEngine | WakeEngine]] = {

@@ -58,5 +58,8 @@ class GatewayReport:
     """How many of a release's first requests here are counted, and what they spent."""
     faults: Mapping[int, str] = field(default_factory=dict)
     """Why a release could not be prepared."""
+    tasks: int = 0
+    """Tasks of its event loop, and engines that it holds clients of: at rest these do not grow."""
+    clients: int = 0
     waiting: int = 0
     """How many requests wait here while the live release sleeps for a swap."""

@@ -193,6 +193,7 @@ class FakeEngine(Spec):
 
     kind: Literal["fake"]
     load: Duration = 0.0
+    ping: Duration = 0.0
     time_to_first_token: Duration = 0.0
     inter_token: Duration = 0.0
     tokens: Annotated[int, Field(ge=1)] = 8

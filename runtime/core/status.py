@@ -40,9 +40,12 @@ def status(state: ControlState) -> dict[str, Any]:
             {
                 "id": report.gateway,
                 "table": report.version,
+                "reports": report.sequence,
                 "leases": sum(report.leases.values()),
                 "lagging": report.gateway in state.lagging,
                 "cutover_ms": report.cutover_s * 1000.0,
+                "tasks": report.tasks,
+                "clients": report.clients,
             }
             for report in state.gateways.values()
         ],
@@ -80,6 +83,7 @@ def _release(state: ControlState, release: Release) -> dict[str, Any]:
         "expected_in_state_s": expected_state(state, release),
         "held": release.state is ReleaseState.STANDBY and not release.was_live and is_held(release),
         "was_live": release.was_live,
+        "warm": release.warm,
         "leases": state.leases_on(release.number),
         "oldest_lease_s": state.oldest_lease_on(release.number),
         "engines": {

@@ -17,6 +17,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VARIABLES = frozenset({"input", "messages", "steps"})
 
+_KEPT = 64
+"""How many prompts stay compiled: more than two releases have. Swaps bring new ones for ever."""
+
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
 )
@@ -30,7 +33,7 @@ class TemplateFault:
     reason: str
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def check(text: str, earlier_steps: frozenset[str]) -> TemplateFault | None:
     """Return what is wrong with a prompt that follows ``earlier_steps``, or None.
 
@@ -68,7 +71,7 @@ def _is_steps(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Name) and node.name == "steps"
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def _compiled(text: str) -> Template:
     return _ENVIRONMENT.from_string(text)
 

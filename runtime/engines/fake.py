@@ -161,7 +161,8 @@ class FakeEngine:
             self._in_flight -= 1
 
     async def ping(self) -> None:
-        """Return at once if the engine is loaded."""
+        """Answer if the engine is loaded, after as long as the script says."""
+        await asyncio.sleep(self._script.ping)
         if not self.loaded:
             raise EngineUnavailable("the engine is not loaded")
 

@@ -11,6 +11,9 @@ from runtime.serve.gateway import Gateway
 from runtime.serve.manager import SwapManager
 from runtime.settings import Settings
 
+_HEALTH_CHECK_S = 2.0
+"""How soon Serve notices that a replica has died; its default of 10 s is as long as a client waits."""
+
 _MANY = 10_000
 """Serve must not queue in front of long polls and streams; engines have limits of their own."""
 
@@ -27,12 +30,14 @@ def build(args: dict[str, Any]) -> Application:
         name="SwapManager",
         num_replicas=1,
         max_ongoing_requests=_MANY,
+        health_check_period_s=_HEALTH_CHECK_S,
         ray_actor_options={"num_cpus": 0},
     )
     gateway = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
         max_ongoing_requests=_MANY,
+        health_check_period_s=_HEALTH_CHECK_S,
         ray_actor_options={"num_cpus": 0},
     )
     return gateway.bind(settings, manager.bind(settings))

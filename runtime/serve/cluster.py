@@ -14,6 +14,7 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,6 +28,7 @@ from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
+from runtime.serve.actor_classes import forget_replicas_of
 from runtime.serve.devices import devices_of
 from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import PREFIX, HandleEngine
@@ -174,6 +176,11 @@ class RayCluster:
         await client.ping()
         return client
 
+    @property
+    def clients(self) -> int:
+        """How many engines it holds clients of."""
+        return len(self._clients)
+
     async def retain(self, engines: Collection[str]) -> None:
         """Close the clients of all other engines."""
         for engine in set(self._clients) - set(engines):
@@ -183,15 +190,18 @@ class RayCluster:
         client = self._clients.pop(engine, None)
         if client is not None:
             await client.close()
+            forget_replicas_of(app_name(engine))
 
     async def _client(self, engine: str) -> HandleEngine:
         client = self._clients.get(engine)
         if client is None:
             try:
-                handle = await asyncio.to_thread(serve.get_app_handle, app_name(engine))
+                known = await asyncio.to_thread(serve.get_app_handle, app_name(engine))
             except (RayError, RayServeException) as error:
                 raise EngineUnavailable(f"application {app_name(engine)} is not there: {error}") from error
-            client = self._clients[engine] = HandleEngine(handle)
+            # Serve keeps each handle that it gives out, and all behind it, for as long as the process lives.
+            own = DeploymentHandle(known.deployment_name, known.app_name)
+            client = self._clients[engine] = HandleEngine(own)
         return client
 
     async def _overview(self, engine: str) -> ApplicationStatusOverview | None:

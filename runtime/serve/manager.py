@@ -92,8 +92,11 @@ class SwapManager:
         self._controller.hub.leave(gateway)
 
     async def status(self) -> dict[str, Any]:
-        """Return the control state for people."""
-        return status(self._controller.state)
+        """Return the control state for people, and what the manager itself holds."""
+        return {
+            **status(self._controller.state),
+            "manager": {"tasks": len(asyncio.all_tasks()), "clients": self._cluster.clients},
+        }
 
     async def command(self, command: Command) -> dict[str, Any] | InterlockError:
         """Carry an operator's command out and return the state, or why it was refused.

@@ -49,6 +49,11 @@ class Manager(Protocol):
 class EngineDirectory(Protocol):
     """Finds engines by digest."""
 
+    @property
+    def clients(self) -> int:
+        """How many engines it holds clients of."""
+        ...
+
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client that has answered a ping. Raises EngineUnavailable."""
         ...
@@ -229,4 +234,6 @@ class Follower:
             first_requests=self._meter.first_requests,
             faults=dict(self._faults),
             waiting=self.routing.waiting,
+            tasks=len(asyncio.all_tasks()),
+            clients=self._directory.clients,
         )

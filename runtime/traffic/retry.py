@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
@@ -10,6 +11,9 @@ from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine
 from runtime.errors import EngineLost
 
 _log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+"""Pause before the other try: until Ray knows that a replica is dead, Serve would choose it again."""
 
 _Answer = TypeVar("_Answer")
 
@@ -46,6 +50,7 @@ class RetryingEngine:
                 return
             finally:
                 await answer.aclose()
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def classify(self, body: Body) -> Classification:
         """Classify on a replica."""
@@ -65,4 +70,5 @@ async def _twice(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         return await call()
     except EngineLost as error:
         _log.warning("asking another replica: %s", error)
-        return await call()
+    await asyncio.sleep(RETRY_SECONDS)
+    return await call()

@@ -67,6 +67,7 @@ class Engines:
         self.failing = set()
         self.hanging = set()
         self.pings = Counter()
+        self.clients = 0
 
     async def retain(self, engines):
         self.kept = set(engines)

@@ -163,6 +163,30 @@ def test_vllm_loads_one_after_the_other():
     assert len([e for e in policy.due(before) if isinstance(e, policy.LoadEngine)]) == 2
 
 
+# After a cluster's restart the live release's engine is loaded before a standby's: it is what serves.
+@pytest.mark.parametrize("live", [1, 2])
+def test_live_release_loads_first(live):
+    vllm = {"kind": "vllm", "llm_config": {"model_loading_config": {"model_id": "m"}}}
+    spec = content(1, engines={"router": {"kind": "fake"}, "writer": vllm}).model_set.engines["writer"]
+    sets = {number: content(number) for number in (1, 2)}
+    releases = {
+        number: replace(release(S.LIVE if number == live else S.STANDBY, number), content=wanted)
+        for number, wanted in sets.items()
+    }
+    engines = {
+        wanted.engines["writer"]: EngineRecord(
+            wanted.engines["writer"], EngineState.ABSENT, spec, loaded_by=number
+        )
+        for number, wanted in sets.items()
+    }
+    loads = [
+        e
+        for e in policy.due(ControlState(releases=releases, engines=engines))
+        if isinstance(e, policy.LoadEngine)
+    ]
+    assert loads == [policy.LoadEngine(sets[live].engines["writer"])]
+
+
 # A standby that is wanted again waits for its gateways and is not freed by its rollback window.
 @pytest.mark.parametrize("wanted", [1, 2])
 def test_rollback_window_spares_what_is_wanted(wanted):

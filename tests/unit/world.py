@@ -142,6 +142,10 @@ class Directory:
         self.hanging = set()
         self.kept = set()
 
+    @property
+    def clients(self):
+        return len(self.kept)
+
     async def retain(self, engines):
         self.kept = set(engines)
 
