@@ -28,6 +28,7 @@ class WaitLog:
 
     def tell(self, state: ControlState) -> None:
         """Log each reason for waiting that is new. A release that failed waits for nothing."""
+        self._said = {number: said for number, said in self._said.items() if number in state.releases}
         for number, release in state.releases.items():
             text = "" if release.reason else waits_for(state, release)
             if self._is_new(number, text):

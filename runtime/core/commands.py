@@ -20,7 +20,7 @@ from runtime.errors import EtagMissing, StaleEtag, UnknownRelease, WrongState
 class Action(StrEnum):
     """What can be asked."""
 
-    PROMOTE = "promote"  # send new requests to a release that is standby, or draining
+    PROMOTE = "promote"  # send new requests to a release that is standby, or draining; or keep the live one
     ABORT = "abort"  # give up a candidate
     ROLLBACK = "rollback"  # promote a release that has been live before
 
@@ -102,7 +102,8 @@ def _check_promote(state: ControlState, command: Command) -> Release:
         if not waiting:
             raise UnknownRelease("no release waits to be promoted; name one", _edition(state))
         release = waiting[-1]
-    if release.state not in (ReleaseState.STANDBY, ReleaseState.DRAINING):
+    called_off = release.state is ReleaseState.LIVE and not state.is_wanted(release)
+    if release.state not in (ReleaseState.STANDBY, ReleaseState.DRAINING) and not called_off:
         raise WrongState(
             f"release {release.number} is {release.state}; {_HINTS[release.state]}", release.state
         )

@@ -181,6 +181,13 @@ class EngineWoken(Event):
     engine: str
 
 
+class EngineDoubted(Event):
+    """It has slept, a candidate needs it, and no release is left whose probes it could be held against."""
+
+    type: Literal["engine_doubted"] = "engine_doubted"
+    engine: str
+
+
 class EngineMissing(Event):
     """After a restart: the journal says that the engine is loaded, and the cluster has none."""
 
@@ -252,6 +259,7 @@ Durable = (
     | EngineSlept
     | EngineWaking
     | EngineWoken
+    | EngineDoubted
     | EngineMissing
     | EngineFound
 )

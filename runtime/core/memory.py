@@ -69,6 +69,15 @@ class EnginePlan(_Value):
     """Ids of the devices that its shards were laid out on, one for each shard of each replica."""
 
 
+def given_back(engine: EnginePlan) -> int:
+    """Return the bytes on each of its devices that an engine gives back while it sleeps.
+
+    vLLM moves its weights to main memory, too: it cannot give its KV cache alone back.
+    """
+    own = engine.footprint
+    return own.weights + own.kv_cache if engine.kind == "vllm" else own.kv_cache
+
+
 class DevicePlan(_Value):
     """What a swap needs on one device beside what is there. Sizes in bytes."""
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from runtime.core.digest import Content
-from runtime.core.memory import Device, DevicePlan, EnginePlan, SwapPlan, footprint
-from runtime.core.state import EXISTING, ControlState, EngineState
+from runtime.core.memory import Device, DevicePlan, EnginePlan, SwapPlan, footprint, given_back
+from runtime.core.state import EXISTING, ControlState, EngineRecord, EngineState
 from runtime.core.tokens import warmup_bound
 
 _UNKNOWN_LOAD_S = 60.0
 _UNKNOWN_WARM_S = 10.0
 _DRAIN_S = 5.0
 _KEPT = EXISTING | {EngineState.ABSENT}
+_ASLEEP = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
 
 
 class Strategy(Protocol):
@@ -50,14 +51,14 @@ class Beside:
 
 
 class SleepLive:
-    """The live engines give their KV cache up while the candidate comes up; new requests wait."""
+    """The live engines sleep while the candidate comes up; new requests wait."""
 
     def freed(self, candidate: Content, state: ControlState) -> Mapping[str, int]:
-        """Return the KV cache of the live engines that the candidate does without."""
+        """Return what the live engines give back that the candidate does without."""
         freed: dict[str, int] = {}
         for engine in _live_engines(candidate, state):
             for device in engine.placement:
-                freed[device] = freed.get(device, 0) + engine.footprint.kv_cache
+                freed[device] = freed.get(device, 0) + given_back(engine)
         return freed
 
     def pause(self, seconds: float) -> float | None:
@@ -77,10 +78,26 @@ def _live_engines(candidate: Content, state: ControlState) -> Iterator[EnginePla
     live = state.live
     for digest in sorted(live.engines - set(candidate.engines.values())) if live else ():
         record = state.engines.get(digest)
-        if record is None or record.spec is None or not record.spec.sleeps:
-            continue
-        loader = state.releases.get(record.loaded_by or 0)
-        yield from (e for e in (loader.plan.loaded if loader and loader.plan else ()) if e.digest == digest)
+        if record is not None and record.spec is not None and record.spec.sleeps:
+            yield from _as_loaded(state, record)
+
+
+def _as_loaded(state: ControlState, record: EngineRecord) -> Iterator[EnginePlan]:
+    """Yield an engine as it was planned when it was loaded, if that is known."""
+    loader = state.releases.get(record.loaded_by or 0)
+    plans = loader.plan.loaded if loader and loader.plan else ()
+    yield from (plan for plan in plans if plan.digest == record.digest)
+
+
+def _to_wake(reused: Collection[str], state: ControlState) -> dict[str, int]:
+    """Return the bytes, by device, that reused engines take again which sleep now."""
+    needed: dict[str, int] = {}
+    for digest in reused:
+        record = state.engines[digest]
+        for engine in _as_loaded(state, record) if record.state in _ASLEEP else ():
+            for device in engine.placement:
+                needed[device] = needed.get(device, 0) + given_back(engine)
+    return needed
 
 
 def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> SwapPlan:
@@ -88,7 +105,7 @@ def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> 
     model_set = candidate.model_set
     reused = {d for d in candidate.engines.values() if d in state.engines and _is_kept(state, d)}
     strategy = STRATEGIES[model_set.strategy]
-    room = _Room(devices, strategy.freed(candidate, state))
+    room = _Room(devices, strategy.freed(candidate, state), _to_wake(reused, state))
     loaded = tuple(room.take(engine) for engine in _to_load(candidate, reused, devices))
     seconds = _seconds(candidate, loaded, state)
     live = state.live.engines if state.live else frozenset()

@@ -27,6 +27,12 @@ from runtime.core.state import (
 VERIFY_TIMEOUT = 60.0
 """Seconds that gateways have to prepare a candidate's engines."""
 
+WAKE_TIMEOUT = 120.0
+"""Seconds that a standby's engines have to be awake and to answer their probes once it is wanted."""
+
+REST_MARGIN = 30.0
+"""Seconds, beyond its longest chain's deadline, for a live release to come to rest while requests wait."""
+
 ACKNOWLEDGE_TIMEOUT = 10.0
 """Seconds that a gateway has to route by a new live release. It has put itself out of readiness by then."""
 
@@ -171,10 +177,18 @@ def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
         unneeded = engine.state is not EngineState.UNLOADING and not state.users_of(engine.digest)
         if unneeded or engine.state is EngineState.FAILED:
             yield ev.EngineReleased(at=at, engine=engine.digest)
-        elif engine.state is EngineState.LOADED and may_sleep(state, engine):
+        elif engine.state in _AWAKE and may_sleep(state, engine):
             yield ev.EngineSleeping(at=at, engine=engine.digest)
-        elif engine.state is EngineState.ASLEEP and not may_sleep(state, engine) and has_room(state, engine):
+        elif engine.state in _SLEPT and not may_sleep(state, engine) and has_room(state, engine):
             yield ev.EngineWaking(at=at, engine=engine.digest)
+        elif engine.state is EngineState.LOADED and is_beyond_proof(state, engine):
+            yield ev.EngineDoubted(at=at, engine=engine.digest)
+
+
+# One that is on its way to sleep, or from it, is turned round if that is no longer wanted: a sleep or a
+# wake that fails is tried again for ever, and nothing else would end it.
+_AWAKE = frozenset({EngineState.LOADED, EngineState.WAKING})
+_SLEPT = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
 
 
 def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str | None]:
@@ -186,12 +200,12 @@ def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str 
     match release.state:
         case ReleaseState.PENDING if release.plan is not None:
             return Move.LOAD, None
-        case ReleaseState.LOADING if engines_loaded(state, release):
+        case ReleaseState.LOADING if engines_loaded(state, release) and not doubtful(state, release):
             return Move.LOADED, None
         case ReleaseState.VERIFYING if prepared_everywhere(state, release):
             return Move.VERIFIED, None
         case ReleaseState.STANDBY | ReleaseState.DRAINING if (
-            wanted and not is_held(release) and can_promote(state, release)
+            wanted and not release.held and can_promote(state, release)
         ):
             return Move.PROMOTE, None
         case ReleaseState.FAILED:
@@ -226,12 +240,6 @@ def can_promote(state: ControlState, release: Release) -> bool:
     return release.proven and engines_loaded(state, release) and prepared_everywhere(state, release)
 
 
-def is_held(release: Release) -> bool:
-    """Say whether the release waits for an operator's promote."""
-    manual = release.content is not None and release.content.model_set.cutover == "manual"
-    return manual and not release.approved
-
-
 def held_alone(state: ControlState, release: Release) -> frozenset[str]:
     """Return engines of the release that still exist and that no other release keeps."""
     return frozenset(e for e in release.engines if e in state.engines and not state.users_of(e))
@@ -252,11 +260,28 @@ def _needs_awake(state: ControlState, release: Release, engine: EngineRecord) ->
         case ReleaseState.LIVE:
             return not pausing(state) or not no_leases_while_paused(state, release)
         case ReleaseState.STANDBY:
-            return state.is_wanted(release) or not release.was_live
+            return state.is_wanted(release) or not release.was_live or _is_to_prove(state, release)
         case ReleaseState.DRAINING:
             # What sleeps already did so before the cutover, with no lease left on it.
             return state.is_wanted(release) or engine.state is EngineState.LOADED
     return True
+
+
+def _is_to_prove(state: ControlState, release: Release) -> bool:
+    """Say whether a candidate waits for this release to show that engines of both answer as before."""
+    coming = [r for r in state.releases.values() if r.state is ReleaseState.LOADING]
+    return not release.proven and any(doubtful(state, c) & release.engines for c in coming)
+
+
+def doubtful(state: ControlState, release: Release) -> frozenset[str]:
+    """Return the engines of the release that have slept since they were last seen to answer rightly."""
+    return frozenset(d for d in release.engines if d in state.engines and state.engines[d].slept)
+
+
+def is_beyond_proof(state: ControlState, engine: EngineRecord) -> bool:
+    """Say whether an engine that has slept is used by nobody who knows what it answered before."""
+    users = state.users_of(engine.digest)
+    return engine.slept and bool(users) and not any(release.warm for release in users)
 
 
 def no_leases_while_paused(state: ControlState, live: Release) -> bool:
@@ -269,6 +294,11 @@ def has_room(state: ControlState, engine: EngineRecord) -> bool:
     live = state.live
     if not pausing(state) or live is None or engine.digest in live.engines:
         return not any(_gives_back(state, other) for other in state.engines.values())
+    return _has_given_way(state, live)
+
+
+def _has_given_way(state: ControlState, live: Release) -> bool:
+    """Say whether every engine of the live release that sleeps for the wanted one is asleep."""
     return all(
         state.engines[digest].state is EngineState.ASLEEP
         for digest in live.engines
@@ -323,10 +353,15 @@ def _engine_effects(state: ControlState) -> Iterator[Effect]:
             yield LoadEngine(engine.digest)
 
 
-def _turn(state: ControlState, engine: EngineRecord) -> tuple[bool, int, str]:
-    """Return what orders loads: after a cluster's restart nothing is served before the live release is up."""
+def _turn(state: ControlState, engine: EngineRecord) -> tuple[bool, bool, int, str]:
+    """Return what orders loads.
+
+    One that has failed before must not keep others, that may mend things, from being tried. After a
+    cluster's restart nothing is served before the live release is up.
+    """
     live = state.live
-    return live is None or engine.digest not in live.engines, engine.loaded_by or 0, engine.digest
+    elsewhere = live is None or engine.digest not in live.engines
+    return engine.reason is not None, elsewhere, engine.loaded_by or 0, engine.digest
 
 
 _ON_ENGINES: Mapping[EngineState, type[UnloadEngine | SleepEngine | WakeEngine]] = {
@@ -352,6 +387,16 @@ def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
     if limit is not None:
         seconds, reason = limit
         yield AwaitDeadline(release.number, release.entered[release.state] + seconds, reason)
+    if _is_coming_back(state, release):
+        assert state.wanted is not None  # noqa: S101 - it is the wanted one
+        reason = f"its engines were not awake, or not proven, within {WAKE_TIMEOUT:g} s"
+        yield AwaitDeadline(release.number, state.wanted.at + WAKE_TIMEOUT, reason)
+
+
+def _is_coming_back(state: ControlState, release: Release) -> bool:
+    """Say whether a resident release is wanted again and has yet to answer as it did before."""
+    back = release.state is ReleaseState.STANDBY and release.was_live and state.is_wanted(release)
+    return back and not release.held and _resident(state, release) and not _answers(state, release)
 
 
 def _acknowledgements(state: ControlState) -> Iterator[Effect]:
@@ -375,6 +420,8 @@ def _time_limit(state: ControlState, release: Release) -> tuple[float, str] | No
         return None
     model_set = release.content.model_set
     match release.state:
+        case ReleaseState.LOADING:
+            return _loading_limit(state, release)
         case ReleaseState.WARMING:
             seconds = model_set.warmup.timeout
             return seconds, f"warm-up took longer than {seconds:g} s (warmup.timeout of the model set)"
@@ -383,6 +430,22 @@ def _time_limit(state: ControlState, release: Release) -> tuple[float, str] | No
         case ReleaseState.STANDBY if release.was_live and not state.is_wanted(release):
             return model_set.rollback_window, "rollback window is over"
     return None
+
+
+def _loading_limit(state: ControlState, release: Release) -> tuple[float, str]:
+    """Return how long a release may load: not long while requests wait for the live one to come to rest."""
+    live = state.live
+    if live is not None and pausing(state) and not _has_given_way(state, live):
+        seconds = _longest_chain(live) + REST_MARGIN
+        return seconds, f"requests waited, and the live release did not come to rest within {seconds:g} s"
+    specs = release.content.model_set.engines.values() if release.content else ()
+    seconds = sum(spec.load_timeout for spec in specs) + WAKE_TIMEOUT
+    return seconds, f"not every engine was loaded within {seconds:g} s"
+
+
+def _longest_chain(release: Release) -> float:
+    chains = release.content.model_set.chains.values() if release.content else ()
+    return max((chain.deadline for chain in chains), default=0.0)
 
 
 # -- what gateways see ----------------------------------------------------------------------------

@@ -90,6 +90,12 @@ class Release:
         return frozenset(self.content.engines.values()) if self.content else frozenset()
 
     @property
+    def held(self) -> bool:
+        """It waits for an operator's promote."""
+        manual = self.content is not None and self.content.model_set.cutover == "manual"
+        return manual and not self.approved
+
+    @property
     def excludes(self) -> bool:
         """Its set declares that it does not fit beside another release."""
         return self.content is not None and self.content.model_set.strategy == "sleep_live"
@@ -103,6 +109,8 @@ class Change:
     source: str
     release: int
     """The YAML's at first; a command that promotes another release makes it that one."""
+    at: float = 0.0
+    """Wall time at which this release came to be wanted."""
 
 
 @dataclass(frozen=True)
@@ -194,9 +202,12 @@ _TAKING_OVER = (CANDIDATE - {ReleaseState.PENDING}) | {ReleaseState.STANDBY, Rel
 
 
 def pausing(state: ControlState) -> bool:
-    """Say whether the wanted release can only come up while the live one sleeps."""
+    """Say whether the wanted release can only come up while the live one sleeps.
+
+    A new set that was planned to fit beside the live one does fit, whatever the live one declares.
+    """
     live, wanted = state.live, state.wanted
     coming = state.releases.get(wanted.release) if wanted else None
     if live is None or coming is None or coming.state not in _TAKING_OVER:
         return False
-    return coming.excludes or live.excludes
+    return not coming.held and (coming.excludes or (live.excludes and coming.was_live))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.core.policy import is_held
 from runtime.core.progress import expected_load, expected_state
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState, EngineRecord, Release
@@ -31,6 +30,7 @@ def status(state: ControlState) -> dict[str, Any]:
         "revision": state.revision,
         "edition": state.edition,
         "paused": state.paused > 0,
+        "hearing": state.hearing,
         "waiting": state.waiting,
         "wanted": _wanted(state),
         "live": live.number if live else None,
@@ -81,7 +81,7 @@ def _release(state: ControlState, release: Release) -> dict[str, Any]:
         "waits_for": waits_for(state, release),
         "since": release.entered.get(release.state),
         "expected_in_state_s": expected_state(state, release),
-        "held": release.state is ReleaseState.STANDBY and not release.was_live and is_held(release),
+        "held": release.state is ReleaseState.STANDBY and not release.was_live and release.held,
         "was_live": release.was_live,
         "warm": release.warm,
         "leases": state.leases_on(release.number),

@@ -6,7 +6,7 @@ fit raises ``IllegalTransition`` and changes nothing. What to do about a state i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -38,14 +38,18 @@ def fold(state: ControlState, event: ev.Event) -> ControlState:
 
     """
     folded = _FOLDS[type(event)](state, event)
-    return _count(state, folded) if isinstance(event, ev.Durable) else folded
+    return _count(state, folded, event) if isinstance(event, ev.Durable) else folded
 
 
-def _count(before: ControlState, state: ControlState) -> ControlState:
-    """Number what a durable event led to: its revision, and since when some things have been so."""
+def _count(before: ControlState, state: ControlState, event: ev.Durable) -> ControlState:
+    """Number what a durable event led to: its revision, and since when some things have been so.
+
+    A command makes an edition even where it changes no state yet: the next one was decided without it.
+    """
     revision = before.revision + 1
     seen = [[(r.number, r.state) for r in s.releases.values()] for s in (before, state)]
-    changed = seen[0] != seen[1] or before.wanted != state.wanted
+    commanded = isinstance(event, ev.Commanded)
+    changed = commanded or seen[0] != seen[1] or before.wanted != state.wanted
     paused = (before.paused or revision) if pausing(state) else 0
     return replace(state, revision=revision, edition=revision if changed else before.edition, paused=paused)
 
@@ -59,10 +63,10 @@ def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
         return state
     same = [r for r in state.holding if r.content and r.content.digest == event.content.digest]
     if same:
-        return replace(state, wanted=Change(event.change, event.source, same[-1].number))
+        return replace(state, wanted=Change(event.change, event.source, same[-1].number, event.at))
     release = Release(_next_number(state), event.source, ReleaseState.PENDING, content=event.content)
     state = _put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    return replace(state, wanted=Change(event.change, event.source, release.number))
+    return replace(state, wanted=Change(event.change, event.source, release.number, event.at))
 
 
 def _refused(state: ControlState, event: ev.Refused) -> ControlState:
@@ -70,7 +74,7 @@ def _refused(state: ControlState, event: ev.Refused) -> ControlState:
         return state
     release = Release(_next_number(state), event.source, ReleaseState.PENDING, reason=event.reason)
     state = _put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    state = replace(state, wanted=Change(event.change, event.source, release.number))
+    state = replace(state, wanted=Change(event.change, event.source, release.number, event.at))
     return _move(state, release.number, Move.FAIL, event.at)
 
 
@@ -86,7 +90,7 @@ def _commanded(state: ControlState, event: ev.Commanded) -> ControlState:
         return _move(state, release.number, Move.FAIL, event.at)
     change = state.wanted.change if state.wanted else ""
     state = _put(state, replace(release, approved=True))
-    return replace(state, wanted=Change(change, release.source, release.number))
+    return replace(state, wanted=Change(change, release.source, release.number, event.at))
 
 
 # -- releases -------------------------------------------------------------------------------------
@@ -151,8 +155,11 @@ def _refer_to_engines(state: ControlState, release: Release) -> ControlState:
 def _forget_old_retired(state: ControlState) -> ControlState:
     retired = [n for n, r in state.releases.items() if r.state is ReleaseState.RETIRED]
     kept = dict(state.releases)
+    # Where an engine was placed, and for what kind of set, is known by the release that it was loaded for.
+    needed = {engine.loaded_by for engine in state.engines.values()}
+    needed |= {state.wanted.release} if state.wanted else set()
     for number in retired[:-RETIRED_KEPT]:
-        if state.wanted is None or state.wanted.release != number:
+        if number not in needed:
             del kept[number]
     gone = [f"release {number}" for number in state.releases.keys() - kept.keys()]
     return _over(replace(state, releases=kept), *gone)
@@ -178,24 +185,38 @@ def _release_failed(state: ControlState, event: ev.ReleaseFailed | ev.DeadlinePa
 
 
 def _release_probed(state: ControlState, event: ev.ReleaseProbed) -> ControlState:
+    """Trust the release again, and the engines that it has asked."""
     release = _release(state, event.release)
+    trusted = {
+        digest: replace(engine, slept=False)
+        for digest, engine in state.engines.items()
+        if digest in release.engines
+    }
+    state = replace(state, engines={**state.engines, **trusted})
     return _put(state, replace(release, proven=True, warmup=release.warmup.plus(event.usage)))
 
 
 def _probe_failed(state: ControlState, event: ev.ProbeFailed) -> ControlState:
-    """Refuse a standby its promotion. A live release's engines that have slept are loaded anew."""
+    """Refuse a standby its promotion. Engines that have slept are loaded anew if anybody else needs them."""
     release = _release(state, event.release)
     spent = release.warmup.plus(event.usage)
+    garbled = {d for d in release.engines if d in state.engines and state.engines[d].slept}
+    state = _put(state, replace(release, warmup=spent))
     if release.state is not ReleaseState.LIVE:
-        state = _put(state, replace(release, reason=event.reason, warmup=spent))
-        return _move(state, event.release, Move.FAIL, event.at)
-    state = _put(state, replace(release, warm=False, warmup=spent))
-    garbled = {
-        digest: replace(engine, state=EngineState.FAILED, reason=event.reason, slept=False)
-        for digest, engine in state.engines.items()
-        if digest in release.engines and engine.slept
+        state = _put(state, replace(state.releases[event.release], reason=event.reason))
+        state = _move(state, event.release, Move.FAIL, event.at)
+    return _garble(state, garbled, event.reason)
+
+
+def _garble(state: ControlState, digests: Collection[str], reason: str) -> ControlState:
+    """Let these engines go for what they answered; whoever needs them waits for new ones, and is cold."""
+    gone = {
+        digest: replace(state.engines[digest], state=EngineState.FAILED, reason=reason, slept=False)
+        for digest in digests
     }
-    return replace(state, engines={**state.engines, **garbled})
+    cold = {r.number: replace(r, warm=False) for d in digests for r in state.users_of(d)}
+    state = replace(state, releases={**state.releases, **cold})
+    return replace(state, engines={**state.engines, **gone})
 
 
 def _remember(state: ControlState, what: str, seconds: float) -> ControlState:
@@ -207,8 +228,13 @@ def _release_idle(state: ControlState, event: ev.ReleaseIdle) -> ControlState:
 
 
 def _deadline_passed(state: ControlState, event: ev.DeadlinePassed) -> ControlState:
-    if _release(state, event.release).state in CANDIDATE:
+    """Fail what was to come and does not; unload what was only kept."""
+    release = _release(state, event.release)
+    if release.state in CANDIDATE:
         return _release_failed(state, event)
+    if state.is_wanted(release):
+        state = _put(state, replace(release, reason=event.reason))
+        return _move(state, event.release, Move.FAIL, event.at)
     return _move(state, event.release, Move.UNLOAD, event.at)
 
 
@@ -256,19 +282,33 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
 
 
 def _engine_sleeping(state: ControlState, event: ev.EngineSleeping) -> ControlState:
-    return _set_engine(state, event.engine, EngineState.SLEEPING, frozenset({EngineState.LOADED}))
+    allowed = frozenset({EngineState.LOADED, EngineState.WAKING})
+    return _set_engine(state, event.engine, EngineState.SLEEPING, allowed)
 
 
 def _engine_slept(state: ControlState, event: ev.EngineSlept) -> ControlState:
     state = _set_engine(state, event.engine, EngineState.ASLEEP, frozenset({EngineState.SLEEPING}))
-    engine = replace(state.engines[event.engine], slept=True)
-    unproven = {r.number: replace(r, proven=False) for r in state.users_of(event.engine)}
-    state = replace(state, releases={**state.releases, **unproven})
-    return replace(state, engines={**state.engines, event.engine: engine})
+    return _unprove(state, event.engine)
 
 
 def _engine_waking(state: ControlState, event: ev.EngineWaking) -> ControlState:
-    return _set_engine(state, event.engine, EngineState.WAKING, frozenset({EngineState.ASLEEP}))
+    """Wake it. A sleep that was not seen to end may have happened all the same."""
+    allowed = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
+    return _unprove(_set_engine(state, event.engine, EngineState.WAKING, allowed), event.engine)
+
+
+def _unprove(state: ControlState, digest: str) -> ControlState:
+    """Note that the engine has slept: until it is probed, nothing that uses it is known to answer rightly."""
+    engine = replace(state.engines[digest], slept=True)
+    unproven = {r.number: replace(r, proven=False) for r in state.users_of(digest)}
+    state = replace(state, releases={**state.releases, **unproven})
+    return replace(state, engines={**state.engines, digest: engine})
+
+
+def _engine_doubted(state: ControlState, event: ev.EngineDoubted) -> ControlState:
+    """Let an engine that has slept be loaded anew: nobody is left who knows what it answered before."""
+    state = _set_engine(state, event.engine, EngineState.FAILED, frozenset({EngineState.LOADED}))
+    return _garble(state, {event.engine}, "it has slept, and no release is left that can prove its answers")
 
 
 def _engine_woken(state: ControlState, event: ev.EngineWoken) -> ControlState:
@@ -388,6 +428,7 @@ _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.EngineSlept: _engine_slept,
     ev.EngineWaking: _engine_waking,
     ev.EngineWoken: _engine_woken,
+    ev.EngineDoubted: _engine_doubted,
     ev.EngineMissing: _engine_missing,
     ev.EngineFound: _engine_found,
     ev.GatewayReported: _gateway_reported,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.core.policy import can_promote, engines_loaded, held_alone, is_held
+from runtime.core.policy import can_promote, engines_loaded, held_alone
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState, EngineState, Release, acknowledged
 from runtime.core.usage import total
@@ -66,7 +66,7 @@ def faults(state: ControlState, release: Release) -> list[str]:
 
 
 def _promotion(state: ControlState, release: Release) -> str:
-    if not release.was_live and is_held(release):
+    if not release.was_live and release.held:
         return f"held: interlock promote {release.number}"
     if not state.is_wanted(release) or can_promote(state, release):
         return ""

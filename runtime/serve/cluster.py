@@ -7,6 +7,7 @@ applications that its file no longer names, and leaves these alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from typing import cast
 
@@ -40,8 +41,7 @@ _DEVICES_SECONDS = 30.0
 
 _DEVICES = ray.remote(num_cpus=0)(devices_of)
 
-_DEPLOY_SECONDS = 30.0
-"""How long a deploy that is no longer wanted is waited for."""
+_log = logging.getLogger(__name__)
 
 
 def _on(node: str) -> NodeAffinitySchedulingStrategy:
@@ -60,6 +60,7 @@ class RayCluster:
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
+        self._deploying: dict[str, asyncio.Task[None]] = {}
         self._board = LoadBoard()
         self._deployed: dict[str, bool] = {}
         """Applications that come up, and whether this process has asked for them: else it cannot know
@@ -75,19 +76,27 @@ class RayCluster:
         self._deployed[name] = self._deployed.get(name, False) or not exists
         if exists:
             return
-        self._board.forget(name)
-        location = engine.weights.location if engine.weights else None
-        deploying = asyncio.create_task(self._deploy(name, engine.spec, location))
         try:
-            await asyncio.shield(deploying)
-        except asyncio.CancelledError:
-            # A deploy cannot be called back: wait it out, so that the delete that follows finds it.
-            await asyncio.wait([deploying], timeout=_DEPLOY_SECONDS)
-            raise
+            # A deploy cannot be called back. If this is cancelled, ``delete`` waits for it.
+            await asyncio.shield(self._deploying.get(name) or self._begin_deploy(name, engine))
         except RayActorError as error:
             raise EngineUnavailable(f"what deploys engines is gone: {_reason(str(error))}") from error
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
+
+    def _begin_deploy(self, name: str, engine: EngineRecord) -> asyncio.Task[None]:
+        assert engine.spec is not None  # noqa: S101 - create has made sure
+        self._board.forget(name)
+        location = engine.weights.location if engine.weights else None
+        deploying = asyncio.create_task(self._deploy(name, engine.spec, location))
+        self._deploying[name] = deploying
+        deploying.add_done_callback(lambda ended: self._end_deploy(name, ended))
+        return deploying
+
+    def _end_deploy(self, name: str, ended: asyncio.Task[None]) -> None:
+        del self._deploying[name]
+        if not ended.cancelled() and ended.exception() is not None:
+            _log.info("the deploy of %s failed: %s", name, ended.exception())
 
     async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
         if self._deployer is None:
@@ -98,7 +107,8 @@ class RayCluster:
         """Return how many replicas run and what the others are at, or why they will not come up."""
         overview = await self._overview(engine)
         if overview is None:
-            return None
+            coming = app_name(engine) in self._deploying
+            return AppStatus(0, self._targets.get(app_name(engine), 1)) if coming else None
         ready = sum(
             count
             for deployment in overview.deployments.values()
@@ -121,9 +131,13 @@ class RayCluster:
         return furthest_behind(heard, ready, target)
 
     async def delete(self, engine: str) -> None:
-        """Ask Serve to delete the application."""
-        self._deployed.pop(app_name(engine), None)
-        self._board.forget(app_name(engine))
+        """Ask Serve to delete the application, once a deploy that is still under way has ended."""
+        name = app_name(engine)
+        if name in self._deploying:
+            await asyncio.wait([self._deploying[name]])
+        self._deployed.pop(name, None)
+        self._targets.pop(name, None)
+        self._board.forget(name)
         await self._close(engine)
         await asyncio.to_thread(serve.delete, app_name(engine), _blocking=False)
 
@@ -201,7 +215,7 @@ class RayCluster:
                 raise EngineUnavailable(f"application {app_name(engine)} is not there: {error}") from error
             # Serve keeps each handle that it gives out, and all behind it, for as long as the process lives.
             own = DeploymentHandle(known.deployment_name, known.app_name)
-            client = self._clients[engine] = HandleEngine(own)
+            client = self._clients.setdefault(engine, HandleEngine(own))
         return client
 
     async def _overview(self, engine: str) -> ApplicationStatusOverview | None:

@@ -16,7 +16,9 @@ from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.errors import EngineUnavailable, InterlockError
 from runtime.serve.cluster import RayCluster
+from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
+from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
@@ -68,6 +70,7 @@ class Gateway:
     """One replica of the ingress. It is constructed only once it has a table to route by."""
 
     async def __init__(self, settings: Settings, manager: DeploymentHandle) -> None:  # type: ignore[misc]  # Serve awaits it
+        log_with_serve()
         clock, meter = SystemClock(), Meter()
         self._manager = HandleManager(manager)
         self._follower = Follower(
@@ -82,6 +85,7 @@ class Gateway:
         self._settings = settings
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
+        leave_startup_alone()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""

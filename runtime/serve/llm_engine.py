@@ -98,12 +98,17 @@ class VllmEngine:
             raise EngineUnavailable(f"vLLM says that it is not well: {error}") from error
 
     async def sleep(self) -> None:
-        """Give the KV cache back; weights and captured graphs stay. Only while idle."""
-        await self._server.sleep(tags=["kv_cache"], mode="wait")
+        """Give the KV cache back and move the weights to main memory; captured graphs stay. Only while idle.
+
+        vLLM 0.29 cannot give the cache alone back: a partial wake leaves its scheduler paused.
+        """
+        await self._server.sleep(level=1)
 
     async def wake(self) -> None:
-        """Take the KV cache again."""
-        await self._server.wakeup(tags=["kv_cache"])
+        """Bring the weights back and take the KV cache again. One that is awake stays so."""
+        await self._server.wakeup()
+        if await self._server.is_sleeping():
+            raise EngineUnavailable("vLLM still sleeps after its wake")
 
     async def idle(self) -> bool:
         """Say whether neither a call nor vLLM itself has anything in flight."""

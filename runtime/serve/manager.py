@@ -18,6 +18,7 @@ from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
 from runtime.errors import InterlockError, ModelSetError
 from runtime.serve.cluster import RayCluster
+from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.journal import Journal, open_store
@@ -43,6 +44,7 @@ class SwapManager:
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()
         self._in_turn = asyncio.Lock()
+        leave_startup_alone()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the wanted model set and return at once: this replica must not leave routing for long."""

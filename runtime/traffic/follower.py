@@ -163,7 +163,7 @@ class Follower:
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
         self._behind_since = None
-        self._meter.forget_releases(table.releases)
+        self._meter.keep(table.releases, {e for r in table.releases.values() for e in r.engines.values()})
         self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from runtime.core.usage import NOTHING, Usage
+from runtime.core.usage import NOTHING, Usage, total
 
 FIRST_REQUESTS = 100
 """How many requests after a cutover show whether its prefix cache was warm."""
@@ -15,6 +15,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._totals: dict[str, Usage] = {}
+        self._gone = NOTHING
         self._first: dict[int, tuple[int, Usage]] = {}
 
     def record(self, engine: str, usage: Usage) -> None:
@@ -32,11 +33,13 @@ class Meter:
         """How many of each release's first requests are counted, and what they spent."""
         return dict(self._first)
 
-    def forget_releases(self, kept: Collection[int]) -> None:
-        """Drop what was counted of releases that are no longer resident."""
-        self._first = {number: first for number, first in self._first.items() if number in kept}
+    def keep(self, releases: Collection[int], engines: Collection[str]) -> None:
+        """Drop the first requests of all other releases; add what all other engines spent to one sum."""
+        self._first = {number: first for number, first in self._first.items() if number in releases}
+        gone = [engine for engine in self._totals if engine not in engines]
+        self._gone = total([self._gone, *(self._totals.pop(engine) for engine in gone)])
 
     @property
     def totals(self) -> dict[str, Usage]:
-        """Usage by engine digest."""
-        return dict(self._totals)
+        """Usage by engine digest; under an empty one, that of engines which are no longer resident."""
+        return {**self._totals, "": self._gone}

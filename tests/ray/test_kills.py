@@ -127,7 +127,8 @@ def settled(status):
     warm = status["live"] is not None and release_of(status, status["live"])["warm"]
     decided = status["wanted"]["outcome"] in ("live", "failed")
     leases = sum(gateway["leases"] for gateway in status["gateways"])
-    return over and warm and decided and not leases and len(status["gateways"]) == 2
+    heard = not status["hearing"]
+    return over and warm and heard and decided and not leases and len(status["gateways"]) == 2
 
 
 def check_nothing_is_left_or_missing(deployed, status):

@@ -17,7 +17,6 @@ from runtime.core import policy
 from runtime.core.commands import ANY_EDITION, Action, Command, check
 from runtime.core.digest import SHORT
 from runtime.core.memory import SwapPlan
-from runtime.core.policy import is_held
 from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.state import EXISTING, ControlState, EngineState, pausing
@@ -323,7 +322,7 @@ class Interlock(RuleBasedStateMachine):
                 release = before.releases[number]
                 assert release.warm, "a release goes live warm"
                 assert release.proven, "a release goes live seen to answer rightly since it slept"
-                assert not is_held(release), "a release that is held waits for an operator"
+                assert not release.held, "a release that is held waits for an operator"
                 assert all(before.engines[e].state is EngineState.LOADED for e in release.engines)
                 told = {name for name, report in before.gateways.items() if number in report.prepared}
                 routing = {

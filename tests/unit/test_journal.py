@@ -38,6 +38,7 @@ EVENTS = [
     ev.EngineSleeping(at=3.5, engine="e"),
     ev.EngineSlept(at=3.5, engine="e"),
     ev.EngineWaking(at=3.5, engine="e"),
+    ev.EngineDoubted(at=1.0, engine="e"),
     ev.EngineWoken(at=3.5, engine="e"),
     ev.ReleaseWarmed(at=4.0, release=1, answers={"chains.agent.samples[0].answer": ("hi", "ho")}),
     ev.ReleaseWarmed(at=4.0, release=1, usage=Usage(3, 4, 1)),
