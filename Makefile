@@ -31,7 +31,7 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 test: test-unit test-ray test-e2e  ## everything that needs no GPU
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
-	$(PYTEST) tests/unit
+	$(PYTEST) -n auto tests/unit
 
 test-ray: .venv/installed  ## one local Ray cluster, fake engines
 	$(PYTEST) tests/ray

@@ -19,3 +19,22 @@ async def test_a_hanging_candidate_delays_no_cutover():
         assert world.state.live.acknowledged - asked < 1.0
         await world.ask()
         assert world.tally.failed == []
+
+
+# All of sixteen gateways acknowledge a cutover, and the first and the last of them are told; one that does
+# not follow is put out of readiness and is not waited for.
+async def test_sixteen_gateways():
+    first, second = content(1), content(2)
+    async with World(gateways=16) as world:
+        world.want(first)
+        await world.until_live(first)
+        world.manager.lost.add("gateway-7")
+        world.want(second)
+        await world.until_live(second)
+        live = world.state.live
+        assert live.first_acknowledged <= live.acknowledged < live.first_acknowledged + 30
+        followers = [f for n, f in enumerate(world.followers) if n != 7]
+        assert all(follower.routing.live.number == 2 for follower in followers)
+        assert len(world.state.gateways) == 15
+        await world.ask(3)
+        assert world.tally.failed == []
