@@ -43,6 +43,20 @@ def swap_report(records: Sequence[Record], status: Mapping[str, Any], moments: M
         },
         "errors": sorted({record.error for record in records if record.error is not None})[:10],
         "versions": versions(),
+        "samples": [_sample(record, moments.cutover) for record in records],
+    }
+
+
+def _sample(record: Record, cutover: float) -> dict[str, Any]:
+    """Return one request as a row of raw data; seconds count from the cutover."""
+    ended = None if record.ended is None else round(record.ended - cutover, 3)
+    ttft = None if record.ttft_ms is None else round(record.ttft_ms, 1)
+    return {
+        "sent": round(record.sent - cutover, 3),
+        "ended": ended,
+        "release": record.release,
+        "stream": record.stream,
+        "ttft_ms": ttft,
     }
 
 

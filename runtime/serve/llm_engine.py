@@ -202,10 +202,13 @@ def build(spec: Spec, location: str | None) -> Application:
     deployment.setdefault("max_constructor_retry_count", 1)
     # The first token at once: ray.serve.llm would hold it for 50 ms to fill a batch.
     experimental = {"stream_batching_interval_ms": 0, **fields.pop("experimental_configs")}
+    # Without it vLLM does not tell how much of a prompt it found in its prefix cache.
+    engine_kwargs = {"enable_prompt_tokens_details": True, **fields.pop("engine_kwargs")}
     config = LLMConfig(
         model_loading_config=loading,
         deployment_config=deployment,
         experimental_configs=experimental,
+        engine_kwargs=engine_kwargs,
         server_cls=VllmEngineReplica,
         **fields,
     )

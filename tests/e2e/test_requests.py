@@ -22,6 +22,14 @@ def test_answer(client):
     assert 0 < writing["ttft_ms"] <= writing["duration_ms"]
 
 
+# What a prompt shares with an earlier one is counted as cached, by the engine's own count.
+def test_cached_tokens_are_counted(client):
+    for _ in range(2):
+        answer = client.chat.completions.create(model="support-agent", messages=QUESTION, max_tokens=4)
+    writing = answer.model_extra["interlock"]["hops"][-1]
+    assert answer.usage.prompt_tokens_details.cached_tokens == writing["cached_tokens"] > 0
+
+
 # Sampling parameters of the last step pass through to vLLM: several choices, stops, log-probabilities.
 def test_sampling_parameters_pass_through(client):
     answer = client.chat.completions.create(

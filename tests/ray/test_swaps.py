@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -103,3 +104,41 @@ def test_every_replica_is_warmed(interlock, write_set):
     heads = 3  # of the two choices, and of the one sample
     tokens = 30 * (1 + sum(Warmup().at_once)) + PROBES * PROBE_TOKENS + heads
     assert release_of(status, status["live"])["warmup"]["completion_tokens"] == 3 * tokens
+
+
+def three_engines(prompt, editor):
+    """A set whose answer is drafted by one engine and edited by another."""
+    document = scripted(30)
+    document["engines"]["editor"] = {"kind": "fake", "tokens": 5, "reply": editor}
+    chain = document["chains"]["support-agent"]
+    draft = {"id": "draft", "generate": {"engine": "writer", "prompt": prompt}}
+    chain["steps"][1:] = [draft, {"id": "answer", "generate": {"engine": "editor", "prompt": "edit"}}]
+    return document
+
+
+def _engines(status):
+    return release_of(status, status["live"])["engines"]
+
+
+# A swap that changes nothing but a prompt loads nothing, and is live everywhere within three seconds.
+def test_a_new_prompt_is_live_within_three_seconds(interlock, write_set):
+    before = interlock.swap_to(write_set("prompt-1", three_engines("draft", "edited-")))
+    path = write_set("prompt-2", three_engines("draft it well", "edited-"))
+    asked = time.monotonic()
+    after = interlock.swap_to(path)
+    seconds = time.monotonic() - asked
+    assert all(engine["reused"] for engine in _engines(after).values())
+    assert {e["digest"] for e in after["engines"]} == {e["digest"] for e in before["engines"]}
+    assert seconds < 3.0
+
+
+# A swap that changes one engine of three loads that one; the other two go on as they are.
+def test_a_swap_of_one_engine_of_three_loads_one(interlock, write_set):
+    before = interlock.swap_to(write_set("engine-1", three_engines("draft", "first-")))
+    apps = interlock.engine_apps()
+    after = interlock.swap_to(write_set("engine-2", three_engines("draft", "second-")))
+    loaded = {name for name, engine in _engines(after).items() if not engine["reused"]}
+    assert loaded == {"editor"}
+    assert len(interlock.engine_apps() - apps) == 1
+    kept = {name: engine["digest"] for name, engine in _engines(before).items() if name != "editor"}
+    assert kept.items() <= {name: engine["digest"] for name, engine in _engines(after).items()}.items()
