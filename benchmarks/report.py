@@ -57,6 +57,7 @@ def _sample(record: Record, cutover: float) -> dict[str, Any]:
         "release": record.release,
         "stream": record.stream,
         "ttft_ms": ttft,
+        "hops": [[hop["step"], hop["queue_ms"], hop["ttft_ms"], hop["duration_ms"]] for hop in record.hops],
     }
 
 
