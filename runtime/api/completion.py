@@ -52,6 +52,7 @@ async def whole(call: ChainCall) -> bytes:
     members = b""
     async for chunks in call.chunks():
         members = next((chunk.members for chunk in reversed(chunks) if chunk.members), members)
+    await call.settle()
     tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call)})
     return _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
 
@@ -70,8 +71,10 @@ async def events(call: ChainCall) -> AsyncIterator[bytes]:
             if ready:
                 yield b"".join(opening + chunk.members + b"}\n\n" for chunk in ready)
     except InterlockError as error:
+        await call.settle()
         yield b"data: " + orjson.dumps(body_of(error)) + b"\n\n" + DONE
         return
+    await call.settle()
     yield _last_events(call, opening, held) + DONE
 
 

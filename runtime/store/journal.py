@@ -19,11 +19,12 @@ from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
 
-_METADATA = sa.MetaData()
+METADATA = sa.MetaData()
+"""All tables of the store."""
 
 _JOURNAL = sa.Table(
     "journal",
-    _METADATA,
+    METADATA,
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("event", sa.Text, nullable=False),
@@ -31,7 +32,7 @@ _JOURNAL = sa.Table(
 
 _AUDIT = sa.Table(
     "audit",
-    _METADATA,
+    METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
@@ -44,16 +45,17 @@ _AUDIT = sa.Table(
 
 _EPOCH = sa.Table(
     "epoch",
-    _METADATA,
+    METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, nullable=False),
 )
 
 
-def open_store(url: str) -> Engine:
+def open_store(url: str, *, survives_power_cut: bool = True) -> Engine:
     """Return a database engine for ``url``, its tables made if they were missing.
 
-    SQLite runs in WAL mode with full synchronisation: an appended event survives the machine.
+    SQLite runs in WAL mode. What is committed survives the death of any process; it survives a power cut
+    only with full synchronisation, which costs a commit some milliseconds.
     """
     parsed = make_url(url)
     sqlite = parsed.get_backend_name() == "sqlite"
@@ -62,14 +64,15 @@ def open_store(url: str) -> Engine:
         parsed = parsed.set(database=str(Path(parsed.database).expanduser()))
     engine = sa.create_engine(parsed)
     if sqlite:
-        sa.event.listen(engine, "connect", _tune_sqlite)
-    _METADATA.create_all(engine)
+        level = "FULL" if survives_power_cut else "NORMAL"
+        sa.event.listen(engine, "connect", lambda connection, _: _tune_sqlite(connection, level))
+    METADATA.create_all(engine)
     return engine
 
 
-def _tune_sqlite(connection: sa.PoolProxiedConnection, _record: object) -> None:
+def _tune_sqlite(connection: sa.PoolProxiedConnection, level: str) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", f"synchronous={level}", "busy_timeout=10000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -8,6 +8,7 @@ from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease
 from runtime.traffic.chain import ChainCall, ChatRequest
+from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Routing
 
@@ -15,10 +16,13 @@ from runtime.traffic.routing import Routing
 class Admission:
     """Lets requests in, one lease each."""
 
-    def __init__(self, routing: Routing, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self, routing: Routing, clock: Clock, meter: Meter, ledger: LedgerPort | None = None
+    ) -> None:
         self._routing = routing
         self._clock = clock
         self._meter = meter
+        self._ledger = ledger or NoLedger()
 
     async def admit(self, request: ChatRequest) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
@@ -35,7 +39,7 @@ class Admission:
         """
         if self._routing.paused:
             await self._wait(request.model)
-        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter)
+        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter, self._ledger)
 
     async def _wait(self, model: str) -> None:
         _, chain = self._routing.choose(model)
