@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from runtime.clock import Clock, SystemClock
@@ -78,13 +80,14 @@ class FakeEngine:
         self._see_grammar(body)
         self._begin()
         begun = self._clock.now()
-        with self._tally.call(body) as count:
+        with self._tally.call(body) as count, self._receipt(prompt) as receipt:
             count.usage = Usage(prompt)
             limit = body.get("max_completion_tokens") or body.get("max_tokens") or self._script.tokens
             tokens = min(limit, self._script.tokens)
             for position in range(tokens):
                 await self._pause(position)
                 count.usage = Usage(prompt, position + 1)
+                receipt.append(1)
                 if body.get("stream"):
                     delta = self._choice(position + 1, tokens, "delta", f"{self._reply}{position} ")
                     yield [pack(delta, count.usage, self._clock.now() - begun)]
@@ -92,6 +95,17 @@ class FakeEngine:
                 text = "".join(f"{self._reply}{n} " for n in range(tokens))
                 message = self._choice(tokens, tokens, "message", text)
                 yield [pack(message, count.usage, self._clock.now() - begun)]
+
+    @contextmanager
+    def _receipt(self, prompt: int) -> Iterator[list[int]]:
+        """Write down what a call has read, and how many tokens were appended, when it ends."""
+        generated: list[int] = []
+        try:
+            yield generated
+        finally:
+            if self._script.receipts is not None:
+                with Path(self._script.receipts).open("a") as receipts:
+                    receipts.write(f"{prompt} {len(generated)}\n")
 
     async def _pause(self, position: int) -> None:
         await asyncio.sleep(self._script.inter_token if position else self._script.time_to_first_token)
@@ -136,7 +150,7 @@ class FakeEngine:
         text, choices = checked_choices(body)
         begun, usage = self._clock.now(), Usage(prompt=count_tokens(text))
         self._begin()
-        with self._tally.call(body) as count:
+        with self._tally.call(body) as count, self._receipt(usage.prompt):
             count.usage = usage
             await self._pause(0)
             words = set(text.lower().split())
@@ -150,7 +164,7 @@ class FakeEngine:
         texts = checked_input(body)
         begun, usage = self._clock.now(), Usage(prompt=sum(count_tokens(text) for text in texts))
         self._begin()
-        with self._tally.call(body) as count:
+        with self._tally.call(body) as count, self._receipt(usage.prompt):
             count.usage = usage
             await self._pause(0)
             return Embeddings([_vector(text) for text in texts], usage, self._clock.now() - begun)

@@ -14,6 +14,7 @@ from tests.unit.test_two_hundred_swaps import Load, small, swap_repeatedly
 from tests.unit.world import World
 
 DAY = 86_400.0
+SPENT = Usage(10, 5, 2, 1)
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def tag(hop, **changes):
     return HopTag(hop, **{**known, "started": 10.0, **changes})
 
 
-def row(hop, usage=Usage(10, 5, 2, 1), outcome=Outcome.OK, **changes):
+def row(hop, usage=SPENT, outcome=Outcome.OK, **changes):
     return LedgerRow(tag(hop, **changes), usage, outcome, 1.0, 20.0, 90.0)
 
 
@@ -80,7 +81,7 @@ def test_outcome_of_hops_that_engines_tell_of():
 class SlowBook:
     """Notes what each transaction held."""
 
-    def __init__(self, fails=False):
+    def __init__(self, *, fails=False):
         self.transactions = []
         self._fails = fails
 
