@@ -11,12 +11,10 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
 from runtime.core.ledger import Batch, LedgerRow, row_of
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.store.ledger import Ledger
 
 _log = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ class Collector:
             await self.collect(engine, AGE_SECONDS)
         except EngineUnavailable as error:
             _log.info("engine %s does not tell which hops have ended: %s", engine, error)
-        except SQLAlchemyError:
+        except StoreUnavailable:
             _log.exception(
                 "hops that ended on engine %s are collected later: the store took them not", engine
             )

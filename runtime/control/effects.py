@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from runtime.clock import TICK, Clock
 from runtime.control.cluster import AppStatus, Cluster
 from runtime.control.collector import Collector
@@ -29,7 +27,7 @@ from runtime.core.phase import Stage
 from runtime.core.progress import expected_load, of_about
 from runtime.core.release import CANDIDATE
 from runtime.core.state import ControlState, EngineRecord
-from runtime.errors import EngineUnavailable, InterlockError
+from runtime.errors import EngineUnavailable, InterlockError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +202,7 @@ class Effects:
         try:
             async with asyncio.timeout(COLLECT_LIMIT_SECONDS):
                 await self._collector.collect(engine)
-        except (EngineUnavailable, SQLAlchemyError, TimeoutError) as error:
+        except (EngineUnavailable, StoreUnavailable, TimeoutError) as error:
             _log.warning("engine %s goes without telling which hops have ended: %r", engine[:SHORT], error)
 
     async def _sleep(self, engine: str) -> ev.Event:

@@ -20,7 +20,7 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
-from runtime.store.journal import open_store
+from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower

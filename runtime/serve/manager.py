@@ -22,7 +22,8 @@ from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
-from runtime.store.journal import Journal, open_store
+from runtime.store.database import open_store
+from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 from runtime.store.model_sets import read_content
 

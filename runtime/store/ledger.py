@@ -16,31 +16,8 @@ from sqlalchemy.engine import Engine
 
 from runtime.core.ledger import LedgerRow, Outcome
 from runtime.core.usage import Usage
-from runtime.store.journal import METADATA
-
-LEDGER = sa.Table(
-    "ledger",
-    METADATA,
-    sa.Column("hop", sa.Text, primary_key=True),
-    sa.Column("request", sa.Text, nullable=False),
-    sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("session", sa.Text, nullable=False),
-    sa.Column("chain", sa.Text, nullable=False),
-    sa.Column("step", sa.Text, nullable=False),
-    sa.Column("release", sa.Integer, nullable=False),
-    sa.Column("engine", sa.Text, nullable=False),
-    sa.Column("purpose", sa.Text, nullable=False),
-    sa.Column("started", sa.Float, nullable=False, index=True),
-    sa.Column("prompt", sa.BigInteger, nullable=False),
-    sa.Column("cached", sa.BigInteger, nullable=False),
-    sa.Column("completion", sa.BigInteger, nullable=False),
-    sa.Column("reasoning", sa.BigInteger, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("queue_ms", sa.Float),
-    sa.Column("ttft_ms", sa.Float),
-    sa.Column("duration_ms", sa.Float, nullable=False),
-)
+from runtime.store.database import reading, writing
+from runtime.store.tables import LEDGER
 
 _COUNTS = ("prompt", "cached", "completion", "reasoning")
 _AT_ONCE = 500
@@ -53,7 +30,7 @@ Group = Literal["tenant", "key", "session", "chain", "step", "release", "engine"
 
 
 class Ledger:
-    """Reads and writes the ledger. Calls block: make them from a thread."""
+    """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -62,17 +39,17 @@ class Ledger:
         self._merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
 
     def write(self, rows: Iterable[LedgerRow]) -> None:
-        """Write ``rows`` in one transaction; they count once this returns."""
+        """Write ``rows`` in one transaction; they count once this returns. Raises StoreUnavailable."""
         # Of two rows in one order, two processes that write the same ones would wait for each other.
         values = sorted((row.as_row() for row in rows), key=lambda row: str(row["hop"]))
         if values:
-            with self._engine.begin() as connection:
+            with writing(self._engine) as connection:
                 connection.execute(self._merge, values)
 
     def reconcile(self, rows: Sequence[LedgerRow]) -> int:
         """Write those of ``rows`` that are missing, or count more than is known; return how many."""
         known: dict[str, tuple[int, int]] = {}
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             for begin in range(0, len(rows), _AT_ONCE):
                 hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
                 found = sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion)
@@ -85,7 +62,7 @@ class Ledger:
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""
         sums = [sa.func.coalesce(sa.func.sum(LEDGER.c[name]), 0) for name in _COUNTS]
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             prompt, cached, completion, reasoning = connection.execute(sa.select(*sums)).one()
         return Usage(int(prompt), int(completion), int(cached), int(reasoning))
 
@@ -100,7 +77,7 @@ class Ledger:
             *sums,
         )
         grouped = select.where(LEDGER.c.started >= since).group_by(group).order_by(group)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(grouped).mappings().all()
         return [{name: value if name == by else int(value) for name, value in row.items()} for row in rows]
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from runtime.core.ledger import LedgerRow
+from runtime.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class GroupCommit:
             self._waiting, self._next = [], None
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.write, rows)
-            except SQLAlchemyError:
+            except StoreUnavailable:
                 _log.exception("the ledger took %d rows not; the engines will bring them in", len(rows))
             written.set_result(None)
         self._writing = None

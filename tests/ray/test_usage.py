@@ -5,7 +5,7 @@ import time
 
 from benchmarks.load import LoadGenerator, Plan
 from runtime.core.usage import Usage
-from runtime.store.journal import open_store
+from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 from tests.ray.conftest import scripted
 

@@ -2,13 +2,15 @@ import asyncio
 import itertools
 
 import pytest
-from sqlalchemy.exc import OperationalError
+import sqlalchemy as sa
 
 from runtime.control import collector
 from runtime.core.ledger import EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
 from runtime.core.usage import Usage
-from runtime.store.journal import open_store
+from runtime.errors import StoreUnavailable
+from runtime.store.database import open_store, reading
 from runtime.store.ledger import GROUPS, Ledger
+from runtime.store.tables import LEDGER
 from runtime.traffic.ledger import GroupCommit
 from tests.unit.test_two_hundred_swaps import Load, small, swap_repeatedly
 from tests.unit.world import World
@@ -18,8 +20,8 @@ SPENT = Usage(10, 5, 2, 1)
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    opened = Ledger(open_store(f"sqlite:///{tmp_path / 'store.db'}"))
+def ledger(store_url):
+    opened = Ledger(open_store(store_url))
     yield opened
     opened.close()
 
@@ -35,21 +37,20 @@ def row(hop, usage=SPENT, outcome=Outcome.OK, **changes):
 
 # A hop that is told of by its gateway and by its engine is one row, the same in whatever order they
 # come: the greater counts, the gateway's outcome and times.
-def test_two_witnesses_make_one_row(tmp_path):
-    seen = LedgerRow(tag("h"), Usage(10, 3), Outcome.CANCELLED, 1.0, 20.0, 90.0)
-    counted = row_of(EndedHop(1, tag("h"), Usage(10, 5, 2), 0.4))
-    tellings = itertools.permutations([seen, counted, seen])
+def test_two_witnesses_make_one_row(ledger):
     results = set()
-    for number, told in enumerate(tellings):
-        ledger = Ledger(open_store(f"sqlite:///{tmp_path / str(number)}.db"))
-        for each in told:
-            ledger.write([each])
-        assert ledger.total() == Usage(10, 5, 2)
-        assert [group["outcome"] for group in ledger.usage("outcome")] == ["cancelled"]
-        with ledger._engine.connect() as connection:
-            results.add(tuple(connection.exec_driver_sql("SELECT * FROM ledger").one()))
-        ledger.close()
+    for number, order in enumerate(itertools.permutations(range(3))):
+        hop = f"h{number}"
+        seen = LedgerRow(tag(hop), Usage(10, 3), Outcome.CANCELLED, 1.0, 20.0, 90.0)
+        counted = row_of(EndedHop(1, tag(hop), Usage(10, 5, 2), 0.4))
+        for position in order:
+            ledger.write([(seen, counted, seen)[position]])
+        with reading(ledger._engine) as connection:
+            row = connection.execute(sa.select(LEDGER).where(LEDGER.c.hop == hop)).one()
+        results.add(tuple(row)[1:])
     assert len(results) == 1
+    assert ledger.total() == Usage(60, 30, 12)
+    assert [group["outcome"] for group in ledger.usage("outcome")] == ["cancelled"]
 
 
 # Usage is summed up by what is asked for, from a time on; a request of two hops is one request.
@@ -88,7 +89,7 @@ class SlowBook:
     def write(self, rows):
         self.transactions.append([row.tag.hop for row in rows])
         if self._fails:
-            raise OperationalError("INSERT", {}, Exception("the disk is full"))
+            raise StoreUnavailable("the disk is full")
 
 
 # Rows that come while a transaction runs go into the next one together.

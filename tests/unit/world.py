@@ -16,7 +16,7 @@ from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
-from runtime.store.journal import open_store
+from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChatRequest
