@@ -42,10 +42,11 @@ class ChatResponse(Response):
     that was never started has no ``finally``.
     """
 
-    def __init__(self, admission: Admission, raw: bytes, request_id: str) -> None:
+    def __init__(self, admission: Admission, raw: bytes, request_id: str, arrived: float) -> None:
         self._admission = admission
         self._raw = raw
         self._request_id = request_id
+        self._arrived = arrived
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
@@ -66,7 +67,7 @@ class ChatResponse(Response):
         started = False
         try:
             request = read_chat_request(self._raw, self._request_id)
-            call = await self._admission.admit(request)
+            call = await self._admission.admit(request, self._arrived)
             try:
                 await call.start()
                 started = True

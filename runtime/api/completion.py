@@ -13,6 +13,7 @@ import orjson
 
 from runtime.api.chat_request import wants_usage
 from runtime.api.errors import body_of
+from runtime.core.latency import Latency
 from runtime.engines.port import Chunk
 from runtime.errors import InterlockError
 from runtime.traffic.chain import ChainCall
@@ -28,11 +29,12 @@ def answer_headers(call: ChainCall) -> dict[str, str]:
     }
 
 
-def _trailer(call: ChainCall) -> dict[str, Any]:
+def _trailer(call: ChainCall, latency: Latency) -> dict[str, Any]:
     return {
         "release": call.release.number,
         "model_set": call.release.model_set,
         "hops": [hop.as_json() for hop in call.hops],
+        "latency": latency.as_json(),
     }
 
 
@@ -52,7 +54,7 @@ async def whole(call: ChainCall) -> bytes:
     members = b""
     async for chunks in call.chunks():
         members = next((chunk.members for chunk in reversed(chunks) if chunk.members), members)
-    tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call)})
+    tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call, call.latency())})
     return _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
 
 
@@ -85,7 +87,7 @@ def _hold_back(held: list[Chunk], arrived: list[Chunk]) -> tuple[list[Chunk], li
 
 
 def _last_events(call: ChainCall, opening: bytes, held: list[Chunk]) -> bytes:
-    tail: dict[str, Any] = {"interlock": _trailer(call)}
+    tail: dict[str, Any] = {"interlock": _trailer(call, call.latency())}
     if wants_usage(call.request):
         tail = {"choices": [], "usage": call.usage.as_openai(), **tail}
         pieces = [opening + chunk.members + b"}\n\n" for chunk in held]

@@ -20,8 +20,14 @@ class Admission:
         self._clock = clock
         self._meter = meter
 
-    async def admit(self, request: ChatRequest) -> ChainCall:
+    def arrival(self) -> float:
+        """Return the stamp that the latency of a request which arrives now counts from."""
+        return self._clock.now()
+
+    async def admit(self, request: ChatRequest, arrived: float | None = None) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
+
+        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now.
 
         While the live release sleeps for a swap, the request waits here, for at most as long as its
         chain may take in all.
@@ -33,9 +39,10 @@ class Admission:
             DeadlineExceeded: the models were not back in time.
 
         """
+        arrived = self.arrival() if arrived is None else arrived
         if self._routing.paused:
             await self._wait(request.model)
-        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter)
+        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter, arrived)
 
     async def _wait(self, model: str) -> None:
         _, chain = self._routing.choose(model)
