@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -34,6 +35,14 @@ async def serving(declared):
         transport = httpx.ASGITransport(app=app_of(world), client=("127.0.0.1", 4000))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield world, client
+
+
+def hurry(world, deadline):
+    """Give the live release's chain a deadline that its warm-up would not have kept."""
+    routing = world.followers[0].routing
+    routed = routing.live.routed
+    chains = {name: c.model_copy(update={"deadline": deadline}) for name, c in routed.chains.items()}
+    routing.install(replace(routing.live, routed=replace(routed, chains=chains)))
 
 
 def parts(latency):
