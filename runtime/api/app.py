@@ -49,8 +49,9 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings) -
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
+        arrived = admission.arrival()
         raw = await read_body(request, settings.max_body_bytes)
-        return ChatResponse(admission, raw, request_id_of(request))
+        return ChatResponse(admission, raw, request_id_of(request), arrived)
 
 
 def _add_health_routes(app: FastAPI, admission: Admission) -> None:

@@ -61,6 +61,10 @@ class HopRecord(NamedTuple):
     ``queue_ms`` is what the hop waited before a replica began with it, transport included: the
     gateway's time to the first answer less the replica's own. Both are spans of one process each;
     no stamps of two processes are subtracted.
+
+    ``start_ms`` counts from the request's arrival at the gateway. ``generation_ms`` is from the first
+    token to the last, ``inter_token_ms`` the mean and ``inter_token_max_ms`` the longest time from one
+    token to the next as they came here: None where all came at once, as without streaming.
     """
 
     step: str
@@ -69,6 +73,10 @@ class HopRecord(NamedTuple):
     queue_ms: float
     ttft_ms: float
     duration_ms: float
+    start_ms: float = 0.0
+    generation_ms: float = 0.0
+    inter_token_ms: float | None = None
+    inter_token_max_ms: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the hop as the ``interlock`` object of an answer shows it."""
@@ -81,4 +89,12 @@ class HopRecord(NamedTuple):
             "queue_ms": round(self.queue_ms, 3),
             "ttft_ms": round(self.ttft_ms, 3),
             "duration_ms": round(self.duration_ms, 3),
+            "start_ms": round(self.start_ms, 3),
+            "generation_ms": round(self.generation_ms, 3),
+            "inter_token_ms": _rounded(self.inter_token_ms),
+            "inter_token_max_ms": _rounded(self.inter_token_max_ms),
         }
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)

@@ -24,8 +24,14 @@ class Admission:
         self._meter = meter
         self._ledger = ledger or NoLedger()
 
-    async def admit(self, request: ChatRequest) -> ChainCall:
+    def arrival(self) -> float:
+        """Return the stamp that the latency of a request which arrives now counts from."""
+        return self._clock.now()
+
+    async def admit(self, request: ChatRequest, arrived: float | None = None) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
+
+        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now.
 
         While the live release sleeps for a swap, the request waits here, for at most as long as its
         chain may take in all.
@@ -37,9 +43,11 @@ class Admission:
             DeadlineExceeded: the models were not back in time.
 
         """
+        arrived = self.arrival() if arrived is None else arrived
         if self._routing.paused:
             await self._wait(request.model)
-        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter, self._ledger)
+        lease = self._routing.lease(request.model)
+        return ChainCall(lease, request, self._clock, self._meter, self._ledger, arrived)
 
     async def _wait(self, model: str) -> None:
         _, chain = self._routing.choose(model)

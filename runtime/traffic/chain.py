@@ -13,6 +13,7 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
+from runtime.core.latency import Latency, Pace, lay_out
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
@@ -46,21 +47,24 @@ class _Stopwatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sent = clock.now()
+        self.sent = clock.now()
         self.first: float | None = None
         self.in_engine = 0.0
         """The engine's own time to its first answer."""
+        self.pace = Pace()
 
-    def mark(self, in_engine: float) -> None:
-        """Note an answer's arrival; only the first counts."""
+    def mark(self, in_engine: float, tokens: int) -> None:
+        """Note the arrival of an answer, or of a part of one: ``tokens`` have been generated so far."""
+        elapsed = self.elapsed
         if self.first is None:
-            self.first = self.elapsed
+            self.first = elapsed
             self.in_engine = in_engine
+        self.pace.arrive(elapsed, tokens)
 
     @property
     def elapsed(self) -> float:
         """Seconds since the hop was sent."""
-        return self._clock.now() - self._sent
+        return self._clock.now() - self.sent
 
 
 @dataclass
@@ -78,11 +82,18 @@ class ChainCall:
     """One request on its way through its chain. It owns the lease: ``aclose`` in a ``finally``.
 
     ``start`` runs every hop but the last and waits for the last one's first chunk, so that an error
-    up to there can still become an HTTP status. ``chunks`` then yields the answer.
+    up to there can still become an HTTP status. ``chunks`` then yields the answer. ``arrived`` is the
+    clock's stamp of the request's arrival; without one it has arrived just now.
     """
 
     def __init__(
-        self, lease: Lease, request: ChatRequest, clock: Clock, meter: Meter, ledger: LedgerPort
+        self,
+        lease: Lease,
+        request: ChatRequest,
+        clock: Clock,
+        meter: Meter,
+        ledger: LedgerPort,
+        arrived: float | None = None,
     ) -> None:
         self.request = request
         self.release = lease.release.routed
@@ -94,6 +105,7 @@ class ChainCall:
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
         self._begun = clock.now()
+        self._arrived = self._begun if arrived is None else arrived
         self._run = ChainRun(lease.chain, request.messages, request.body)
         self._answer: AsyncGenerator[list[Chunk], None] | None = None
         self._first: list[Chunk] = []
@@ -103,6 +115,13 @@ class ChainCall:
     def usage(self) -> Usage:
         """The sum over the hops that have ended."""
         return total(hop.usage for hop in self.hops)
+
+    def latency(self) -> Latency:
+        """Return where the time has gone up to now, which the caller takes for the answer's end."""
+        return lay_out(self.hops, self._since_arrival(self._begun), self._since_arrival(self._clock.now()))
+
+    def _since_arrival(self, stamp: float) -> float:
+        return (stamp - self._arrived) * 1000.0
 
     async def start(self) -> None:
         """Go as far as the first chunk of the answer.
@@ -163,7 +182,7 @@ class ChainCall:
         try:
             async with self._counted(count), self._until_deadline(hop):
                 answer = await self._client(hop).classify({**hop.body, TAG: count.tag})
-                count.watch.mark(answer.elapsed)
+                count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
                 self._check_engine(hop, answer.engine)
             count.outcome = Outcome.OK
@@ -180,8 +199,8 @@ class ChainCall:
                     chunks = await anext(answer, None)
                     if chunks is None:
                         break
-                    count.watch.mark(chunks[0].elapsed)
                     count.usage = chunks[-1].usage
+                    count.watch.mark(chunks[0].elapsed, count.usage.completion)
                     self._check_engine(hop, chunks[0].engine)
                 yield chunks
             count.outcome = Outcome.OK
@@ -238,6 +257,10 @@ class ChainCall:
             queue_ms=max(0.0, first - watch.in_engine) * 1000.0,
             ttft_ms=first * 1000.0,
             duration_ms=duration * 1000.0,
+            start_ms=self._since_arrival(watch.sent),
+            generation_ms=watch.pace.generation_ms,
+            inter_token_ms=watch.pace.mean_ms,
+            inter_token_max_ms=watch.pace.max_ms,
         )
         self.hops.append(record)
         self._meter.record(count.tag.engine, count.usage)
