@@ -29,18 +29,18 @@ AT_ONCE = 2_000
 """Hops of one answer."""
 
 
-class Reconciled(Protocol):
+class LedgerPort(Protocol):
     """The ledger as the collector needs it."""
 
-    async def reconcile(self, rows: Sequence[LedgerRow]) -> int:
-        """Write those of ``rows`` that are missing or count more than is known; return how many."""
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
+        """Write those of ``rows`` that tell anything new; return how many."""
         ...
 
 
 class Collector:
     """Collects from every engine that is up, and once more from one that is to go."""
 
-    def __init__(self, cluster: Cluster, ledger: Reconciled) -> None:
+    def __init__(self, cluster: Cluster, ledger: LedgerPort) -> None:
         self._cluster = cluster
         self._ledger = ledger
         self._kept: dict[str, dict[str, int]] = {}
@@ -82,7 +82,7 @@ class Collector:
 
     async def _keep(self, batches: Sequence[Batch]) -> None:
         rows = [row_of(ended) for batch in batches for ended in batch.hops]
-        added = await self._ledger.reconcile(rows) if rows else 0
+        added = await self._ledger.write(rows) if rows else 0
         live = sum(row.tag.purpose == "live" for row in rows)
         if added and live:
             _log.info("%d hops are in the ledger by their engine's word, of %d that ended", added, len(rows))
@@ -94,14 +94,14 @@ class StoredLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def reconcile(self, rows: Sequence[LedgerRow]) -> int:
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
         """Write what is missing."""
-        return await asyncio.to_thread(self._ledger.reconcile, rows)
+        return await asyncio.to_thread(self._ledger.write, rows)
 
 
 class NoLedger:
     """Keeps nothing; for those who only swap."""
 
-    async def reconcile(self, rows: Sequence[LedgerRow]) -> int:  # noqa: ARG002 - the protocol's form
+    async def write(self, rows: Sequence[LedgerRow]) -> int:  # noqa: ARG002 - the protocol's form
         """Do nothing."""
         return 0

@@ -14,7 +14,7 @@ from functools import partial
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
-from runtime.control.collector import Collector, NoLedger, Reconciled
+from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
@@ -69,7 +69,7 @@ class Controller:
         cluster: Cluster,
         clock: Clock,
         gateway_silence_s: float,
-        ledger: Reconciled | None = None,
+        ledger: LedgerPort | None = None,
     ) -> None:
         self.state = ControlState()
         self.hub = Hub(clock, self.post)

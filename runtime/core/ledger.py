@@ -50,6 +50,8 @@ class HopTag(NamedTuple):
     purpose: str = Purpose.LIVE
     started: float = 0.0
     """Seconds since the Unix epoch."""
+    admitted: float = 0.0
+    """When the whole request began: what it spends counts in the budgets' windows of that moment."""
 
 
 class EndedHop(NamedTuple):

@@ -7,15 +7,16 @@ the merge gives the same row in whatever order and however often they come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
-from runtime.core.ledger import LedgerRow, Outcome
+from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
+from runtime.store.budgets import Budgets
 from runtime.store.database import reading, writing
 from runtime.store.tables import LEDGER
 
@@ -32,32 +33,30 @@ Group = Literal["tenant", "key", "session", "chain", "step", "release", "engine"
 class Ledger:
     """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, budgets: Budgets | None = None) -> None:
         self._engine = engine
+        self._budgets = budgets
         insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
         new = insert(LEDGER)
         self._merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
 
-    def write(self, rows: Iterable[LedgerRow]) -> None:
-        """Write ``rows`` in one transaction; they count once this returns. Raises StoreUnavailable."""
-        # Of two rows in one order, two processes that write the same ones would wait for each other.
-        values = sorted((row.as_row() for row in rows), key=lambda row: str(row["hop"]))
-        if values:
-            with writing(self._engine) as connection:
-                connection.execute(self._merge, values)
+    def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:
+        """Write ``rows``, charge budgets with what they add, and release what ``ended`` calls reserved.
 
-    def reconcile(self, rows: Sequence[LedgerRow]) -> int:
-        """Write those of ``rows`` that are missing, or count more than is known; return how many."""
-        known: dict[str, tuple[int, int]] = {}
-        with reading(self._engine) as connection:
-            for begin in range(0, len(rows), _AT_ONCE):
-                hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
-                found = sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion)
-                for hop, prompt, completion in connection.execute(found.where(LEDGER.c.hop.in_(hops))):
-                    known[hop] = prompt, completion
-        differing = [row for row in rows if known.get(row.tag.hop) != row.usage[:2]]
-        self.write(differing)
-        return len(differing)
+        All of it is one transaction, and counts once this returns. Returns how many rows told anything new.
+        """
+        # In one order always: of two processes that write the same rows, each would wait for the other.
+        told = sorted(rows, key=lambda row: row.tag.hop)
+        with writing(self._engine) as connection:
+            known = _known(connection, told)
+            new = [row for row in told if known.get(row.tag.hop) != row.usage[:2] or row.ttft_ms is not None]
+            if new:
+                connection.execute(self._merge, [row.as_row() for row in new])
+            if self._budgets is not None:
+                self._budgets.charge(connection, _added(new, known))
+                if ended:
+                    self._budgets.release(connection, ended)
+        return len(new)
 
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""
@@ -84,6 +83,27 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+
+def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int]]:
+    """Return prompt and completion tokens of those of ``rows`` that are in the ledger already."""
+    known: dict[str, tuple[int, int]] = {}
+    select = sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion).with_for_update()
+    for begin in range(0, len(rows), _AT_ONCE):
+        hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
+        for hop, prompt, completion in connection.execute(select.where(LEDGER.c.hop.in_(hops))):
+            known[hop] = prompt, completion
+    return known
+
+
+def _added(rows: Iterable[LedgerRow], known: dict[str, tuple[int, int]]) -> Iterator[tuple[HopTag, int]]:
+    """Yield how many tokens each row adds to what is known of its hop. A hop told twice adds once."""
+    counted = dict(known)
+    for row in rows:
+        prompt, completion = counted.get(row.tag.hop, (0, 0))
+        most = max(prompt, row.usage.prompt), max(completion, row.usage.completion)
+        counted[row.tag.hop] = most
+        yield row.tag, sum(most) - prompt - completion
 
 
 def _merged(new: Any) -> dict[str, Any]:

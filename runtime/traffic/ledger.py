@@ -25,8 +25,8 @@ class LedgerPort(Protocol):
 class Book(Protocol):
     """A ledger whose calls block."""
 
-    def write(self, rows: Iterable[LedgerRow]) -> None:
-        """Write ``rows`` in one transaction."""
+    def write(self, rows: Iterable[LedgerRow]) -> int:
+        """Write ``rows`` in one transaction; return how many told anything new."""
         ...
 
 

@@ -188,8 +188,8 @@ class ManagerLedger:
     def __init__(self, ledger):
         self._ledger = ledger
 
-    async def reconcile(self, rows):
-        return self._ledger.reconcile(rows)
+    async def write(self, rows):
+        return self._ledger.write(rows)
 
 
 class World:

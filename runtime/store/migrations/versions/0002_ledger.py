@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("engine", sa.Text, nullable=False),
         sa.Column("purpose", sa.Text, nullable=False),
         sa.Column("started", sa.Float, nullable=False),
+        sa.Column("admitted", sa.Float, nullable=False),
         sa.Column("prompt", sa.BigInteger, nullable=False),
         sa.Column("cached", sa.BigInteger, nullable=False),
         sa.Column("completion", sa.BigInteger, nullable=False),
