@@ -14,7 +14,7 @@ from runtime.core.digest import SHORT
 from runtime.core.latency import Latency, Pace, lay_out
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
-from runtime.engines.port import Chunk, EngineClient
+from runtime.engines.port import WITHIN, Chunk, EngineClient
 from runtime.errors import DeadlineExceeded, EngineUnavailable, WrongEngine
 from runtime.traffic.meter import Meter
 from runtime.traffic.retry import RetryingEngine
@@ -144,7 +144,7 @@ class ChainCall:
         watch, usage = _Stopwatch(self._clock), NOTHING
         try:
             async with self._until_deadline(hop):
-                answer = await self._client(hop).classify(hop.body)
+                answer = await self._client(hop).classify({**hop.body, WITHIN: self._left})
             watch.mark(answer.elapsed, answer.usage.completion)
             usage = answer.usage
             self._check_engine(hop, answer.engine)
@@ -154,7 +154,7 @@ class ChainCall:
 
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         watch, usage = _Stopwatch(self._clock), NOTHING
-        answer = self._client(hop).generate({**hop.body, "stream": stream})
+        answer = self._client(hop).generate({**hop.body, "stream": stream, WITHIN: self._left})
         try:
             while True:
                 async with self._until_deadline(hop):
@@ -201,11 +201,20 @@ class ChainCall:
 
     @asynccontextmanager
     async def _until_deadline(self, hop: Hop) -> AsyncIterator[None]:
-        deadline = self._lease.chain.deadline
-        left = deadline - (self._clock.now() - self._begun)
+        left = self._left
+        if left <= 0.0:  # a call that need not wait would go on: a timeout ends only what waits
+            raise self._too_late(hop)
         try:
             async with asyncio.timeout(left):
                 yield
         except TimeoutError as error:
-            message = f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}"
-            raise DeadlineExceeded(message) from error
+            raise self._too_late(hop) from error
+
+    def _too_late(self, hop: Hop) -> DeadlineExceeded:
+        deadline = self._lease.chain.deadline
+        return DeadlineExceeded(f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}")
+
+    @property
+    def _left(self) -> float:
+        """How many seconds of the chain's deadline are left; one deadline for all hops together."""
+        return self._lease.chain.deadline - (self._clock.now() - self._begun)
