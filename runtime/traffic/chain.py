@@ -11,7 +11,7 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
-from runtime.core.latency import Latency, Pace, lay_out
+from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import WITHIN, Chunk, EngineClient
@@ -195,9 +195,12 @@ class ChainCall:
             generation_ms=watch.pace.generation_ms,
             inter_token_ms=watch.pace.mean_ms,
             inter_token_max_ms=watch.pace.max_ms,
+            overrun_ms=overrun(duration, self._lease.chain.latency_budget.get(hop.step)),
         )
         self.hops.append(record)
         self._meter.record(engine, usage)
+        if record.overrun_ms:
+            self._meter.record_overrun(self.request.model, hop.step)
 
     @asynccontextmanager
     async def _until_deadline(self, hop: Hop) -> AsyncIterator[None]:
