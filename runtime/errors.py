@@ -11,6 +11,7 @@ InterlockError
 │   ├── Overloaded          too many requests wait here already
 │   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
 │   │   └── EngineLost      the replica that had taken the call is gone; another may answer it
+│   ├── StoreUnavailable    the database does not answer
 │   └── DeadlineExceeded    the chain's deadline passed
 ├── CommandRefused          an operator's command does not fit the state, which it carries; nothing was done
 │   ├── UnknownRelease      there is no release of this number
@@ -18,6 +19,7 @@ InterlockError
 │   ├── EtagMissing         the command does not say which edition of the releases it was decided by
 │   └── StaleEtag           the releases have changed since the edition that the command was decided by
 ├── ModelSetError           the operator's model set is wrong: file, key, reason
+├── StoreError              the store cannot be opened, or a newer Interlock has changed it
 ├── ModelFetchError         a model could not be brought or does not match its digest
 ├── SwapError               a candidate cannot become live; the live release goes on
 │   ├── DoesNotFit          there is no room for it on the devices
@@ -91,6 +93,10 @@ class EngineLost(EngineUnavailable):
     """The replica that had taken the call is gone, and its answer with it; another may answer it."""
 
 
+class StoreUnavailable(Unavailable):
+    """The database does not answer, or is locked for longer than is waited."""
+
+
 class DeadlineExceeded(Unavailable):
     """The chain's deadline passed before the answer was complete."""
 
@@ -148,6 +154,10 @@ class ModelSetError(InterlockError):
     def __reduce__(self) -> tuple[type[ModelSetError], tuple[str, str, str, str | None]]:
         """Keep the parts when the error crosses processes: pickle would pass the message alone."""
         return type(self), (self.source, self.key, self.reason, self.nearest)
+
+
+class StoreError(InterlockError):
+    """The store cannot be opened, or a newer Interlock has changed its tables."""
 
 
 class ModelFetchError(InterlockError):

@@ -68,6 +68,7 @@ async def whole(call: ChainCall) -> tuple[bytes, dict[str, str]]:
     members = b""
     async for chunks in call.chunks():
         members = next((chunk.members for chunk in reversed(chunks) if chunk.members), members)
+    await call.settle()
     latency = call.latency()
     tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call, latency)})
     body = _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
@@ -89,9 +90,11 @@ async def events(call: ChainCall) -> AsyncIterator[bytes]:
             if ready:
                 yield b"".join(opening + chunk.members + b"}\n\n" for chunk in ready)
     except InterlockError as error:
+        await call.settle()
         told = body_of(error) | {"interlock": _streamed_trailer(call)}
         yield b"data: " + orjson.dumps(told) + b"\n\n" + DONE
         return
+    await call.settle()
     yield _last_events(call, opening, held) + DONE
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from itertools import cycle
 
 from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.ledger import Batch
 from runtime.core.memory import Device, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.specs import FakeEngine as Script
@@ -124,6 +125,14 @@ class FakeCluster:
         replicas = self._replicas(engine)
         return list(await asyncio.gather(*(replica.warm(operation, body) for replica in replicas)))
 
+    async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
+        """Return what has ended on each replica."""
+        named = {f"{engine[:SHORT]}#{n}": replica for n, replica in enumerate(self._replicas(engine))}
+        return [
+            Batch(name, await replica.ended(cursors.get(name, 0), age, limit))
+            for name, replica in named.items()
+        ]
+
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""
         used = self._used()
@@ -224,3 +233,7 @@ class _Client:
     async def ping(self) -> None:
         for replica in self._all:
             await replica.ping()
+
+    async def spent(self, hop: str) -> Usage | None:
+        told = [await replica.spent(hop) for replica in self._all]
+        return next((usage for usage in told if usage is not None), None)

@@ -210,6 +210,8 @@ class FakeEngine(Spec):
     wake: Duration = 0.0
     slept_reply: str | None = None
     """What it replies once it has slept, if that is not what it replied before."""
+    receipts: str | None = None
+    """File to which it appends each call's tokens, counted apart from the meter that is to be checked."""
 
     @property
     def source(self) -> str | None:

@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 
 
 class Usage(NamedTuple):
-    """Token counts. ``cached`` of the ``prompt`` tokens came from the prefix cache."""
+    """Token counts.
+
+    ``cached`` of the ``prompt`` tokens came from the prefix cache; ``reasoning`` of the ``completion``
+    tokens are thoughts that the answer does not show.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    reasoning: int = 0
 
     @property
     def total(self) -> int:
@@ -21,7 +26,10 @@ class Usage(NamedTuple):
     def plus(self, other: Usage) -> Usage:
         """Return the sum, field by field."""
         return Usage(
-            self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+            self.reasoning + other.reasoning,
         )
 
     def as_openai(self) -> dict[str, Any]:
@@ -31,6 +39,7 @@ class Usage(NamedTuple):
             "completion_tokens": self.completion,
             "total_tokens": self.total,
             "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
         }
 
 

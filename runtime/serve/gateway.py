@@ -20,8 +20,11 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.database import open_store
+from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
+from runtime.traffic.ledger import GroupCommit
 from runtime.traffic.meter import Meter
 
 
@@ -81,7 +84,8 @@ class Gateway:
             clock,
             settings.heartbeat_s,
         )
-        self._admission = Admission(self._follower.routing, clock, meter)
+        self._ledger = GroupCommit(await asyncio.to_thread(_open_ledger, settings))
+        self._admission = Admission(self._follower.routing, clock, meter, self._ledger)
         self._settings = settings
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
@@ -102,3 +106,9 @@ class Gateway:
         """Say goodbye; Serve calls this when the replica stops."""
         self._following.cancel()
         await asyncio.wait([self._following])
+        await self._ledger.close()
+
+
+def _open_ledger(settings: Settings) -> Ledger:
+    # A power cut takes the last rows only, and what asked for them is gone with it.
+    return Ledger(open_store(settings.store_url, survives_power_cut=False))

@@ -9,69 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine
 
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
-
-_METADATA = sa.MetaData()
-
-_JOURNAL = sa.Table(
-    "journal",
-    _METADATA,
-    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("event", sa.Text, nullable=False),
-)
-
-_AUDIT = sa.Table(
-    "audit",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("from_release", sa.Integer),
-    sa.Column("to_release", sa.Integer),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-)
-
-_EPOCH = sa.Table(
-    "epoch",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-)
-
-
-def open_store(url: str) -> Engine:
-    """Return a database engine for ``url``, its tables made if they were missing.
-
-    SQLite runs in WAL mode with full synchronisation: an appended event survives the machine.
-    """
-    parsed = make_url(url)
-    sqlite = parsed.get_backend_name() == "sqlite"
-    if sqlite and parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        parsed = parsed.set(database=str(Path(parsed.database).expanduser()))
-    engine = sa.create_engine(parsed)
-    if sqlite:
-        sa.event.listen(engine, "connect", _tune_sqlite)
-    _METADATA.create_all(engine)
-    return engine
-
-
-def _tune_sqlite(connection: sa.PoolProxiedConnection, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+from runtime.store.tables import AUDIT, EPOCH, JOURNAL
 
 
 class Journal:
@@ -82,18 +28,15 @@ class Journal:
         self.epoch = self._take_epoch()
 
     def _take_epoch(self) -> int:
+        # The row is there: the migration that makes the table puts it in, so that no two can insert it.
         with self._engine.begin() as connection:
-            updated = connection.execute(
-                sa.update(_EPOCH).where(_EPOCH.c.id == 1).values(epoch=_EPOCH.c.epoch + 1)
-            )
-            if updated.rowcount == 0:
-                connection.execute(sa.insert(_EPOCH).values(id=1, epoch=1))
-            return int(connection.execute(sa.select(_EPOCH.c.epoch).where(_EPOCH.c.id == 1)).scalar_one())
+            connection.execute(sa.update(EPOCH).where(EPOCH.c.id == 1).values(epoch=EPOCH.c.epoch + 1))
+            return int(connection.execute(sa.select(EPOCH.c.epoch).where(EPOCH.c.id == 1)).scalar_one())
 
     def replay(self) -> Iterator[ev.Durable]:
         """Yield every event from the first on."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_JOURNAL.c.event).order_by(_JOURNAL.c.revision))
+            rows = connection.execute(sa.select(JOURNAL.c.event).order_by(JOURNAL.c.revision))
             for (text,) in rows:
                 yield ev.decode(text)
 
@@ -108,26 +51,26 @@ class Journal:
         """
         with self._engine.begin() as connection, self._fence(connection):
             connection.execute(
-                sa.insert(_JOURNAL).values(revision=revision, epoch=self.epoch, event=ev.encode(event))
+                sa.insert(JOURNAL).values(revision=revision, epoch=self.epoch, event=ev.encode(event))
             )
             if entry is not None:
-                connection.execute(sa.insert(_AUDIT).values(**entry.as_json()))
+                connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def note(self, entry: AuditEntry) -> None:
         """Write an entry of the audit log that no event goes with. Raises Fenced."""
         with self._engine.begin() as connection, self._fence(connection):
-            connection.execute(sa.insert(_AUDIT).values(**entry.as_json()))
+            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
-        newest = sa.select(_AUDIT).order_by(_AUDIT.c.id.desc()).limit(limit)
+        newest = sa.select(AUDIT).order_by(AUDIT.c.id.desc()).limit(limit)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(newest).mappings()]
 
     @contextmanager
     def _fence(self, connection: Connection) -> Iterator[None]:
         """Hold the epoch's row for the transaction, so that a takeover waits or is seen."""
-        mine = sa.update(_EPOCH).where(_EPOCH.c.id == 1, _EPOCH.c.epoch == self.epoch)
+        mine = sa.update(EPOCH).where(EPOCH.c.id == 1, EPOCH.c.epoch == self.epoch)
         if connection.execute(mine.values(epoch=self.epoch)).rowcount != 1:
             raise Fenced(
                 f"epoch {self.epoch} is over: another manager has opened the journal, so this one stops"

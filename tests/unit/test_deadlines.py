@@ -46,6 +46,9 @@ class Heard:
         self._after()
         return answer
 
+    async def spent(self, hop):
+        return await self._engine.spent(hop)
+
 
 async def drain(answer, chunks):
     async for arrived in answer:
@@ -69,7 +72,7 @@ async def test_work_is_cancelled_at_the_engine(seconds, stream):
         began = asyncio.get_running_loop().time()
         await post(client, stream=stream)
         assert asyncio.get_running_loop().time() - began == pytest.approx(seconds)
-        assert [engine._in_flight for engine in engines(world)] == [0, 0]
+        assert all([await engine.idle() for engine in engines(world)])
         spent = await world.cluster.metered_ever()
         await asyncio.sleep(60)
         assert await world.cluster.metered_ever() == spent
@@ -85,7 +88,7 @@ async def test_hops_share_one_deadline(stream):
         answer = await post(client, stream=stream)
         assert (answer.status_code, asyncio.get_running_loop().time() - began) == (504, pytest.approx(1.7))
         assert repr(STEPS[3]) in answer.json()["error"]["message"]
-        assert [engine._in_flight for engine in engines(world)] == [0, 0]
+        assert all([await engine.idle() for engine in engines(world)])
 
 
 # Each hop tells its engine how much time is left, less with each hop; a client cannot set it.
@@ -112,6 +115,9 @@ async def test_no_time_no_hop():
         def now(self):
             return asyncio.get_running_loop().time() + self.late
 
+        def wall(self):
+            return 0.0
+
         def stall(self):
             self.late = 31.0
 
@@ -131,7 +137,7 @@ async def test_the_host_ends_what_nobody_waits_for():
             await drain(clients["writer"].generate({**TALK, WITHIN: 0.12}), chunks)
         took = asyncio.get_running_loop().time() - began
         assert (len(chunks), took) == (9, pytest.approx(0.12 + GRACE_SECONDS))
-        assert [engine._in_flight for engine in engines(world)] == [0, 0]
+        assert all([await engine.idle() for engine in engines(world)])
 
 
 # The same for a route.
@@ -140,7 +146,7 @@ async def test_the_host_ends_a_route():
         router = world.followers[0].routing.live.clients["router"]
         with pytest.raises(DeadlineExceeded):
             await router.classify({**CHOICES, WITHIN: 0.5})
-        assert [engine._in_flight for engine in engines(world)] == [0, 0]
+        assert all([await engine.idle() for engine in engines(world)])
 
 
 class Engine:

@@ -13,7 +13,8 @@ from runtime.core.memory import DevicePlan, EnginePlan, Footprint, SwapPlan
 from runtime.core.release import Move
 from runtime.core.usage import Usage
 from runtime.errors import Fenced
-from runtime.store.journal import Journal, open_store
+from runtime.store.database import open_store
+from runtime.store.journal import Journal
 from tests.unit.world import content
 
 LOADED = EnginePlan(
@@ -55,12 +56,12 @@ EVENTS = [
 
 
 @pytest.fixture
-def journal_of(tmp_path):
-    """Return a function that opens the same file as another manager would."""
+def journal_of(store_url):
+    """Return a function that opens the same database as another manager would."""
     opened = []
 
     def open_one():
-        journal = Journal(open_store(f"sqlite:///{tmp_path}/interlock.db"))
+        journal = Journal(open_store(store_url))
         opened.append(journal)
         return journal
 
@@ -123,11 +124,13 @@ def test_revision_is_unique(journal_of):
 
 
 # An appended event is in the file before anything is closed: a killed process loses none.
-def test_append_is_durable(journal_of, tmp_path):
-    journal_of().append(1, EVENTS[6])
+def test_append_is_durable(tmp_path):
+    journal = Journal(open_store(f"sqlite:///{tmp_path}/interlock.db"))
+    journal.append(1, EVENTS[6])
     with sqlite3.connect(f"file:{tmp_path}/interlock.db?mode=ro", uri=True) as reader:
         assert reader.execute("select revision, event from journal").fetchall() == [(1, ev.encode(EVENTS[6]))]
     reader.close()
+    journal.close()
 
 
 # SQLite is opened so that a commit survives the machine and readers do not block the writer.

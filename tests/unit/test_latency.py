@@ -126,6 +126,9 @@ class BusyClock:
         self._worked += 0.00025
         return asyncio.get_running_loop().time() + self._worked
 
+    def wall(self):
+        return 0.0
+
 
 # Time that the gateway itself takes, between hops and after the last, is told and not lost.
 async def test_own_work_is_told():

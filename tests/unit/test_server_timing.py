@@ -104,6 +104,9 @@ class Breaking:
             yield chunks
         raise EngineUnavailable("the answer broke")
 
+    async def spent(self, hop):
+        return None
+
 
 # So does one whose whole answer breaks in the middle, beside the release that served.
 async def test_header_of_a_broken_answer():
