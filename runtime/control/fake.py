@@ -20,6 +20,7 @@ from runtime.core.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
+from runtime.engines import deadline
 from runtime.engines.fake import FakeEngine
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
@@ -216,7 +217,7 @@ class _Client:
         self._engine = engine
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
-        answer = next(self._next).generate(body)
+        answer = deadline.generate(next(self._next), body)
         try:
             async for chunks in answer:
                 yield [chunk._replace(engine=self._engine) for chunk in chunks]
@@ -224,7 +225,7 @@ class _Client:
             await answer.aclose()
 
     async def classify(self, body: Body) -> Classification:
-        return (await next(self._next).classify(body))._replace(engine=self._engine)
+        return (await deadline.classify(next(self._next), body))._replace(engine=self._engine)
 
     async def embed(self, body: Body) -> Embeddings:
         return await next(self._next).embed(body)

@@ -47,6 +47,11 @@ def lay_out(hops: Sequence[HopRecord], begun_ms: float, total_ms: float) -> Late
     return Latency(total_ms, begun_ms, steps, gaps, total_ms - end)
 
 
+def overrun(took: float, share: float | None) -> float:
+    """Return by how many milliseconds ``took`` is over ``share``, both in seconds; 0 without a share."""
+    return 0.0 if share is None else max(0.0, shown((took - share) * 1000.0))
+
+
 def shown(ms: float) -> float:
     """Return ``ms`` to the microsecond. A difference of floats that is nothing shows as 0, not as -0."""
     return round(ms, 3) + 0.0

@@ -65,6 +65,7 @@ class HopRecord(NamedTuple):
     ``start_ms`` counts from the request's arrival at the gateway. ``generation_ms`` is from the first
     token to the last, ``inter_token_ms`` the mean and ``inter_token_max_ms`` the longest time from one
     token to the next as they came here: None where all came at once, as without streaming.
+    ``overrun_ms`` is by how much the hop took longer than the chain's ``latency_budget`` gives its step.
     """
 
     step: str
@@ -77,6 +78,7 @@ class HopRecord(NamedTuple):
     generation_ms: float = 0.0
     inter_token_ms: float | None = None
     inter_token_max_ms: float | None = None
+    overrun_ms: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the hop as the ``interlock`` object of an answer shows it."""
@@ -93,6 +95,7 @@ class HopRecord(NamedTuple):
             "generation_ms": round(self.generation_ms, 3),
             "inter_token_ms": _rounded(self.inter_token_ms),
             "inter_token_max_ms": _rounded(self.inter_token_max_ms),
+            "overrun_ms": round(self.overrun_ms, 3),
         }
 
 

@@ -14,6 +14,9 @@ from runtime.core.usage import Usage
 
 Body = Mapping[str, Any]
 
+WITHIN = "interlock_within_s"
+"""Key of a body: for how many seconds the caller still waits. Whoever hosts the engine takes it out."""
+
 
 class Chunk(NamedTuple):
     """A part of an answer.

@@ -17,8 +17,16 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from runtime.core.ledger import Batch, EndedHop
 from runtime.core.usage import Usage
+from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
-from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+from runtime.errors import (
+    DeadlineExceeded,
+    EngineLost,
+    EngineUnavailable,
+    InterlockError,
+    InvalidRequest,
+    WarmupError,
+)
 
 PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
@@ -38,7 +46,7 @@ class Fault(NamedTuple):
     code: str | None = None
 
 
-_KINDS = {kind.__name__: kind for kind in (EngineUnavailable, InvalidRequest, WarmupError)}
+_KINDS = {kind.__name__: kind for kind in (DeadlineExceeded, EngineUnavailable, InvalidRequest, WarmupError)}
 
 
 def _fault_of(error: InterlockError) -> Fault:
@@ -70,7 +78,7 @@ class EngineReplica:
         """Yield what the engine generates; a fault, if any, comes last."""
         try:
             signed = False
-            async for chunks in self._hosted.generate(body):
+            async for chunks in deadline.generate(self._hosted, body):
                 if not signed:
                     chunks[0] = chunks[0]._replace(engine=self._identity())
                     signed = True
@@ -88,10 +96,15 @@ class EngineReplica:
         if method not in _CALLS:
             return Fault("EngineUnavailable", f"an engine has no call {method!r}")
         try:
-            result = await getattr(self._hosted, method)(*args)
+            result = await self._result_of(method, *args)
             return result._replace(engine=self._identity()) if isinstance(result, Classification) else result
         except InterlockError as error:
             return _fault_of(error)
+
+    async def _result_of(self, method: str, *args: Any) -> Any:
+        if method == "classify":
+            return await deadline.classify(self._hosted, *args)
+        return await getattr(self._hosted, method)(*args)
 
 
 async def answer_of(response: DeploymentResponse) -> Any:

@@ -13,11 +13,11 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
-from runtime.core.latency import Latency, Pace, lay_out
+from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
-from runtime.engines.port import Chunk, EngineClient
+from runtime.engines.port import WITHIN, Chunk, EngineClient
 from runtime.engines.tally import TAG
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, WrongEngine
 from runtime.traffic.ledger import LedgerPort
@@ -181,7 +181,7 @@ class ChainCall:
         count = self._count(hop)
         try:
             async with self._counted(count), self._until_deadline(hop):
-                answer = await self._client(hop).classify({**hop.body, TAG: count.tag})
+                answer = await self._client(hop).classify({**hop.body, TAG: count.tag, WITHIN: self._left})
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
                 self._check_engine(hop, answer.engine)
@@ -192,7 +192,8 @@ class ChainCall:
 
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         count = self._count(hop)
-        answer = self._client(hop).generate({**hop.body, "stream": stream, TAG: count.tag})
+        told = {"stream": stream, TAG: count.tag, WITHIN: self._left}
+        answer = self._client(hop).generate({**hop.body, **told})
         try:
             while True:
                 async with self._counted(count), self._until_deadline(hop):
@@ -261,9 +262,12 @@ class ChainCall:
             generation_ms=watch.pace.generation_ms,
             inter_token_ms=watch.pace.mean_ms,
             inter_token_max_ms=watch.pace.max_ms,
+            overrun_ms=overrun(duration, self._lease.chain.latency_budget.get(count.tag.step)),
         )
         self.hops.append(record)
         self._meter.record(count.tag.engine, count.usage)
+        if record.overrun_ms:
+            self._meter.record_overrun(count.tag.chain, count.tag.step)
         self._rows.append(
             LedgerRow(
                 count.tag, count.usage, count.outcome, record.queue_ms, record.ttft_ms, record.duration_ms
@@ -282,11 +286,20 @@ class ChainCall:
 
     @asynccontextmanager
     async def _until_deadline(self, hop: Hop) -> AsyncIterator[None]:
-        deadline = self._lease.chain.deadline
-        left = deadline - (self._clock.now() - self._begun)
+        left = self._left
+        if left <= 0.0:  # a call that need not wait would go on: a timeout ends only what waits
+            raise self._too_late(hop)
         try:
             async with asyncio.timeout(left):
                 yield
         except TimeoutError as error:
-            message = f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}"
-            raise DeadlineExceeded(message) from error
+            raise self._too_late(hop) from error
+
+    def _too_late(self, hop: Hop) -> DeadlineExceeded:
+        deadline = self._lease.chain.deadline
+        return DeadlineExceeded(f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}")
+
+    @property
+    def _left(self) -> float:
+        """How many seconds of the chain's deadline are left; one deadline for all hops together."""
+        return self._lease.chain.deadline - (self._clock.now() - self._begun)

@@ -34,12 +34,12 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
-def document(version=1, *, writer=None, **changes):
+def document(version=1, *, writer=None, router=None, **changes):
     """A model set of two fake engines; ``version`` changes the writer and nothing of the router."""
     return {
         "name": "support",
         "engines": {
-            "router": {"kind": "fake", "time_to_first_token": "5ms"},
+            "router": {"kind": "fake", "time_to_first_token": "5ms", **(router or {})},
             "writer": {
                 "kind": "fake",
                 "load": "20s",
