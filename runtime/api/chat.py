@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import answer_headers, events, whole
 from runtime.api.errors import body_of, headers_of, status_of
+from runtime.core.keys import Caller
 from runtime.errors import InterlockError
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall
@@ -42,10 +43,11 @@ class ChatResponse(Response):
     that was never started has no ``finally``.
     """
 
-    def __init__(self, admission: Admission, raw: bytes, request_id: str) -> None:
+    def __init__(self, admission: Admission, raw: bytes, request_id: str, caller: Caller) -> None:
         self._admission = admission
         self._raw = raw
         self._request_id = request_id
+        self._caller = caller
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
@@ -65,7 +67,7 @@ class ChatResponse(Response):
     async def _answer(self, send: Send) -> None:
         started = False
         try:
-            request = read_chat_request(self._raw, self._request_id)
+            request = read_chat_request(self._raw, self._request_id, self._caller)
             call = await self._admission.admit(request)
             try:
                 await call.start()

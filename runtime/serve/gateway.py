@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
+from runtime.api.auth import warn_if_open
+from runtime.api.keys import StoredKeys
 from runtime.clock import SystemClock
 from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
@@ -20,6 +22,8 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.database import open_store
+from runtime.store.keys import KeyStore
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
@@ -82,14 +86,17 @@ class Gateway:
             settings.heartbeat_s,
         )
         self._admission = Admission(self._follower.routing, clock, meter)
-        self._settings = settings
+        self._settings, self._clock = settings, clock
+        self._store = await asyncio.to_thread(open_store, settings.store_url)
+        self._keys = StoredKeys(KeyStore(self._store))
+        await warn_if_open(self._keys)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
         leave_startup_alone()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        return build_app(self._admission, self._manager, self._settings)
+        return build_app(self._admission, self._manager, self._settings, self._keys, self._clock)
 
     async def check_health(self) -> None:
         """Raise what ended the following of the table, so that Serve replaces this replica."""
@@ -102,3 +109,4 @@ class Gateway:
         """Say goodbye; Serve calls this when the replica stops."""
         self._following.cancel()
         await asyncio.wait([self._following])
+        self._store.dispose()

@@ -11,6 +11,7 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
+from runtime.core.keys import OPEN, Caller
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import Chunk, EngineClient
@@ -29,6 +30,7 @@ class ChatRequest:
     messages: list[dict[str, Any]]
     body: dict[str, Any]
     stream: bool
+    caller: Caller = OPEN
 
 
 class _Stopwatch:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from runtime.api.keys import StoredKeys
 from runtime.core.audit import AuditEntry
 from runtime.core.keys import RANDOM_BYTES, Caller, digest_of, is_secret, key_of, secret_of
 from runtime.errors import InvalidRequest
@@ -151,3 +152,19 @@ def test_no_secret_is_stored(keys, engine):
         for table in sa.inspect(engine).get_table_names():
             for row in connection.execute(sa.text(f'select * from "{table}"')):
                 assert not any(secret[3:] in str(value) for value in row)
+
+
+# A gateway's face of the keys finds what another gateway made, off the event loop.
+@pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
+async def test_async_face(keys, store_url):
+    other = open_store(store_url)
+    stored = StoredKeys(KeyStore(other))
+    assert not await stored.has_any()
+    secret, key = made(keys)
+    assert await stored.find(digest_of(secret)) == key
+    second = key_of(SECRET, "acme", "", 2.0)
+    await stored.create(second, entry("create_key", 2.0))
+    assert await stored.list() == [key, second]
+    assert (await stored.revoke(key.id, entry("revoke_key", 3.0))).revoked == 3.0
+    assert await stored.has_any()
+    other.dispose()
