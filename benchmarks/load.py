@@ -7,6 +7,7 @@ not spared. Arrivals are Poisson with a seed; every request's times and tokens a
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -174,4 +175,4 @@ def percentile(samples: Sequence[float], share: float) -> float | None:
     if not samples:
         return None
     ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from benchmarks.load import Record, percentile
+from runtime.core.digest import SHORT
 
 _FIRST = 10
 
@@ -74,10 +75,10 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
 
 
 def is_mixed(record: Record, status: Mapping[str, Any]) -> bool:
-    """Say whether a hop ran on an engine that is not of the release that answered."""
+    """Say whether a hop's answer is signed by an engine that is not of the release that answered."""
     if record.release is None:
         return True
-    engines = {engine["digest"] for engine in _release(status, record.release)["engines"].values()}
+    engines = {engine["digest"][:SHORT] for engine in _release(status, record.release)["engines"].values()}
     return not record.hops or any(hop["engine"] not in engines for hop in record.hops)
 
 

@@ -5,7 +5,9 @@ InterlockError
 │   ├── InvalidRequest      a field is missing, malformed or out of range
 │   ├── RequestTooLarge     the body is over the limit
 │   ├── UnknownModel        no chain of the live release has this name
-│   └── AccessDenied        an admin call without the right to make it
+│   ├── UnknownKey          there is no API key of this id
+│   ├── Unauthenticated     an API key is needed, and the request comes with none that is valid
+│   └── AccessDenied        a call from somewhere, or with a key, that may not make it
 ├── Unavailable             nobody's fault; the same request may succeed later
 │   ├── NoLiveRelease       no release serves yet
 │   ├── Overloaded          too many requests wait here already
@@ -63,8 +65,16 @@ class UnknownModel(RequestError):
     """No chain of the live release has this name."""
 
 
+class UnknownKey(RequestError):
+    """There is no API key of this id."""
+
+
+class Unauthenticated(RequestError):
+    """An API key is needed, and the request comes with none that is valid."""
+
+
 class AccessDenied(RequestError):
-    """An admin call from somewhere, or with a key, that may not make it."""
+    """A call from somewhere, or with a key, that may not make it."""
 
 
 class Unavailable(InterlockError):

@@ -1,23 +1,19 @@
-"""``/admin/v1``: what operators see and may ask for. Who may call is decided here, by key or by place."""
+"""``/admin/v1``: what operators see and may ask for."""
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from runtime.api.bodies import read_body
+from runtime.api.auth import actor_of
+from runtime.api.bodies import read_json
 from runtime.core.commands import ANY_EDITION, Action, Command
-from runtime.errors import AccessDenied, InvalidRequest, UnknownRelease
+from runtime.errors import InvalidRequest, UnknownRelease
 from runtime.settings import Settings
 
-_FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded")
-_MAX_ACTOR = 128
 _MAX_AUDIT = 1000
 
 
@@ -77,7 +73,7 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
     @routes.post("/plans")
     async def plans(request: Request) -> JSONResponse:
         actor_of(request, settings)
-        body = await _json_of(request, settings)
+        body = await read_json(request, settings.max_body_bytes)
         wanted = body.get("model_set")
         if not isinstance(wanted, str | dict):
             raise InvalidRequest("model_set must be a path, or the model set itself", param="model_set")
@@ -93,8 +89,8 @@ def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> 
     @routes.post("/releases/rollback")
     async def rollback(request: Request) -> Response:
         actor_of(request, settings)
-        to = (await _json_of(request, settings)).get("to")
-        if to is not None and not isinstance(to, int):
+        to = (await read_json(request, settings.max_body_bytes)).get("to")
+        if to is not None and type(to) is not int:  # true is an int, too
             raise InvalidRequest("to must be the number of a release", param="to")
         return await obey(request, Action.ROLLBACK, to)
 
@@ -139,44 +135,3 @@ def _edition(if_match: str | None) -> int | None:
             f"If-Match must be an etag of the releases or *, not {if_match!r}", param="if-match"
         )
     return int(number)
-
-
-async def _json_of(request: Request, settings: Settings) -> dict[str, Any]:
-    """Return the body, a JSON object; an empty one counts as ``{}``."""
-    raw = await read_body(request, settings.max_body_bytes)
-    try:
-        body = orjson.loads(raw or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return body
-
-
-def actor_of(request: Request, settings: Settings) -> str:
-    """Let an admin call through, with the key if one is set, else from loopback only; return who calls.
-
-    Raises:
-        AccessDenied: anything else.
-
-    """
-    named = request.headers.get("x-interlock-actor", "")
-    named = named if named.isascii() and named.isprintable() and len(named) <= _MAX_ACTOR else ""
-    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
-            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
-        return named or "admin key"
-    host = request.client.host if request.client else ""
-    # A proxy on this host would otherwise lend its place to the whole world.
-    if not _is_loopback(host) or any(name in request.headers for name in _FORWARDED):
-        message = f"no admin key is set, so admin calls are answered on loopback only, not from {host or '?'}"
-        raise AccessDenied(message, code="admin_loopback_only")
-    return named or "loopback"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

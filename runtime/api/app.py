@@ -11,36 +11,45 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from runtime.api.admin import Operator, admin_routes
+from runtime.api.admin_keys import key_routes
+from runtime.api.auth import Callers
 from runtime.api.bodies import read_body
 from runtime.api.chat import ChatResponse, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.keys import Keys
+from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
 from runtime.errors import InterlockError, UnknownModel
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
 
 
-def build_app(admission: Admission, operator: Operator, settings: Settings) -> FastAPI:
+def build_app(
+    admission: Admission, operator: Operator, settings: Settings, keys: Keys, clock: Clock
+) -> FastAPI:
     """Return the routes of one gateway. ``operator`` is the manager."""
     app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
     app.add_exception_handler(InterlockError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_http_error)
-    _add_openai_routes(app, admission, settings)
+    _add_openai_routes(app, admission, settings, Callers(keys, clock))
     _add_health_routes(app, admission)
     app.include_router(admin_routes(operator, settings))
+    app.include_router(key_routes(keys, settings, clock))
     return app
 
 
-def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings) -> None:
+def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, callers: Callers) -> None:
     @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
+    async def list_models(request: Request) -> dict[str, Any]:
+        await callers.caller_of(request)
         live = admission.live()
         return {"object": "list", "data": [_model(name, live) for name in live.chains]}
 
     @app.get("/v1/models/{model}")
-    async def get_model(model: str) -> dict[str, Any]:
+    async def get_model(model: str, request: Request) -> dict[str, Any]:
+        await callers.caller_of(request)
         live = admission.live()
         if model not in live.chains:
             message = f"the model {model!r} does not exist; there is: {', '.join(live.chains)}"
@@ -50,8 +59,9 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings) -
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         arrived = admission.arrival()
+        caller = await callers.caller_of(request)
         raw = await read_body(request, settings.max_body_bytes)
-        return ChatResponse(admission, raw, request_id_of(request), arrived)
+        return ChatResponse(admission, raw, request_id_of(request), caller, arrived)
 
 
 def _add_health_routes(app: FastAPI, admission: Admission) -> None:

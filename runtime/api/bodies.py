@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from starlette.requests import Request
 
-from runtime.errors import RequestTooLarge
+from runtime.errors import InvalidRequest, RequestTooLarge
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -15,3 +18,21 @@ async def read_body(request: Request, limit: int) -> bytes:
         if len(body) > limit:
             raise RequestTooLarge(f"the body is over {limit} bytes")
     return bytes(body)
+
+
+async def read_json(request: Request, limit: int) -> dict[str, Any]:
+    """Return the body, a JSON object; an empty one counts as ``{}``.
+
+    Raises:
+        InvalidRequest: it is none.
+        RequestTooLarge: it is over ``limit`` bytes.
+
+    """
+    raw = await read_body(request, limit)
+    try:
+        body = orjson.loads(raw or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
+from runtime.core.keys import Caller
 from runtime.errors import InterlockError
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall
@@ -42,10 +43,13 @@ class ChatResponse(Response):
     that was never started has no ``finally``.
     """
 
-    def __init__(self, admission: Admission, raw: bytes, request_id: str, arrived: float) -> None:
+    def __init__(
+        self, admission: Admission, raw: bytes, request_id: str, caller: Caller, arrived: float
+    ) -> None:
         self._admission = admission
         self._raw = raw
         self._request_id = request_id
+        self._caller = caller
         self._arrived = arrived
         self.background = None
 
@@ -66,7 +70,7 @@ class ChatResponse(Response):
     async def _answer(self, send: Send) -> None:
         call, started = None, False
         try:
-            request = read_chat_request(self._raw, self._request_id)
+            request = read_chat_request(self._raw, self._request_id, self._caller)
             call = await self._admission.admit(request, self._arrived)
             try:
                 await call.start()

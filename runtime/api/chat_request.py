@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from runtime.core.keys import Caller
 from runtime.errors import InvalidRequest
 from runtime.traffic.chain import ChatRequest
 
@@ -42,8 +43,8 @@ class _ChatBody(BaseModel):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
 
 
-def read_chat_request(raw: bytes, request_id: str) -> ChatRequest:
-    """Return the request in ``raw`` (a JSON body).
+def read_chat_request(raw: bytes, request_id: str, caller: Caller) -> ChatRequest:
+    """Return the request of ``caller`` in ``raw`` (a JSON body).
 
     Raises:
         InvalidRequest: not JSON, or a field of the wrong type or out of range; names the field.
@@ -61,7 +62,7 @@ def read_chat_request(raw: bytes, request_id: str) -> ChatRequest:
         raise _named(error) from error
     if checked.stream_options is not None and not checked.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
-    return ChatRequest(request_id, checked.model, body["messages"], body, bool(checked.stream))
+    return ChatRequest(request_id, checked.model, body["messages"], body, bool(checked.stream), caller)
 
 
 def wants_usage(request: ChatRequest) -> bool:

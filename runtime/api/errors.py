@@ -10,6 +10,8 @@ from runtime import errors
 _STATUS: tuple[tuple[type[errors.InterlockError], int, str], ...] = (
     (errors.UnknownModel, 404, "invalid_request_error"),
     (errors.RequestTooLarge, 413, "invalid_request_error"),
+    (errors.UnknownKey, 404, "invalid_request_error"),
+    (errors.Unauthenticated, 401, "authentication_error"),
     (errors.AccessDenied, 403, "permission_error"),
     (errors.RequestError, 400, "invalid_request_error"),
     (errors.UnknownRelease, 404, "invalid_request_error"),
@@ -44,7 +46,9 @@ def body_of(error: errors.InterlockError) -> dict[str, Any]:
 
 
 def headers_of(error: errors.InterlockError) -> dict[str, str]:
-    """Return ``retry-after`` (whole seconds) where coming again can help."""
+    """Return ``retry-after`` (whole seconds) where coming again can help, or what to come with."""
+    if isinstance(error, errors.Unauthenticated):
+        return {"www-authenticate": "Bearer"}
     if isinstance(error, errors.Unavailable):
         return {"retry-after": str(math.ceil(error.retry_after))}
     return {}

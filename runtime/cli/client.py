@@ -6,6 +6,7 @@ import getpass
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -56,6 +57,19 @@ class AdminClient:
         """Return the newest entries of the audit log, newest first."""
         entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}")["entries"]
         return entries
+
+    def create_key(self, tenant: str, name: str) -> dict[str, Any]:
+        """Make an API key; its secret is in the answer, under ``key``."""
+        return self._ask("POST", "keys", {"tenant": tenant, "name": name})
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Return every API key that ever was, without its secret."""
+        keys: list[dict[str, Any]] = self._ask("GET", "keys")["keys"]
+        return keys
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """End an API key and return it."""
+        return self._ask("DELETE", f"keys/{quote(key_id, safe='')}")
 
     def _ask(
         self,

@@ -14,7 +14,7 @@ from typing import Protocol
 from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
 from runtime.core.ledger import Batch, LedgerRow, row_of
-from runtime.errors import EngineUnavailable, StoreUnavailable
+from runtime.errors import EngineUnavailable
 from runtime.store.ledger import Ledger
 
 _log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ PERIOD_SECONDS = 2.0
 
 AGE_SECONDS = 5.0
 """How long a hop's gateway has for its own word, which says more, before the engine's counts."""
+
+PATIENCE_SECONDS = 20.0
+"""How long one engine may keep the others waiting."""
 
 AT_ONCE = 2_000
 """Hops of one answer."""
@@ -57,13 +60,12 @@ class Collector:
 
     async def _try(self, engine: str) -> None:
         try:
-            await self.collect(engine, AGE_SECONDS)
-        except EngineUnavailable as error:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self.collect(engine, AGE_SECONDS)
+        except (EngineUnavailable, TimeoutError) as error:
             _log.info("engine %s does not tell which hops have ended: %s", engine, error)
-        except StoreUnavailable:
-            _log.exception(
-                "hops that ended on engine %s are collected later: the store took them not", engine
-            )
+        except Exception:  # noqa: BLE001 - whatever it is, the other engines are asked, and this one again
+            _log.exception("hops that ended on engine %s are collected later", engine)
 
     async def collect(self, engine: str, age: float = 0.0) -> None:
         """Bring every hop that ended at least ``age`` seconds ago on ``engine`` into the ledger.

@@ -43,6 +43,9 @@ CREATE_TRIES = 5
 CREATE_RETRY_SECONDS = 2.0
 """Pause before it is asked for again; together as long as Serve's controller takes to come back."""
 
+SLEEP_LIMIT_SECONDS = 120.0
+"""How long a sleep or a wake may take before it is asked for again: a call that hangs would stay for ever."""
+
 COLLECT_LIMIT_SECONDS = 10.0
 """How long an engine that is to go may take to tell which hops have ended on it."""
 
@@ -93,7 +96,8 @@ class Effects:
             case policy.SleepEngine(engine):
                 return await self._sleep(engine)
             case policy.WakeEngine(engine):
-                await self._cluster.wake(engine)
+                async with asyncio.timeout(SLEEP_LIMIT_SECONDS):
+                    await self._cluster.wake(engine)
                 return ev.EngineWoken(at=self._clock.wall(), engine=engine)
             case policy.PlanRelease(release):
                 return await self._plan(release, state)
@@ -209,7 +213,8 @@ class Effects:
         """Let the engine sleep once it is idle: sleeping under a request can hang or crash vLLM."""
         while not await self._is_idle(engine):
             await asyncio.sleep(IDLE_POLL_SECONDS)
-        await self._cluster.sleep(engine)
+        async with asyncio.timeout(SLEEP_LIMIT_SECONDS):
+            await self._cluster.sleep(engine)
         return ev.EngineSlept(at=self._clock.wall(), engine=engine)
 
     async def _until_idle(self, engine: str) -> None:

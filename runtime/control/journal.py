@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
+from runtime.errors import StoreUnavailable
 from runtime.store.journal import Journal
+
+_log = logging.getLogger(__name__)
+
+STORE_RETRY_SECONDS = 1.0
+"""Pause before a store that did not answer is asked again."""
 
 
 class JournalPort(Protocol):
@@ -41,11 +49,26 @@ class StoredJournal:
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Write ``event``; it survives the machine once this returns."""
-        await asyncio.to_thread(self._journal.append, revision, event, entry)
+        await _until_it_answers(lambda: self._journal.append(revision, event, entry))
 
     async def note(self, entry: AuditEntry) -> None:
         """Write an audit entry."""
-        await asyncio.to_thread(self._journal.note, entry)
+        await _until_it_answers(lambda: self._journal.note(entry))
+
+
+async def _until_it_answers(write: Callable[[], None]) -> None:
+    """Write, again and again while the store does not answer: until it does, nothing may count.
+
+    Gateways go on by the table that they have; a manager that gave up would find no store either.
+    """
+    while True:
+        try:
+            await asyncio.to_thread(write)
+        except StoreUnavailable as error:
+            _log.warning("the journal waits for its store: %s", error)
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+        else:
+            return
 
 
 class MemoryJournal:

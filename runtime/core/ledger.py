@@ -39,6 +39,9 @@ class HopTag(NamedTuple):
     hop: str
     """Its id, unique for ever. What is counted twice under one id counts once."""
     request: str = ""
+    """The request's id, made by the gateway."""
+    request_id: str = ""
+    """``x-request-id``: the client's own id of it, which it may use more than once."""
     tenant: str = ""
     key: str = ""
     session: str = ""

@@ -101,7 +101,10 @@ class RayCluster:
 
     async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
         if self._deployer is None:
-            self._deployer = ray.remote(_Deployer).options(num_cpus=0, max_restarts=-1).remote()
+            # What this process's environment is set to must not become every engine's: Serve would copy it.
+            of_engines = {"env_vars": {"MALLOC_ARENA_MAX": ""}}
+            options = {"num_cpus": 0, "max_restarts": -1, "runtime_env": of_engines}
+            self._deployer = ray.remote(_Deployer).options(**options).remote()
         await self._deployer.deploy.remote(name, spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:

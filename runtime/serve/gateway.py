@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
+from runtime.api.auth import warn_if_open
+from runtime.api.keys import StoredKeys
 from runtime.clock import SystemClock
 from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
@@ -21,6 +24,7 @@ from runtime.serve.replica import answer_of
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.database import open_store
+from runtime.store.keys import KeyStore
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
@@ -84,16 +88,22 @@ class Gateway:
             clock,
             settings.heartbeat_s,
         )
-        self._ledger = GroupCommit(await asyncio.to_thread(_open_ledger, settings))
+        self._settings, self._clock = settings, clock
+        self._store = await asyncio.to_thread(open_store, settings.store_url)
+        # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
+        quick = partial(open_store, settings.store_url, survives_power_cut=False)
+        self._quick_store = await asyncio.to_thread(quick)
+        self._ledger = GroupCommit(Ledger(self._quick_store))
         self._admission = Admission(self._follower.routing, clock, meter, self._ledger)
-        self._settings = settings
+        self._keys = StoredKeys(KeyStore(self._store))
+        await warn_if_open(self._keys)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
         leave_startup_alone()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        return build_app(self._admission, self._manager, self._settings)
+        return build_app(self._admission, self._manager, self._settings, self._keys, self._clock)
 
     async def check_health(self) -> None:
         """Raise what ended the following of the table, so that Serve replaces this replica."""
@@ -107,8 +117,5 @@ class Gateway:
         self._following.cancel()
         await asyncio.wait([self._following])
         await self._ledger.close()
-
-
-def _open_ledger(settings: Settings) -> Ledger:
-    # A power cut takes the last rows only, and what asked for them is gone with it.
-    return Ledger(open_store(settings.store_url, survives_power_cut=False))
+        self._store.dispose()
+        self._quick_store.dispose()

@@ -51,12 +51,12 @@ class VllmEngine:
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield vLLM's answer; closing this aborts the request in the engine."""
-        begun, request = time.perf_counter(), self._request(body)
+        begun, request, choices = time.perf_counter(), self._request(body), Choices()
         with self._tally.call(body) as count:
             answer = await self._server.chat(request)
             try:
                 async for item in answer:
-                    chunks = _chunks(item, count.usage, begun)
+                    chunks = _chunks(item, count.usage, begun, choices)
                     if chunks:
                         count.usage = chunks[-1].usage
                         yield chunks
@@ -141,24 +141,36 @@ def _answers(item: Any) -> Iterator[dict[str, Any]]:
                 yield orjson.loads(text)
 
 
-def _chunks(item: Any, known: Usage, begun: float) -> list[Chunk]:
+class Choices(dict[int, int]):
+    """Completion tokens by choice: while it streams, vLLM tells of each choice by itself."""
+
+    def total(self, answer: Mapping[str, Any], completion: int) -> int:
+        """Return the tokens of all choices, ``completion`` of them those of the one that ``answer`` is of."""
+        told = answer.get("choices") or []
+        if answer.get("object") != "chat.completion.chunk" or len(told) != 1:
+            return completion
+        self[told[0]["index"]] = completion
+        return sum(self.values())
+
+
+def _chunks(item: Any, known: Usage, begun: float, choices: Choices) -> list[Chunk]:
     chunks = []
     for answer in _answers(item):
         if answer.get("error"):
             raise _refusal(answer["error"])
-        chunks.append(_chunk(answer, known, begun))
+        chunks.append(_chunk(answer, known, begun, choices))
         known = chunks[-1].usage
     return chunks
 
 
-def _chunk(answer: Mapping[str, Any], known: Usage, begun: float) -> Chunk:
-    usage, elapsed = _usage(answer, known), time.perf_counter() - begun
+def _chunk(answer: Mapping[str, Any], known: Usage, begun: float, choices: Choices) -> Chunk:
+    usage, elapsed = _usage(answer, known, choices), time.perf_counter() - begun
     if not answer.get("choices"):
         return Chunk(b"", usage, elapsed)
     return pack(answer, usage, elapsed)
 
 
-def _usage(answer: Mapping[str, Any], known: Usage) -> Usage:
+def _usage(answer: Mapping[str, Any], known: Usage, choices: Choices) -> Usage:
     usage = answer.get("usage")
     if not usage:
         return known
@@ -166,7 +178,7 @@ def _usage(answer: Mapping[str, Any], known: Usage) -> Usage:
     completion = usage.get("completion_tokens_details") or {}
     return Usage(
         usage["prompt_tokens"],
-        usage.get("completion_tokens") or 0,
+        choices.total(answer, usage.get("completion_tokens") or 0),
         prompt.get("cached_tokens") or 0,
         completion.get("reasoning_tokens") or 0,
     )

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import ray
+
 from runtime.clock import SystemClock
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
@@ -17,7 +19,7 @@ from runtime.core.commands import Command
 from runtime.core.digest import change_digest
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
-from runtime.errors import InterlockError, ModelSetError
+from runtime.errors import InterlockError, ModelSetError, StoreError
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
@@ -39,6 +41,7 @@ class SwapManager:
         log_with_serve()
         self._settings = settings
         self._clock = SystemClock()
+        await asyncio.to_thread(_check_store_is_shared, settings.store_url)
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
         self._cluster = RayCluster()
@@ -137,3 +140,18 @@ class SwapManager:
         """Raise what ended the controller's loop, so that Serve replaces this replica."""
         if self._loop.done():
             self._loop.result()
+
+
+def _check_store_is_shared(url: str) -> None:
+    """Refuse a store that only one of the nodes can read: on another, the manager would find nothing.
+
+    Raises:
+        StoreError: SQLite, and more than one node.
+
+    """
+    alive = sum(bool(node["Alive"]) for node in ray.nodes())
+    if alive > 1 and url.startswith("sqlite"):
+        raise StoreError(
+            f"INTERLOCK_STORE_URL is SQLite, which is for one node, and this cluster has {alive}; "
+            "set it to a PostgreSQL database on every node: postgresql://user:password@host/database"
+        )

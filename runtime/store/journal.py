@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
+from runtime.store.database import reading, writing
 from runtime.store.tables import AUDIT, EPOCH, JOURNAL
 
 
@@ -29,13 +30,13 @@ class Journal:
 
     def _take_epoch(self) -> int:
         # The row is there: the migration that makes the table puts it in, so that no two can insert it.
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(sa.update(EPOCH).where(EPOCH.c.id == 1).values(epoch=EPOCH.c.epoch + 1))
             return int(connection.execute(sa.select(EPOCH.c.epoch).where(EPOCH.c.id == 1)).scalar_one())
 
     def replay(self) -> Iterator[ev.Durable]:
         """Yield every event from the first on."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(sa.select(JOURNAL.c.event).order_by(JOURNAL.c.revision))
             for (text,) in rows:
                 yield ev.decode(text)
@@ -49,22 +50,28 @@ class Journal:
             Fenced: a newer manager has taken the journal over.
 
         """
-        with self._engine.begin() as connection, self._fence(connection):
-            connection.execute(
-                sa.insert(JOURNAL).values(revision=revision, epoch=self.epoch, event=ev.encode(event))
-            )
+        row = {"revision": revision, "epoch": self.epoch, "event": ev.encode(event)}
+        with writing(self._engine) as connection, self._fence(connection):
+            if self._is_written(connection, row):
+                return
+            connection.execute(sa.insert(JOURNAL).values(row))
             if entry is not None:
                 connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
+    def _is_written(self, connection: Connection, row: dict[str, Any]) -> bool:
+        """Say whether this very row is there: a commit may succeed whose answer is lost."""
+        found = connection.execute(sa.select(JOURNAL).where(JOURNAL.c.revision == row["revision"])).mappings()
+        return [dict(known) for known in found] == [row]
+
     def note(self, entry: AuditEntry) -> None:
         """Write an entry of the audit log that no event goes with. Raises Fenced."""
-        with self._engine.begin() as connection, self._fence(connection):
+        with writing(self._engine) as connection, self._fence(connection):
             connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
         newest = sa.select(AUDIT).order_by(AUDIT.c.id.desc()).limit(limit)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [dict(row) for row in connection.execute(newest).mappings()]
 
     @contextmanager

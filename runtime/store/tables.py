@@ -39,6 +39,7 @@ LEDGER = sa.Table(
     METADATA,
     sa.Column("hop", sa.Text, primary_key=True),
     sa.Column("request", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("session", sa.Text, nullable=False),
@@ -93,4 +94,17 @@ RESERVATIONS = sa.Table(
     sa.Column("window", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.Float, nullable=False, index=True),
+)
+
+KEYS = sa.Table(
+    "keys",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("revoked", sa.Float),
+    sa.Index("keys_digest", "digest", unique=True),
 )

@@ -13,11 +13,12 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
+from runtime.core.keys import OPEN, Caller
 from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
-from runtime.engines.port import WITHIN, Chunk, EngineClient
+from runtime.engines.port import WITHIN, Chunk
 from runtime.engines.tally import TAG
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, WrongEngine
 from runtime.traffic.ledger import LedgerPort
@@ -27,7 +28,7 @@ from runtime.traffic.routing import Lease
 
 _log = logging.getLogger(__name__)
 
-SPENT_SECONDS = 5.0
+SPENT_SECONDS = 1.0
 """How long an engine may take to tell what a call has come to that was broken off."""
 
 
@@ -40,6 +41,7 @@ class ChatRequest:
     messages: list[dict[str, Any]]
     body: dict[str, Any]
     stream: bool
+    caller: Caller = OPEN
 
 
 class _Stopwatch:
@@ -74,8 +76,11 @@ class _HopCount:
     hop: Hop
     tag: HopTag
     watch: _Stopwatch
+    client: RetryingEngine
     usage: Usage = NOTHING
     outcome: Outcome = Outcome.CANCELLED
+    signed: str = ""
+    """The (shortened) digest of the engine that answered, as its host signed it."""
 
 
 class ChainCall:
@@ -104,6 +109,7 @@ class ChainCall:
         self._ledger = ledger
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
+        self._admitted = clock.wall()
         self._begun = clock.now()
         self._arrived = self._begun if arrived is None else arrived
         self._run = ChainRun(lease.chain, request.messages, request.body)
@@ -181,10 +187,10 @@ class ChainCall:
         count = self._count(hop)
         try:
             async with self._counted(count), self._until_deadline(hop):
-                answer = await self._client(hop).classify({**hop.body, TAG: count.tag, WITHIN: self._left})
+                answer = await count.client.classify({**hop.body, TAG: count.tag, WITHIN: self._left})
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
-                self._check_engine(hop, answer.engine)
+                self._sign(count, answer.engine)
             count.outcome = Outcome.OK
             return {"choice": answer.choice, "scores": dict(answer.scores)}
         finally:
@@ -193,7 +199,7 @@ class ChainCall:
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         count = self._count(hop)
         told = {"stream": stream, TAG: count.tag, WITHIN: self._left}
-        answer = self._client(hop).generate({**hop.body, **told})
+        answer = count.client.generate({**hop.body, **told})
         try:
             while True:
                 async with self._counted(count), self._until_deadline(hop):
@@ -202,7 +208,7 @@ class ChainCall:
                         break
                     count.usage = chunks[-1].usage
                     count.watch.mark(chunks[0].elapsed, count.usage.completion)
-                    self._check_engine(hop, chunks[0].engine)
+                    self._sign(count, chunks[0].engine)
                 yield chunks
             count.outcome = Outcome.OK
         finally:
@@ -210,27 +216,35 @@ class ChainCall:
             await self._record(count)
             self._generated = self._generated.plus(count.usage)
 
-    def _client(self, hop: Hop) -> EngineClient:
+    def _client(self, hop: Hop) -> RetryingEngine:
         return RetryingEngine(self._lease.release.clients[hop.engine])
 
-    def _check_engine(self, hop: Hop, engine: str) -> None:
-        """Throw an answer away that is signed by an engine of another release: it must never be mixed in."""
-        routed = self.release.engines[hop.engine]
-        if not routed.startswith(engine):
-            message = f"step {hop.step!r} of release {self.release.number} was answered by engine {engine}"
-            raise WrongEngine(f"{message}, not by {routed[:SHORT]}; please report this")
+    def _sign(self, count: _HopCount, engine: str) -> None:
+        """Note who signed an answer, which is on its first chunk.
+
+        One that an engine of another release has signed, or nobody, is thrown away: it must not be mixed in.
+        """
+        count.signed = count.signed or engine
+        routed = count.tag.engine
+        if not count.signed or not routed.startswith(engine):
+            message = f"step {count.tag.step!r} of release {self.release.number} was answered by "
+            raise WrongEngine(f"{message}engine {engine or '?'}, not by {routed[:SHORT]}; please report this")
 
     def _count(self, hop: Hop) -> _HopCount:
         tag = HopTag(
             hop=f"{self._id}-{len(self.hops)}",
-            request=self.request.request_id,
+            request=self._id,
+            request_id=self.request.request_id,
+            tenant=self.request.caller.tenant,
+            key=self.request.caller.key,
             chain=self.request.model,
             step=hop.step,
             release=self.release.number,
             engine=self.release.engines[hop.engine],
             started=self._clock.wall(),
+            admitted=self._admitted,
         )
-        return _HopCount(hop, tag, _Stopwatch(self._clock))
+        return _HopCount(hop, tag, _Stopwatch(self._clock), self._client(hop))
 
     @asynccontextmanager
     async def _counted(self, count: _HopCount) -> AsyncIterator[None]:
@@ -253,7 +267,7 @@ class ChainCall:
         first = duration if watch.first is None else watch.first
         record = HopRecord(
             step=count.tag.step,
-            engine=count.tag.engine,
+            engine=count.signed,
             usage=count.usage,
             queue_ms=max(0.0, first - watch.in_engine) * 1000.0,
             ttft_ms=first * 1000.0,
@@ -270,15 +284,27 @@ class ChainCall:
             self._meter.record_overrun(count.tag.chain, count.tag.step)
         self._rows.append(
             LedgerRow(
-                count.tag, count.usage, count.outcome, record.queue_ms, record.ttft_ms, record.duration_ms
+                self._tag_of(count),
+                count.usage,
+                count.outcome,
+                record.queue_ms,
+                record.ttft_ms,
+                record.duration_ms,
             )
         )
 
+    def _tag_of(self, count: _HopCount) -> HopTag:
+        """Return the tag of the attempt that counts; one before it, if there was, has a row of its own."""
+        return count.client.tag or count.tag
+
     async def _spent(self, count: _HopCount) -> Usage:
-        """Return the engine's own count of a hop, or what was seen of it if the engine is gone."""
+        """Return the engine's own count of a hop, or what was seen of it if the engine does not tell in time.
+
+        What it tells later, the manager brings into the ledger.
+        """
         try:
             async with asyncio.timeout(SPENT_SECONDS):
-                spent = await self._client(count.hop).spent(count.tag.hop)
+                spent = await count.client.spent(self._tag_of(count).hop)
         except (InterlockError, TimeoutError) as error:
             _log.warning("hop %s: its engine does not tell what it spent: %r", count.tag.hop, error)
             return count.usage
@@ -301,5 +327,5 @@ class ChainCall:
 
     @property
     def _left(self) -> float:
-        """How many seconds of the chain's deadline are left; one deadline for all hops together."""
-        return self._lease.chain.deadline - (self._clock.now() - self._begun)
+        """How many seconds are left of the chain's deadline, which counts from the request's arrival."""
+        return self._lease.chain.deadline - (self._clock.now() - self._arrived)

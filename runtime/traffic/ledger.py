@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from runtime.core.ledger import LedgerRow
-from runtime.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""How long an answer's last byte waits for a store that does not answer."""
 
 
 class LedgerPort(Protocol):
@@ -55,7 +57,11 @@ class GroupCommit:
         written = self._next
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
-        await asyncio.shield(written)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asyncio.shield(written)
+        except TimeoutError:
+            _log.warning("the store is slow; %d rows go out before they are written", len(rows))
 
     async def _write_all(self) -> None:
         while self._next is not None:
@@ -63,9 +69,10 @@ class GroupCommit:
             self._waiting, self._next = [], None
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.write, rows)
-            except StoreUnavailable:
+            except Exception:  # noqa: BLE001 - whatever it is, no request may wait for it for ever
                 _log.exception("the ledger took %d rows not; the engines will bring them in", len(rows))
-            written.set_result(None)
+            finally:
+                written.set_result(None)
         self._writing = None
 
     async def close(self) -> None:

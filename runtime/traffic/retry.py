@@ -7,8 +7,10 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
+from runtime.core.ledger import HopTag
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
+from runtime.engines.tally import TAG
 from runtime.errors import EngineLost
 
 _log = logging.getLogger(__name__)
@@ -28,6 +30,15 @@ class RetryingEngine:
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
+        self.tag: HopTag | None = None
+        """The tag of the last attempt. Each has an id of its own: a lost replica may count on, unheard."""
+
+    def _attempt(self, body: Body) -> Body:
+        if TAG not in body:
+            return body
+        first = HopTag(*body[TAG])
+        self.tag = first if self.tag is None else first._replace(hop=f"{first.hop}-again")
+        return {**body, TAG: self.tag}
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield what a replica generates.
@@ -38,7 +49,7 @@ class RetryingEngine:
         """
         for retry in (True, False):
             begun = False
-            answer = self._engine.generate(body)
+            answer = self._engine.generate(self._attempt(body))
             try:
                 async for chunks in answer:
                     begun = True
@@ -55,7 +66,7 @@ class RetryingEngine:
 
     async def classify(self, body: Body) -> Classification:
         """Classify on a replica."""
-        return await _twice(lambda: self._engine.classify(body))
+        return await _twice(lambda: self._engine.classify(self._attempt(body)))
 
     async def embed(self, body: Body) -> Embeddings:
         """Embed on a replica."""

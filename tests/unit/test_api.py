@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import functools
 import json
 
 import httpx
@@ -8,24 +9,30 @@ from pydantic import SecretStr
 
 from runtime.api.app import build_app
 from runtime.settings import Settings
+from tests.unit.direct_keys import memory_keys
 from tests.unit.world import World, content
 
 ASK = {"model": "agent", "messages": [{"role": "user", "content": "my bill"}]}
 
 
-def app_of(world, **settings):
-    return build_app(world.admissions[0], world.manager, Settings(store_url="sqlite://", **settings))
+NO_KEYS = functools.cache(memory_keys)
+"""An empty store, made once: what is not about keys shall not wait for migrations."""
+
+
+def app_of(world, *, keys=None, **settings):
+    settings = Settings(store_url="sqlite://", **settings)
+    return build_app(world.admissions[0], world.manager, settings, keys or NO_KEYS(), world.clock)
 
 
 @contextlib.asynccontextmanager
-async def serving(host="127.0.0.1", *, writer=None, live=True, **settings):
+async def serving(host="127.0.0.1", *, writer=None, live=True, keys=None, **settings):
     """A world with a live release, and an HTTP client of its gateway."""
     async with World(gateways=1) as world:
         if live:
             wanted = content(1, writer={"load": "10ms", **(writer or {})})
             world.want(wanted)
             await world.until_live(wanted)
-        transport = httpx.ASGITransport(app=app_of(world, **settings), client=(host, 4000))
+        transport = httpx.ASGITransport(app=app_of(world, keys=keys, **settings), client=(host, 4000))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield world, client
 

@@ -295,7 +295,11 @@ class World:
         self.tally.answered += 1
         self.tally.usage = self.tally.usage.plus(call.usage)
         self.tally.releases.add(call.release.number)
-        if any(hop.engine not in call.release.engines.values() for hop in call.hops):
+        if any(
+            hop.engine not in {e[:12] for e in call.release.engines.values()}
+            for hop in call.hops
+            if hop.engine
+        ):
             self.tally.mixed += 1
         return call
 

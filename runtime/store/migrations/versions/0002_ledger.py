@@ -15,6 +15,7 @@ def upgrade() -> None:
         "ledger",
         sa.Column("hop", sa.Text, primary_key=True),
         sa.Column("request", sa.Text, nullable=False),
+        sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("key", sa.Text, nullable=False),
         sa.Column("session", sa.Text, nullable=False),

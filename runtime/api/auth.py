@@ -1,0 +1,153 @@
+"""Who calls: operators of ``/admin`` by the admin key or by place, clients of ``/v1`` by an API key."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from starlette.requests import Request
+
+from runtime.api.keys import Keys
+from runtime.clock import Clock
+from runtime.core.keys import OPEN, Caller, digest_of, is_secret
+from runtime.errors import AccessDenied, StoreUnavailable, Unauthenticated
+from runtime.settings import Settings
+
+KEPT_S = 2.0
+"""How long an answer of the store is used: a revoked key stops within this time."""
+
+_MOST = 10_000
+"""How many answers are kept; made-up keys must not fill the memory."""
+_PATIENCE_S = 5.0
+_FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded")
+_MAX_ACTOR = 128
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def actor_of(request: Request, settings: Settings) -> str:
+    """Let an admin call through, with the key if one is set, else from loopback only; return who calls.
+
+    Raises:
+        AccessDenied: anything else.
+
+    """
+    named = request.headers.get("x-interlock-actor", "")
+    named = named if named.isascii() and named.isprintable() and len(named) <= _MAX_ACTOR else ""
+    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
+        given = _bearer_of(request)
+        if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
+            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
+        return named or "admin key"
+    if not _is_from_here(request):
+        message = (
+            f"no admin key is set, so admin calls are answered on loopback only, not from {_host_of(request)}"
+        )
+        raise AccessDenied(message, code="admin_loopback_only")
+    return named or "loopback"
+
+
+class Callers:
+    """Tells who a request is for. What the store says is used for ``KEPT_S``: it is not asked each time."""
+
+    def __init__(self, keys: Keys, clock: Clock) -> None:
+        self._found = _Kept(keys.find, clock)
+        self._any = _Kept(lambda _: keys.has_any(), clock)
+
+    async def caller_of(self, request: Request) -> Caller:
+        """Return who calls: whose key it is, or somebody on this host while there are no keys.
+
+        Raises:
+            Unauthenticated: there are keys, and the request comes with none of them.
+            AccessDenied: there are no keys, and it comes from elsewhere.
+            StoreUnavailable: the keys cannot be asked for.
+
+        """
+        secret = _bearer_of(request)
+        key = await self._found.get(digest_of(secret)) if is_secret(secret) else None
+        if key is not None and key.revoked is None:
+            return key.caller
+        if await self._any.get(""):
+            raise Unauthenticated(_what_is_wrong(secret, revoked=key is not None), code="invalid_api_key")
+        if not _is_from_here(request):
+            message = f"there are no API keys, so only this host is answered, not {_host_of(request)}"
+            raise AccessDenied(f"{message}; make one: interlock keys create", code="loopback_only")
+        return OPEN
+
+
+async def warn_if_open(keys: Keys) -> None:
+    """Say in the log if there are no keys. Raises StoreUnavailable."""
+    if not await keys.has_any():
+        _log.warning(
+            "there are no API keys: /v1 answers whoever asks on this host, and nobody else; "
+            "make one with: interlock keys create --tenant NAME"
+        )
+
+
+class _Kept(Generic[_T]):
+    """Answers to a question, each used until it is ``KEPT_S`` old. All who ask meanwhile share one."""
+
+    def __init__(self, ask: Callable[[str], Awaitable[_T]], clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._held: dict[str, tuple[float, asyncio.Task[_T]]] = {}
+
+    async def get(self, name: str) -> _T:
+        """Return the answer for ``name``. Raises StoreUnavailable, which is not kept."""
+        now = self._clock.now()
+        begun, answer = self._held.get(name, (0.0, None))
+        if answer is None or now - begun >= KEPT_S or _failed(answer):
+            answer = asyncio.create_task(self._asked(name))
+            self._hold(name, now, answer)
+        # Whoever goes away must not take the answer with it that others wait for.
+        return await asyncio.shield(answer)
+
+    async def _asked(self, name: str) -> _T:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await self._ask(name)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {_PATIENCE_S:g} s") from error
+
+    def _hold(self, name: str, now: float, answer: asyncio.Task[_T]) -> None:
+        """Keep an answer by the time of its question: it may be as old as that."""
+        self._held.pop(name, None)
+        self._held[name] = (now, answer)
+        while len(self._held) > _MOST or now - next(iter(self._held.values()))[0] >= KEPT_S:
+            del self._held[next(iter(self._held))]  # the oldest is first
+
+
+def _failed(answer: asyncio.Task[_T]) -> bool:
+    return answer.done() and (answer.cancelled() or answer.exception() is not None)
+
+
+def _what_is_wrong(secret: str, *, revoked: bool) -> str:
+    if revoked:
+        return "this API key has been revoked; ask for a new one"
+    if secret:
+        return "this API key is not known here"
+    return "an API key is needed: send it as Authorization: Bearer il-..."
+
+
+def _bearer_of(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _host_of(request: Request) -> str:
+    return (request.client.host if request.client else "") or "?"
+
+
+def _is_from_here(request: Request) -> bool:
+    """Say whether a request comes from this host itself."""
+    # A proxy on this host would otherwise lend its place to the whole world.
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(_host_of(request)).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,64 @@
+"""``interlock keys``: API keys of tenants, made, listed and revoked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.cli.client import AdminClient
+from runtime.cli.exits import exit_codes
+from runtime.cli.releases import Address, AsJson
+from runtime.settings import Settings
+
+keys_app = typer.Typer(no_args_is_help=True)
+
+
+@keys_app.command("create")
+def create(
+    tenant: Annotated[str, typer.Option(help="Whom the requests with this key are for.")],
+    name: Annotated[str, typer.Option(help="What tells the key from the tenant's others.")] = "",
+    address: Address = None,
+) -> None:
+    """Make an API key and print it. It is shown this once: only its hash is kept."""
+    with exit_codes():
+        made = AdminClient(Settings(), address).create_key(tenant, name)
+        typer.echo(f"{made['id']} for tenant {made['tenant']}; this is shown once:", err=True)
+        sys.stdout.write(made["key"] + "\n")  # alone, for $(...)
+
+
+@keys_app.command("list")
+def show(address: Address = None, *, as_json: AsJson = False) -> None:
+    """List the API keys, revoked ones too. Their secrets are not known here."""
+    with exit_codes():
+        keys = AdminClient(Settings(), address).keys()
+        if as_json:
+            sys.stdout.write(json.dumps(keys, sort_keys=True) + "\n")
+            return
+        table = Table("id", "begins with", "tenant", "name", "created", "revoked")
+        for key in keys:
+            cells = (Text(key[cell]) for cell in ("id", "prefix", "tenant", "name"))
+            table.add_row(*cells, _when(key["created"]), _when(key["revoked"]))
+        Console().print(table)
+
+
+@keys_app.command("revoke")
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id, as `interlock keys list` shows it.")],
+    address: Address = None,
+) -> None:
+    """End an API key. Requests with it are refused within two seconds; those in flight go on."""
+    with exit_codes():
+        ended = AdminClient(Settings(), address).revoke_key(key)
+        told = f"{ended['id']} of tenant {ended['tenant']} is revoked since {_when(ended['revoked'])}"
+        Console().print(Text(told))
+
+
+def _when(at: float | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,60 @@
+"""The API keys in the database: hashes of secrets, never the secrets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from runtime.core.audit import AuditEntry
+from runtime.core.keys import ApiKey
+from runtime.store.database import reading, writing
+from runtime.store.tables import AUDIT, KEYS
+
+
+class KeyStore:
+    """What there is of keys. Calls block: make them from a thread. Each may raise StoreUnavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, key: ApiKey, entry: AuditEntry) -> None:
+        """Keep ``key``, and what the audit log says of it, or neither."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.insert(KEYS).values(**asdict(key)))
+            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+
+    def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:
+        """End a key at the time of ``entry`` and return it; None if there is no such key.
+
+        A key that has ended stays as it is, and the audit log is told nothing.
+        """
+        with writing(self._engine) as connection:
+            open_one = sa.update(KEYS).where(KEYS.c.id == key_id, KEYS.c.revoked.is_(None))
+            # Of two that revoke at once only one changes the row, and tells the audit log.
+            if connection.execute(open_one.values(revoked=entry.at)).rowcount:
+                connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+            return _one(connection, KEYS.c.id == key_id)
+
+    def list(self) -> list[ApiKey]:
+        """Return every key that ever was, the oldest first."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(sa.select(KEYS).order_by(KEYS.c.created, KEYS.c.id))
+            return [ApiKey(**row) for row in rows.mappings()]
+
+    def find(self, digest: str) -> ApiKey | None:
+        """Return the key whose secret has this digest, also if it has been revoked."""
+        with reading(self._engine) as connection:
+            return _one(connection, KEYS.c.digest == digest)
+
+    def has_any(self) -> bool:
+        """Say whether there is a key that is not revoked."""
+        with reading(self._engine) as connection:
+            one = sa.select(KEYS.c.id).where(KEYS.c.revoked.is_(None)).limit(1)
+            return connection.execute(one).first() is not None
+
+
+def _one(connection: Connection, which: sa.ColumnElement[bool]) -> ApiKey | None:
+    row = connection.execute(sa.select(KEYS).where(which)).mappings().one_or_none()
+    return None if row is None else ApiKey(**row)

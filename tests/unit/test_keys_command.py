@@ -1,0 +1,88 @@
+"""``interlock keys``, against the real admin API."""
+
+import asyncio
+import json
+from functools import partial
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from runtime.cli.client import AdminClient
+from runtime.cli.main import app
+from runtime.core.keys import digest_of, is_secret
+from tests.unit.direct_keys import memory_keys
+from tests.unit.test_api import app_of
+from tests.unit.world import World
+
+
+class Bridge(httpx.BaseTransport):
+    """Lets a client that blocks call an application in this process."""
+
+    def __init__(self, gateway):
+        self._gateway = httpx.ASGITransport(app=gateway)
+
+    def handle_request(self, request):
+        return asyncio.run(self._handle(request))
+
+    async def _handle(self, request):
+        answer = await self._gateway.handle_async_request(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+@pytest.fixture
+def keys():
+    keys = memory_keys()
+    yield keys
+    keys.engine.dispose()
+
+
+@pytest.fixture
+def command(keys, monkeypatch):
+    bridge = Bridge(app_of(World(gateways=1), keys=keys))
+    monkeypatch.setattr("runtime.cli.keys.AdminClient", partial(AdminClient, transport=bridge))
+
+    def run(*arguments):
+        environment = {"COLUMNS": "200", "TERM": "dumb", "INTERLOCK_ADMIN_KEY": ""}
+        return CliRunner().invoke(app, ["keys", *arguments], env=environment)
+
+    return run
+
+
+# A new key is printed alone on stdout, and once: what is listed and kept has not its secret.
+def test_create_and_list(command, keys):
+    made = command("create", "--tenant", "acme", "--name", "[bold]laptop")
+    secret = made.stdout.strip()
+    assert made.exit_code == 0
+    assert is_secret(secret)
+    assert "shown once" in made.stderr
+    key = keys.store.find(digest_of(secret))
+    listed = command("list")
+    assert all(told in listed.stdout for told in (key.id, key.prefix, "acme", "[bold]laptop"))
+    assert json.loads(command("list", "--json").stdout) == [key.as_json()]
+    assert secret not in listed.stdout
+
+
+# A revoked key stays in the list with the time of its end.
+def test_revoke(command, keys):
+    command("create", "--tenant", "acme")
+    (key,) = keys.store.list()
+    ended = command("revoke", key.id)
+    assert ended.exit_code == 0
+    assert f"{key.id} of tenant acme is revoked" in ended.stdout
+    assert json.loads(command("list", "--json").stdout)[0]["revoked"] is not None
+
+
+# What the API refuses is its message on stderr and exit status 1.
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("revoke", "key-nope"), "there is no key 'key-nope'"),
+        (("revoke", "a/b?c"), "a/b"),
+        (("create", "--tenant", "a b"), "tenant must be"),
+    ],
+)
+def test_refusals(command, arguments, told):
+    refused = command(*arguments)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert told in refused.stderr
