@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from runtime.api.chat_request import read_chat_request
-from runtime.api.completion import answer_headers, events, whole
+from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.core.keys import Caller
 from runtime.errors import InterlockError
@@ -43,11 +43,14 @@ class ChatResponse(Response):
     that was never started has no ``finally``.
     """
 
-    def __init__(self, admission: Admission, raw: bytes, request_id: str, caller: Caller) -> None:
+    def __init__(
+        self, admission: Admission, raw: bytes, request_id: str, caller: Caller, arrived: float
+    ) -> None:
         self._admission = admission
         self._raw = raw
         self._request_id = request_id
         self._caller = caller
+        self._arrived = arrived
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
@@ -65,10 +68,10 @@ class ChatResponse(Response):
             await asyncio.shield(asyncio.gather(answer, gone, return_exceptions=True))
 
     async def _answer(self, send: Send) -> None:
-        started = False
+        call, started = None, False
         try:
             request = read_chat_request(self._raw, self._request_id, self._caller)
-            call = await self._admission.admit(request)
+            call = await self._admission.admit(request, self._arrived)
             try:
                 await call.start()
                 started = True
@@ -78,17 +81,18 @@ class ChatResponse(Response):
         except InterlockError as error:
             if started:
                 raise
-            await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers_of(error))
+            headers = headers_of(error) | (timing_headers(call) if call else {})
+            await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
 
     async def _send_answer(self, call: ChainCall, send: Send) -> None:
         if not call.request.stream:
             try:
-                body = await whole(call)
+                body, headers = await whole(call)
             except InterlockError as error:
-                headers = headers_of(error) | answer_headers(call)
+                headers = headers_of(error) | answer_headers(call) | timing_headers(call)
                 await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
                 return
-            await self._send_whole(send, 200, body, answer_headers(call))
+            await self._send_whole(send, 200, body, headers)
             return
         await send(self._start(200, "text/event-stream; charset=utf-8", answer_headers(call)))
         async with contextlib.aclosing(events(call)) as pieces:  # type: ignore[type-var]

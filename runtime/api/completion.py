@@ -13,8 +13,10 @@ import orjson
 
 from runtime.api.chat_request import wants_usage
 from runtime.api.errors import body_of
+from runtime.core.latency import Latency
 from runtime.engines.port import Chunk
 from runtime.errors import InterlockError
+from runtime.observe.server_timing import NAME, server_timing
 from runtime.traffic.chain import ChainCall
 
 DONE = b"data: [DONE]\n\n"
@@ -28,12 +30,26 @@ def answer_headers(call: ChainCall) -> dict[str, str]:
     }
 
 
-def _trailer(call: ChainCall) -> dict[str, Any]:
+def timing_headers(call: ChainCall, latency: Latency | None = None) -> dict[str, str]:
+    """Return the header that tells where the time went; none if no hop has run."""
+    if not call.hops:
+        return {}
+    return {NAME: server_timing(latency or call.latency(), call.hops)}
+
+
+def _trailer(call: ChainCall, latency: Latency) -> dict[str, Any]:
     return {
         "release": call.release.number,
         "model_set": call.release.model_set,
         "hops": [hop.as_json() for hop in call.hops],
+        "latency": latency.as_json(),
     }
+
+
+def _streamed_trailer(call: ChainCall) -> dict[str, Any]:
+    """Return the trailer of a stream, whose headers were sent before there was anything to time."""
+    latency = call.latency()
+    return _trailer(call, latency) | {"server_timing": server_timing(latency, call.hops)}
 
 
 def _opening(call: ChainCall, kind: str) -> bytes:
@@ -47,20 +63,24 @@ def _opening(call: ChainCall, kind: str) -> bytes:
     return orjson.dumps(head)[:-1]
 
 
-async def whole(call: ChainCall) -> bytes:
-    """Return the body of an answer that is not streamed."""
+async def whole(call: ChainCall) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of an answer that is not streamed."""
     members = b""
     async for chunks in call.chunks():
         members = next((chunk.members for chunk in reversed(chunks) if chunk.members), members)
-    tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call)})
-    return _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
+    await call.settle()
+    latency = call.latency()
+    tail = orjson.dumps({"usage": call.usage.as_openai(), "interlock": _trailer(call, latency)})
+    body = _opening(call, "chat.completion") + b"," + members + b"," + tail[1:]
+    return body, answer_headers(call) | timing_headers(call, latency)
 
 
 async def events(call: ChainCall) -> AsyncIterator[bytes]:
     """Yield the events of a streamed answer, those that are ready together in one piece.
 
     The ``interlock`` object goes into the last chunk: the usage chunk if the client asked for one,
-    otherwise the one with the finish reason, which is held back until the stream has ended.
+    otherwise the one with the finish reason, which is held back until the stream has ended. If the
+    stream breaks, the error's event has it.
     """
     opening = b"data: " + _opening(call, "chat.completion.chunk") + b","
     held: list[Chunk] = []
@@ -70,8 +90,11 @@ async def events(call: ChainCall) -> AsyncIterator[bytes]:
             if ready:
                 yield b"".join(opening + chunk.members + b"}\n\n" for chunk in ready)
     except InterlockError as error:
-        yield b"data: " + orjson.dumps(body_of(error)) + b"\n\n" + DONE
+        await call.settle()
+        told = body_of(error) | {"interlock": _streamed_trailer(call)}
+        yield b"data: " + orjson.dumps(told) + b"\n\n" + DONE
         return
+    await call.settle()
     yield _last_events(call, opening, held) + DONE
 
 
@@ -85,7 +108,7 @@ def _hold_back(held: list[Chunk], arrived: list[Chunk]) -> tuple[list[Chunk], li
 
 
 def _last_events(call: ChainCall, opening: bytes, held: list[Chunk]) -> bytes:
-    tail: dict[str, Any] = {"interlock": _trailer(call)}
+    tail: dict[str, Any] = {"interlock": _streamed_trailer(call)}
     if wants_usage(call.request):
         tail = {"choices": [], "usage": call.usage.as_openai(), **tail}
         pieces = [opening + chunk.members + b"}\n\n" for chunk in held]

@@ -73,7 +73,11 @@ def _engines(status: Mapping[str, Any]) -> Table:
 
 def _footer(status: Mapping[str, Any]) -> Text:
     metered = status["metered"]
-    return Text(
+    text = Text(
         f"{len(status['gateways'])} gateways; metered {metered['prompt_tokens']} prompt and "
         f"{metered['completion_tokens']} completion tokens"
     )
+    for chain, steps in status["overruns"].items():
+        counts = ", ".join(f"{step} {count}" for step, count in steps.items())
+        text.append(f"\n{chain}: hops over their share of the latency budget: {counts}")
+    return text

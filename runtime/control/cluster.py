@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage
 from runtime.core.state import EngineRecord
@@ -76,4 +78,11 @@ class Cluster(Protocol):
 
     async def metered(self, engine: str) -> Usage:
         """Return the tokens that all replicas have counted so far."""
+        ...
+
+    async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
+        """Return hops that ended at least ``age`` seconds ago, ``limit`` at most of each replica.
+
+        ``cursors`` say, by replica, up to which number they are kept already: those are forgotten there.
+        """
         ...

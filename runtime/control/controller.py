@@ -14,6 +14,7 @@ from functools import partial
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
+from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
@@ -63,14 +64,20 @@ class Controller:
     """Folds events, journals them, decides, publishes, and keeps the due effects running."""
 
     def __init__(
-        self, journal: JournalPort, cluster: Cluster, clock: Clock, gateway_silence_s: float
+        self,
+        journal: JournalPort,
+        cluster: Cluster,
+        clock: Clock,
+        gateway_silence_s: float,
+        ledger: LedgerPort | None = None,
     ) -> None:
         self.state = ControlState()
         self.hub = Hub(clock, self.post)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
-        self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s)
+        self._collector = Collector(cluster, ledger or NoLedger())
+        self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s, self._collector)
         self._inbox: asyncio.Queue[ev.Event | _Ended | _Asked] = asyncio.Queue()
         self._running: dict[tuple[str, str | int], _Running] = {}
         self._waits = WaitLog(clock)
@@ -97,12 +104,19 @@ class Controller:
             Fenced: another manager has taken over; this one has stopped writing.
 
         """
+        collecting = asyncio.create_task(self._collector.run(self._loaded))
         try:
             await self._recover()
             while True:
                 await self._take(await self._inbox.get())
         finally:
+            collecting.cancel()
+            await asyncio.gather(collecting, return_exceptions=True)
             await self._stop_effects()
+
+    def _loaded(self) -> list[str]:
+        """Return the engines whose replicas can be asked."""
+        return [e.digest for e in self.state.engines.values() if e.state in EXISTING]
 
     async def _recover(self) -> None:
         """Fold the journal again and note where the cluster differs from it."""

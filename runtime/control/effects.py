@@ -14,18 +14,20 @@ from functools import partial
 
 from runtime.clock import TICK, Clock
 from runtime.control.cluster import AppStatus, Cluster
+from runtime.control.collector import Collector
 from runtime.control.hub import Hub
 from runtime.control.planner import Planner
 from runtime.control.warmup import mismatch, probe, warm
 from runtime.core import events as ev
 from runtime.core import policy
 from runtime.core.digest import SHORT
+from runtime.core.ledger import HopTag, Purpose
 from runtime.core.memory import refusal
 from runtime.core.phase import Stage
 from runtime.core.progress import expected_load, of_about
 from runtime.core.release import CANDIDATE
 from runtime.core.state import ControlState, EngineRecord
-from runtime.errors import EngineUnavailable, InterlockError
+from runtime.errors import EngineUnavailable, InterlockError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,9 @@ CREATE_TRIES = 5
 
 CREATE_RETRY_SECONDS = 2.0
 """Pause before it is asked for again; together as long as Serve's controller takes to come back."""
+
+COLLECT_LIMIT_SECONDS = 10.0
+"""How long an engine that is to go may take to tell which hops have ended on it."""
 
 IDLE_LIMIT_SECONDS = 60.0
 """How long an engine without leases is waited for. What is still in flight then has no client left."""
@@ -68,8 +73,10 @@ class Effects:
         clock: Clock,
         post: Callable[[ev.Event], None],
         gateway_silence_s: float,
+        collector: Collector,
     ) -> None:
         self._cluster = cluster
+        self._collector = collector
         self._planner = Planner(cluster)
         self._hub = hub
         self._clock = clock
@@ -184,10 +191,19 @@ class Effects:
     async def _unload(self, engine: str) -> ev.Event:
         if await self._cluster.observe(engine) is not None:
             await self._until_idle(engine)
+            await self._collect_last(engine)
             await self._cluster.delete(engine)
             while await self._cluster.observe(engine) is not None:
                 await asyncio.sleep(POLL_SECONDS)
         return ev.EngineUnloaded(at=self._clock.wall(), engine=engine)
+
+    async def _collect_last(self, engine: str) -> None:
+        """Bring what the engine alone knows of into the ledger; with its replicas it would be lost."""
+        try:
+            async with asyncio.timeout(COLLECT_LIMIT_SECONDS):
+                await self._collector.collect(engine)
+        except (EngineUnavailable, StoreUnavailable, TimeoutError) as error:
+            _log.warning("engine %s goes without telling which hops have ended: %r", engine[:SHORT], error)
 
     async def _sleep(self, engine: str) -> ev.Event:
         """Let the engine sleep once it is idle: sleeping under a request can hang or crash vLLM."""
@@ -234,7 +250,9 @@ class Effects:
         assert release.content is not None  # noqa: S101 - only a release with content is ever loaded
         begun = self._clock.now()
         try:
-            warmed = await warm(release.content, self._cluster, partial(self._tell_warmup, number))
+            warmed = await warm(
+                *(release.content, self._cluster, partial(self._tell_warmup, number), self._tag(number))
+            )
         except InterlockError as error:
             if release.state not in CANDIDATE:
                 raise  # a release that has served is warmed again until it works
@@ -250,11 +268,14 @@ class Effects:
     async def _probe(self, number: int, state: ControlState) -> ev.Event:
         release = state.releases[number]
         assert release.content is not None  # noqa: S101 - only a release with content is ever warmed
-        probed = await probe(release.content, self._cluster)
+        probed = await probe(release.content, self._cluster, self._tag(number))
         reason = mismatch(release.answers, probed.answers)
         if reason is not None:
             return ev.ProbeFailed(at=self._clock.wall(), release=number, reason=reason, usage=probed.usage)
         return ev.ReleaseProbed(at=self._clock.wall(), release=number, usage=probed.usage)
+
+    def _tag(self, release: int) -> HopTag:
+        return HopTag("", release=release, purpose=Purpose.WARMUP, started=self._clock.wall())
 
     def _tell_warmup(self, number: int, text: str) -> None:
         self._post(ev.Progressed(at=self._clock.wall(), subject=f"release {number}", text=text))

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from itertools import cycle
 
 from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.ledger import Batch
 from runtime.core.memory import Device, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
+from runtime.engines import deadline
 from runtime.engines.fake import FakeEngine
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
@@ -123,6 +125,14 @@ class FakeCluster:
         replicas = self._replicas(engine)
         return list(await asyncio.gather(*(replica.warm(operation, body) for replica in replicas)))
 
+    async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
+        """Return what has ended on each replica."""
+        named = {f"{engine[:SHORT]}#{n}": replica for n, replica in enumerate(self._replicas(engine))}
+        return [
+            Batch(name, await replica.ended(cursors.get(name, 0), age, limit))
+            for name, replica in named.items()
+        ]
+
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""
         used = self._used()
@@ -207,7 +217,7 @@ class _Client:
         self._engine = engine
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
-        answer = next(self._next).generate(body)
+        answer = deadline.generate(next(self._next), body)
         try:
             async for chunks in answer:
                 yield [chunk._replace(engine=self._engine) for chunk in chunks]
@@ -215,7 +225,7 @@ class _Client:
             await answer.aclose()
 
     async def classify(self, body: Body) -> Classification:
-        return (await next(self._next).classify(body))._replace(engine=self._engine)
+        return (await deadline.classify(next(self._next), body))._replace(engine=self._engine)
 
     async def embed(self, body: Body) -> Embeddings:
         return await next(self._next).embed(body)
@@ -223,3 +233,7 @@ class _Client:
     async def ping(self) -> None:
         for replica in self._all:
             await replica.ping()
+
+    async def spent(self, hop: str) -> Usage | None:
+        told = [await replica.spent(hop) for replica in self._all]
+        return next((usage for usage in told if usage is not None), None)

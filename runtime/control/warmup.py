@@ -14,9 +14,11 @@ from typing import Any
 from runtime.control.cluster import Cluster
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import Content
+from runtime.core.ledger import HopTag, Purpose
 from runtime.core.usage import Usage, total
 from runtime.core.warming import Round, Run, probes, rounds
 from runtime.engines.port import WarmResult
+from runtime.engines.tally import TAG
 from runtime.errors import InterlockError, InvalidRequest, WarmupError
 
 
@@ -26,6 +28,25 @@ class Warmed:
 
     usage: Usage
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NO_TAG = HopTag("", purpose=Purpose.WARMUP)
+"""Nobody in particular warms up."""
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """Makes the calls of one release's warm-up, tagged as such."""
+
+    content: Content
+    cluster: Cluster
+    tag: HopTag
+
+    async def call(self, run: Run, hop: Hop) -> list[WarmResult]:
+        """Make a hop's call on every replica of its engine."""
+        engine = self.content.engines[hop.engine]
+        tag = self.tag._replace(chain=run.key, step=hop.step, engine=engine)
+        return await self.cluster.warm(engine, hop.operation, {**run.body(hop), TAG: tag})
 
 
 class _Answers:
@@ -46,10 +67,13 @@ def _text(result: Mapping[str, Any]) -> str:
     return str(result.get("choice", result.get("text", "")))
 
 
-async def warm(content: Content, cluster: Cluster, progress: Callable[[str], None]) -> Warmed:
+async def warm(
+    content: Content, cluster: Cluster, progress: Callable[[str], None], tag: HopTag = NO_TAG
+) -> Warmed:
     """Make all rounds of a warm-up and return what it took.
 
-    The first replica's result goes on to the next step, as a request's would.
+    The first replica's result goes on to the next step, as a request's would. ``tag`` says for the
+    ledger whose warm-up it is; each replica gives its call an id of its own.
 
     Raises:
         WarmupError: says which chain and which sample.
@@ -59,11 +83,11 @@ async def warm(content: Content, cluster: Cluster, progress: Callable[[str], Non
     for each in rounds(content):
         kept = answers if each.recorded else _Answers()
         making = _together if each.at_once else _in_turn
-        spent = spent.plus(await making(each, content, cluster, progress, kept))
+        spent = spent.plus(await making(each, _Caller(content, cluster, tag), progress, kept))
     return Warmed(spent, answers.sorted())
 
 
-async def probe(content: Content, cluster: Cluster) -> Warmed:
+async def probe(content: Content, cluster: Cluster, tag: HopTag = NO_TAG) -> Warmed:
     """Ask every replica for the start of its answer to each sample, without chance.
 
     Raises:
@@ -72,7 +96,7 @@ async def probe(content: Content, cluster: Cluster) -> Warmed:
     """
     spent, answers = Usage(), _Answers()
     for run in probes(content.model_set):
-        spent = spent.plus(await _make(run, content, cluster, answers))
+        spent = spent.plus(await _make(run, _Caller(content, cluster, tag), answers))
     return Warmed(spent, answers.sorted())
 
 
@@ -89,22 +113,20 @@ def mismatch(recorded: Mapping[str, tuple[str, ...]], answered: Mapping[str, tup
     return None
 
 
-async def _in_turn(
-    each: Round, content: Content, cluster: Cluster, progress: Callable[[str], None], answers: _Answers
-) -> Usage:
+async def _in_turn(each: Round, caller: _Caller, progress: Callable[[str], None], answers: _Answers) -> Usage:
     spent = Usage()
     for done, run in enumerate(each.runs, start=1):
         progress(f"{each.says}: {done} of {len(each.runs)}")
-        spent = spent.plus(await _make(run, content, cluster, answers))
+        spent = spent.plus(await _make(run, caller, answers))
     return spent
 
 
 async def _together(
-    each: Round, content: Content, cluster: Cluster, progress: Callable[[str], None], answers: _Answers
+    each: Round, caller: _Caller, progress: Callable[[str], None], answers: _Answers
 ) -> Usage:
     progress(each.says)
     runs = each.runs * each.times
-    together = [asyncio.create_task(_make(run, content, cluster, answers)) for run in runs]
+    together = [asyncio.create_task(_make(run, caller, answers)) for run in runs]
     try:
         return total(await asyncio.gather(*together))
     finally:
@@ -112,10 +134,10 @@ async def _together(
             task.cancel()
 
 
-async def _make(run: Run, content: Content, cluster: Cluster, answers: _Answers) -> Usage:
+async def _make(run: Run, caller: _Caller, answers: _Answers) -> Usage:
     try:
         async with asyncio.timeout(run.chain.deadline):
-            return await _walk(run, content.engines, cluster, answers)
+            return await _walk(run, caller, answers)
     except TimeoutError as error:
         reason = f"took longer than the chain's deadline of {run.chain.deadline:g} s"
         raise WarmupError(f"{run.key}: {reason}") from error
@@ -123,10 +145,10 @@ async def _make(run: Run, content: Content, cluster: Cluster, answers: _Answers)
         raise WarmupError(f"{run.key}: {error}") from error
 
 
-async def _walk(run: Run, engines: Mapping[str, str], cluster: Cluster, answers: _Answers) -> Usage:
+async def _walk(run: Run, caller: _Caller, answers: _Answers) -> Usage:
     walk, spent, cut = run.walk(), Usage(), False
     while (hop := _next_hop(walk, cut=cut)) is not None:
-        results = await cluster.warm(engines[hop.engine], hop.operation, run.body(hop))
+        results = await caller.call(run, hop)
         spent = spent.plus(total(result.usage for result in results))
         answers.add(f"{run.key}.{hop.step}", results)
         walk.record(results[0].result)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from runtime.core.specs import Chain
 from runtime.core.usage import Usage
 
+Share = tuple[str, str]
+"""A chain and one of its steps that has a share of its deadline."""
+
 
 @dataclass(frozen=True)
 class RoutedRelease:
@@ -20,6 +23,11 @@ class RoutedRelease:
     chains: Mapping[str, Chain]
     engines: Mapping[str, str]
     """Engine name to engine digest."""
+
+    @property
+    def shares(self) -> frozenset[Share]:
+        """The shares of time that its chains declare."""
+        return frozenset((name, step) for name, chain in self.chains.items() for step in chain.latency_budget)
 
 
 @dataclass(frozen=True)
@@ -63,3 +71,5 @@ class GatewayReport:
     clients: int = 0
     waiting: int = 0
     """How many requests wait here while the live release sleeps for a swap."""
+    overruns: Mapping[Share, int] = field(default_factory=dict)
+    """How many hops took longer than their share since the gateway started, by chain and step."""

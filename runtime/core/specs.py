@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runtime.core import templates
-from runtime.core.units import Duration, Size
+from runtime.core.units import Duration, Size, TimeShare
 from runtime.errors import ModelSetError
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
@@ -210,6 +210,8 @@ class FakeEngine(Spec):
     wake: Duration = 0.0
     slept_reply: str | None = None
     """What it replies once it has slept, if that is not what it replied before."""
+    receipts: str | None = None
+    """File to which it appends each call's tokens, counted apart from the meter that is to be checked."""
 
     @property
     def source(self) -> str | None:
@@ -310,6 +312,8 @@ class Chain(Spec):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     answer: str
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+    latency_budget: dict[str, TimeShare] = {}
+    """Step to its share of the deadline. A hop that takes longer goes on, and is counted as an overrun."""
 
     @model_validator(mode="after")
     def _steps_fit_together(self) -> Self:
@@ -323,6 +327,18 @@ class Chain(Spec):
             raise _at(("answer",), "the answer is the last step, and that step must be a generate step")
         for position, step in enumerate(self.steps):
             self._check_prompt(position, step, frozenset(ids[:position]))
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        ids = [step.id for step in self.steps]
+        for name in self.latency_budget:
+            if name not in ids:
+                raise _at(("latency_budget", name), f"no step is called {name!r}", nearest(name, ids))
+        shared = round(sum(self.latency_budget.values()), 6)
+        if shared > self.deadline:
+            reason = f"the shares are {shared:g} s together, over the deadline of {self.deadline:g} s"
+            raise _at(("latency_budget",), reason)
         return self
 
     @staticmethod

@@ -50,7 +50,18 @@ def status(state: ControlState) -> dict[str, Any]:
             for report in state.gateways.values()
         ],
         "metered": {"prompt_tokens": metered.prompt, "completion_tokens": metered.completion},
+        "overruns": _overruns(state),
     }
+
+
+def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
+    """Return how many hops took longer than their share, by chain and by step, over all gateways."""
+    counts: dict[str, dict[str, int]] = {}
+    for report in state.gateways.values():
+        for (chain, step), count in report.overruns.items():
+            steps = counts.setdefault(chain, {})
+            steps[step] = steps.get(step, 0) + count
+    return counts
 
 
 def _wanted(state: ControlState) -> dict[str, Any] | None:

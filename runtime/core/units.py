@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -44,6 +44,28 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": _DURATION.pattern}),
 ]
 """A span of time in seconds, written with its unit."""
+
+
+def parse_time_share(value: Any) -> float:
+    """Return ``value`` in seconds: text as for ``parse_duration``, or a bare number of milliseconds.
+
+    Raises:
+        PydanticCustomError: neither.
+
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value / 1000.0
+    return parse_duration(value)
+
+
+TimeShare = Annotated[
+    float,
+    BeforeValidator(parse_time_share),
+    Field(gt=0.0, allow_inf_nan=False),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DURATION.pattern}, {"type": "number"}]}),
+]
+"""A span of a request's time in seconds, written with its unit or as milliseconds."""
 
 
 def parse_size(value: Any) -> int:

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from runtime.core.ledger import HopTag
 from runtime.engines.chunks import text_of, unpack
 from runtime.engines.port import Chunk, Engine
+from runtime.engines.tally import TAG
 from runtime.errors import InvalidRequest
 
 _BODY: dict[str, Any] = {
@@ -124,6 +126,25 @@ async def warms_a_generation(engine: Engine) -> None:
     _require("its tokens are counted", holds=result.usage.completion == _BODY["max_tokens"])
 
 
+async def tells_what_a_broken_off_call_spent(engine: Engine) -> None:
+    """A call that is broken off is counted under its id, by the engine's own count, and told of once more."""
+    before = await engine.metered()
+    body = {**_BODY, "stream": True, "max_tokens": 500, TAG: HopTag("broken-off", step="answer")}
+    answer = engine.generate(body)
+    async for _ in answer:
+        break
+    await answer.aclose()
+    spent = await engine.spent("broken-off")
+    after = await engine.metered()
+    _require("it is known", holds=spent is not None and spent.prompt > 0 and spent.completion > 0)
+    grown = (after.prompt - before.prompt, after.completion - before.completion)
+    _require("it is what was metered", holds=spent is not None and grown == spent[:2])
+    told = await engine.ended(0, 0.0, 10_000)
+    _require("it is told of", holds=[e.usage for e in told if e.tag.hop == "broken-off"] == [spent])
+    _require("what is kept is forgotten", holds=await engine.ended(told[-1].number, 0.0, 10_000) == [])
+    _require("another is not known", holds=await engine.spent("never-came") is None)
+
+
 async def classifies_by_meaning(engine: Engine) -> None:
     """The choice whose examples are nearest wins, with a score for each."""
     answer = await engine.classify({"input": "please refund my invoice", "choices": _CHOICES})
@@ -187,6 +208,7 @@ GENERATING: tuple[Check, ...] = (
     aborts_when_closed,
     counts_what_it_metered,
     warms_a_generation,
+    tells_what_a_broken_off_call_spent,
     answers_a_ping_and_is_idle,
 )
 

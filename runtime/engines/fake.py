@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from runtime.clock import Clock, SystemClock
+from runtime.core.ledger import EndedHop
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.usage import Usage
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.engines.tally import Tally
 from runtime.errors import EngineLoadError, EngineUnavailable, InvalidRequest, WarmupError
 
 _DIMENSIONS = 8
@@ -40,8 +44,7 @@ class FakeEngine:
     def __init__(self, script: Script, clock: Clock | None = None) -> None:
         self._script = script
         self._clock = clock or SystemClock()
-        self._in_flight = 0
-        self._metered = Usage()
+        self._tally = Tally(self._clock)
         self._reply = script.reply
         self.loaded = False
         self.asleep = False
@@ -75,24 +78,34 @@ class FakeEngine:
         """Yield the scripted reply, a token at a time."""
         prompt = self._check_generate(body)
         self._see_grammar(body)
-        self._begin(prompt)
-        begun, done = self._clock.now(), 0
-        try:
+        self._begin()
+        begun = self._clock.now()
+        with self._tally.call(body) as count, self._receipt(prompt) as receipt:
+            count.usage = Usage(prompt)
             limit = body.get("max_completion_tokens") or body.get("max_tokens") or self._script.tokens
             tokens = min(limit, self._script.tokens)
             for position in range(tokens):
                 await self._pause(position)
-                done = position + 1
-                self._metered = self._metered.plus(Usage(completion=1))
+                count.usage = Usage(prompt, position + 1)
+                receipt.append(1)
                 if body.get("stream"):
-                    delta = self._choice(done, tokens, "delta", f"{self._reply}{position} ")
-                    yield [pack(delta, Usage(prompt, done), self._clock.now() - begun)]
+                    delta = self._choice(position + 1, tokens, "delta", f"{self._reply}{position} ")
+                    yield [pack(delta, count.usage, self._clock.now() - begun)]
             if not body.get("stream"):
                 text = "".join(f"{self._reply}{n} " for n in range(tokens))
-                message = self._choice(done, tokens, "message", text)
-                yield [pack(message, Usage(prompt, done), self._clock.now() - begun)]
+                message = self._choice(tokens, tokens, "message", text)
+                yield [pack(message, count.usage, self._clock.now() - begun)]
+
+    @contextmanager
+    def _receipt(self, prompt: int) -> Iterator[list[int]]:
+        """Write down what a call has read, and how many tokens were appended, when it ends."""
+        generated: list[int] = []
+        try:
+            yield generated
         finally:
-            self._in_flight -= 1
+            if self._script.receipts is not None:
+                with Path(self._script.receipts).open("a") as receipts:
+                    receipts.write(f"{prompt} {len(generated)}\n")
 
     async def _pause(self, position: int) -> None:
         await asyncio.sleep(self._script.inter_token if position else self._script.time_to_first_token)
@@ -103,9 +116,7 @@ class FakeEngine:
         if self._script.fail == "generate":
             raise EngineUnavailable("the script says that generating fails")
 
-    def _begin(self, prompt: int) -> None:
-        self._in_flight += 1
-        self._metered = self._metered.plus(Usage(prompt=prompt))
+    def _begin(self) -> None:
         if not self.warmed and not _WARMING.get():
             self.served_cold += 1
 
@@ -138,27 +149,25 @@ class FakeEngine:
         """Return the choice whose examples share most words with the input."""
         text, choices = checked_choices(body)
         begun, usage = self._clock.now(), Usage(prompt=count_tokens(text))
-        self._begin(usage.prompt)
-        try:
+        self._begin()
+        with self._tally.call(body) as count, self._receipt(usage.prompt):
+            count.usage = usage
             await self._pause(0)
             words = set(text.lower().split())
             scores = {name: _overlap(words, examples) for name, examples in choices.items()}
             return Classification(
                 max(scores, key=scores.__getitem__), scores, usage, self._clock.now() - begun
             )
-        finally:
-            self._in_flight -= 1
 
     async def embed(self, body: Body) -> Embeddings:
         """Return unit vectors that depend on the text alone."""
         texts = checked_input(body)
         begun, usage = self._clock.now(), Usage(prompt=sum(count_tokens(text) for text in texts))
-        self._begin(usage.prompt)
-        try:
+        self._begin()
+        with self._tally.call(body) as count, self._receipt(usage.prompt):
+            count.usage = usage
             await self._pause(0)
             return Embeddings([_vector(text) for text in texts], usage, self._clock.now() - begun)
-        finally:
-            self._in_flight -= 1
 
     async def ping(self) -> None:
         """Answer if the engine is loaded, after as long as the script says."""
@@ -168,8 +177,8 @@ class FakeEngine:
 
     async def sleep(self) -> None:
         """Be asleep. Under a call it fails, where a real engine may hang or crash."""
-        if self._in_flight:
-            raise EngineUnavailable(f"the engine cannot sleep under {self._in_flight} calls")
+        if self._tally.in_flight:
+            raise EngineUnavailable(f"the engine cannot sleep under {self._tally.in_flight} calls")
         self.asleep = True
         await asyncio.sleep(self._script.sleep)
 
@@ -182,11 +191,19 @@ class FakeEngine:
 
     async def idle(self) -> bool:
         """Say whether nothing is in flight."""
-        return self._in_flight == 0
+        return self._tally.in_flight == 0
 
     async def metered(self) -> Usage:
         """Return every token so far."""
-        return self._metered
+        return self._tally.usage
+
+    async def spent(self, hop: str) -> Usage | None:
+        """Return what a call has spent, once it has ended."""
+        return await self._tally.spent(hop)
+
+    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
+        """Return calls that have ended."""
+        return self._tally.ended(after, age, limit)
 
     async def unload(self) -> None:
         """Be gone."""

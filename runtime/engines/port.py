@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from runtime.core.ledger import EndedHop
 from runtime.core.usage import Usage
 
 Body = Mapping[str, Any]
+
+WITHIN = "interlock_within_s"
+"""Key of a body: for how many seconds the caller still waits. Whoever hosts the engine takes it out."""
 
 
 class Chunk(NamedTuple):
@@ -55,7 +59,8 @@ class EngineClient(Protocol):
     def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield an answer's chunks, those that are ready together in one list.
 
-        ``body`` is OpenAI's chat completion request without ``model``. With ``stream`` true the
+        ``body`` is OpenAI's chat completion request without ``model``, and with a ``HopTag`` as
+        ``interlock_hop`` if the call is to be known by its id afterwards. With ``stream`` true the
         choices carry ``delta``, otherwise one chunk carries ``message``. The last chunk's usage is
         the exact count of the call.
 
@@ -90,6 +95,13 @@ class EngineClient(Protocol):
         """Return once the engine has answered. Raises EngineUnavailable."""
         ...
 
+    async def spent(self, hop: str) -> Usage | None:
+        """Return what the call with this hop id has spent, once it has ended; None if it never came.
+
+        A caller that broke a call off learns here what it came to. Raises EngineUnavailable.
+        """
+        ...
+
 
 class Engine(EngineClient, Protocol):
     """What the owner of an engine needs besides: one instance per replica."""
@@ -116,6 +128,13 @@ class Engine(EngineClient, Protocol):
 
     async def metered(self) -> Usage:
         """Return the tokens of all calls so far, warm-up and broken-off ones included."""
+        ...
+
+    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
+        """Return calls that have ended at least ``age`` seconds ago, oldest first, ``limit`` at most.
+
+        Those up to number ``after`` are forgotten: whoever asks has kept them.
+        """
         ...
 
     async def unload(self) -> None:

@@ -17,6 +17,13 @@ _HEALTH_CHECK_S = 2.0
 _MANY = 10_000
 """Serve must not queue in front of long polls and streams; engines have limits of their own."""
 
+_PLACEMENT = {
+    "num_cpus": 0,
+    # Ray's dozens of threads would each take an arena of glibc's heap, and what one frees another cannot
+    # use: gateways and manager grew for as long as they served. With one arena they stay as they are.
+    "runtime_env": {"env_vars": {"MALLOC_ARENA_MAX": "1"}},
+}
+
 
 def build(args: dict[str, Any]) -> Application:
     """Return the application: gateways in front, one manager behind.
@@ -31,13 +38,13 @@ def build(args: dict[str, Any]) -> Application:
         num_replicas=1,
         max_ongoing_requests=_MANY,
         health_check_period_s=_HEALTH_CHECK_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_PLACEMENT,
     )
     gateway = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
         max_ongoing_requests=_MANY,
         health_check_period_s=_HEALTH_CHECK_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_PLACEMENT,
     )
     return gateway.bind(settings, manager.bind(settings))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import ray
@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage, furthest_behind
 from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
@@ -183,6 +184,10 @@ class RayCluster:
     async def metered(self, engine: str) -> Usage:
         """Return what all replicas have counted."""
         return total(await (await self._client(engine)).ask_all("metered"))
+
+    async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
+        """Return hops that have ended on each replica."""
+        return await (await self._client(engine)).collect(cursors, age, limit)
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client whose engine has answered a ping."""

@@ -24,8 +24,10 @@ from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.database import open_store
 from runtime.store.keys import KeyStore
+from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
+from runtime.traffic.ledger import GroupCommit
 from runtime.traffic.meter import Meter
 
 
@@ -85,8 +87,10 @@ class Gateway:
             clock,
             settings.heartbeat_s,
         )
-        self._admission = Admission(self._follower.routing, clock, meter)
+        self._ledger = GroupCommit(await asyncio.to_thread(_open_ledger, settings))
+        self._admission = Admission(self._follower.routing, clock, meter, self._ledger)
         self._settings, self._clock = settings, clock
+        # A store of its own: that a key is revoked has to survive a power cut.
         self._store = await asyncio.to_thread(open_store, settings.store_url)
         self._keys = StoredKeys(KeyStore(self._store))
         await warn_if_open(self._keys)
@@ -110,3 +114,9 @@ class Gateway:
         self._following.cancel()
         await asyncio.wait([self._following])
         self._store.dispose()
+        await self._ledger.close()
+
+
+def _open_ledger(settings: Settings) -> Ledger:
+    # A power cut takes the last rows only, and what asked for them is gone with it.
+    return Ledger(open_store(settings.store_url, survives_power_cut=False))

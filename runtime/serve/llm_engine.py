@@ -19,10 +19,13 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
+from runtime.clock import SystemClock
+from runtime.core.ledger import EndedHop
 from runtime.core.specs import VllmEngine as Spec
-from runtime.core.usage import NOTHING, Usage
+from runtime.core.usage import Usage
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.engines.tally import TAG, Tally
 from runtime.errors import EngineUnavailable, InvalidRequest
 from runtime.serve.load_board import telling
 from runtime.serve.load_log import LoadLog
@@ -41,33 +44,27 @@ class VllmEngine:
     def __init__(self, server: LLMServer, model_id: str) -> None:
         self._server = server
         self._model_id = model_id
-        self._in_flight = 0
-        self._metered = Usage()
+        self._tally = Tally(SystemClock())
 
     async def load(self) -> None:
         """Do nothing: the server's constructor has started the engine."""
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield vLLM's answer; closing this aborts the request in the engine."""
-        begun, usage = time.perf_counter(), NOTHING
-        request = self._request(body)
-        self._in_flight += 1
-        try:
+        begun, request = time.perf_counter(), self._request(body)
+        with self._tally.call(body) as count:
             answer = await self._server.chat(request)
             try:
                 async for item in answer:
-                    chunks = _chunks(item, usage, begun)
+                    chunks = _chunks(item, count.usage, begun)
                     if chunks:
-                        usage = chunks[-1].usage
+                        count.usage = chunks[-1].usage
                         yield chunks
             finally:
                 await answer.aclose()
-        finally:
-            self._in_flight -= 1
-            self._metered = self._metered.plus(usage)
 
     def _request(self, body: Body) -> ChatCompletionRequest:
-        fields = {key: value for key, value in body.items() if value is not None}
+        fields = {key: value for key, value in body.items() if value is not None and key != TAG}
         if body.get("stream"):
             # Running usage on every chunk: what was generated is known when a client goes away, too.
             fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
@@ -114,11 +111,19 @@ class VllmEngine:
         """Say whether neither a call nor vLLM itself has anything in flight."""
         client = getattr(self._server.engine, "_engine_client", None)
         unfinished = client.output_processor.get_num_unfinished_requests() if client is not None else 0
-        return self._in_flight == 0 and unfinished == 0
+        return self._tally.in_flight == 0 and unfinished == 0
 
     async def metered(self) -> Usage:
         """Return every token so far."""
-        return self._metered
+        return self._tally.usage
+
+    async def spent(self, hop: str) -> Usage | None:
+        """Return what a call has spent, once it has ended."""
+        return await self._tally.spent(hop)
+
+    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
+        """Return calls that have ended."""
+        return self._tally.ended(after, age, limit)
 
     async def unload(self) -> None:
         """Do nothing: the replica's end is the engine's."""
@@ -157,9 +162,13 @@ def _usage(answer: Mapping[str, Any], known: Usage) -> Usage:
     usage = answer.get("usage")
     if not usage:
         return known
-    details = usage.get("prompt_tokens_details") or {}
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
     return Usage(
-        usage["prompt_tokens"], usage.get("completion_tokens") or 0, details.get("cached_tokens") or 0
+        usage["prompt_tokens"],
+        usage.get("completion_tokens") or 0,
+        prompt.get("cached_tokens") or 0,
+        completion.get("reasoning_tokens") or 0,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runtime.clock import SystemClock
+from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
@@ -23,6 +24,7 @@ from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.database import open_store
 from runtime.store.journal import Journal
+from runtime.store.ledger import Ledger
 from runtime.store.model_sets import read_content
 
 _log = logging.getLogger(__name__)
@@ -37,10 +39,15 @@ class SwapManager:
         log_with_serve()
         self._settings = settings
         self._clock = SystemClock()
-        self._journal = await asyncio.to_thread(lambda: Journal(open_store(settings.store_url)))
+        store = await asyncio.to_thread(open_store, settings.store_url)
+        self._journal = await asyncio.to_thread(Journal, store)
         self._cluster = RayCluster()
         self._controller = Controller(
-            StoredJournal(self._journal), self._cluster, self._clock, settings.gateway_silence_s
+            StoredJournal(self._journal),
+            self._cluster,
+            self._clock,
+            settings.gateway_silence_s,
+            StoredLedger(Ledger(store)),
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()

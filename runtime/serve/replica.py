@@ -7,7 +7,7 @@ logged by Serve with a stack for every client that sends a wrong field.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, cast
 
 from ray import serve
@@ -15,14 +15,25 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from runtime.core.ledger import Batch, EndedHop
 from runtime.core.usage import Usage
+from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
-from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+from runtime.errors import (
+    DeadlineExceeded,
+    EngineLost,
+    EngineUnavailable,
+    InterlockError,
+    InvalidRequest,
+    WarmupError,
+)
 
 PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
 
-_CALLS = frozenset({"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered"})
+_CALLS = frozenset(
+    {"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered", "spent", "ended"}
+)
 """What may be called by name on an engine from outside its replica."""
 
 
@@ -35,7 +46,7 @@ class Fault(NamedTuple):
     code: str | None = None
 
 
-_KINDS = {kind.__name__: kind for kind in (EngineUnavailable, InvalidRequest, WarmupError)}
+_KINDS = {kind.__name__: kind for kind in (DeadlineExceeded, EngineUnavailable, InvalidRequest, WarmupError)}
 
 
 def _fault_of(error: InterlockError) -> Fault:
@@ -67,7 +78,7 @@ class EngineReplica:
         """Yield what the engine generates; a fault, if any, comes last."""
         try:
             signed = False
-            async for chunks in self._hosted.generate(body):
+            async for chunks in deadline.generate(self._hosted, body):
                 if not signed:
                     chunks[0] = chunks[0]._replace(engine=self._identity())
                     signed = True
@@ -75,15 +86,25 @@ class EngineReplica:
         except InterlockError as error:
             yield _fault_of(error)
 
+    async def engine_ended(self, cursors: Mapping[str, int], age: float, limit: int) -> Batch:
+        """Return hops that have ended here; ``cursors`` say up to which each replica's have been kept."""
+        me = serve.get_replica_context().replica_tag
+        return Batch(me, await self._hosted.ended(cursors.get(me, 0), age, limit))
+
     async def engine_call(self, method: str, *args: Any) -> Any:
         """Call a method of the engine by name; return its result or a fault."""
         if method not in _CALLS:
             return Fault("EngineUnavailable", f"an engine has no call {method!r}")
         try:
-            result = await getattr(self._hosted, method)(*args)
+            result = await self._result_of(method, *args)
             return result._replace(engine=self._identity()) if isinstance(result, Classification) else result
         except InterlockError as error:
             return _fault_of(error)
+
+    async def _result_of(self, method: str, *args: Any) -> Any:
+        if method == "classify":
+            return await deadline.classify(self._hosted, *args)
+        return await getattr(self._hosted, method)(*args)
 
 
 async def answer_of(response: DeploymentResponse) -> Any:
@@ -176,6 +197,15 @@ class HandleEngine:
         """Return what one replica has counted."""
         return cast("Usage", await self._ask("metered"))
 
+    async def spent(self, hop: str) -> Usage | None:
+        """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""
+        told = await self.ask_all("spent", hop)
+        return next((usage for usage in told if usage is not None), None)
+
+    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
+        """Return what has ended on one replica."""
+        return cast("list[EndedHop]", await self._ask("ended", after, age, limit))
+
     async def unload(self) -> None:
         """Do nothing: deleting the application is the cluster's."""
 
@@ -187,11 +217,18 @@ class HandleEngine:
 
     async def ask_all(self, method: str, *args: Any) -> list[Any]:
         """Call every replica at once and return all results. Raises the first fault."""
-        try:
-            results = await self._handle.broadcast("engine_call", method, *args).results_async()
-        except (RayError, RayServeException, RuntimeError) as error:
-            raise EngineUnavailable(f"not every replica answered: {_first_line(error)}") from error
+        results = await self._broadcast("engine_call", method, *args)
         for result in results:
             if isinstance(result, Fault):
                 _raise(result)
-        return cast("list[Any]", results)
+        return results
+
+    async def collect(self, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
+        """Return hops that have ended, from every replica."""
+        return await self._broadcast("engine_ended", dict(cursors), age, limit)
+
+    async def _broadcast(self, method: str, *args: Any) -> list[Any]:
+        try:
+            return list(await self._handle.broadcast(method, *args).results_async())
+        except (RayError, RayServeException, RuntimeError) as error:
+            raise EngineUnavailable(f"not every replica answered: {_first_line(error)}") from error

@@ -14,13 +14,16 @@ from ray import serve
 from ray.serve import Application
 from transformers import AutoModel, AutoTokenizer
 
+from runtime.clock import SystemClock
 from runtime.core.digest import canonical
+from runtime.core.ledger import EndedHop
 from runtime.core.phase import EnginePhase, Stage
 from runtime.core.specs import TransformersEngine as Spec
 from runtime.core.usage import Usage
 from runtime.engines.chunks import run_once
 from runtime.engines.fake import checked_choices, checked_input
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.engines.tally import Tally
 from runtime.errors import InvalidRequest
 from runtime.serve.load_board import telling
 from runtime.serve.replica import EngineReplica
@@ -41,8 +44,10 @@ class TransformersEngine:
         self._location = location
         # One thread: torch uses the cores it may by itself, and calls keep their order.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
-        self._in_flight = 0
-        self._metered = Usage()
+        self._tally = Tally(SystemClock())
+        self._tokens = 0
+        """What the work that the thread does now has read; of the thread alone."""
+        self._working: set[asyncio.Task[tuple[Any, Usage]]] = set()
         self._choices: OrderedDict[bytes, dict[str, torch.Tensor]] = OrderedDict()
 
     async def load(self) -> None:
@@ -64,31 +69,32 @@ class TransformersEngine:
         """Return the choice with the example nearest to the input, by cosine."""
         text, choices = checked_choices(body)
         begun = time.perf_counter()
-        (choice, scores), usage = await self._run(self._classify, text, choices)
+        (choice, scores), usage = await self._run(body, self._classify, text, choices)
         return Classification(choice, scores, usage, time.perf_counter() - begun)
 
     async def embed(self, body: Body) -> Embeddings:
         """Return one vector of unit length per text."""
         texts = checked_input(body)
         begun = time.perf_counter()
-        vectors, usage = await self._run(self._embed, texts)
+        vectors, usage = await self._run(body, self._embed, texts)
         return Embeddings(vectors, usage, time.perf_counter() - begun)
 
-    async def _run(self, work: Any, *args: Any) -> tuple[Any, Usage]:
-        """Run ``work`` in the engine's thread and count its tokens, also if the caller has gone."""
-        self._in_flight += 1
-        future = self._thread.submit(self._counted, work, *args)
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._ended))
-        return await asyncio.wrap_future(future)
+    async def _run(self, body: Body, work: Any, *args: Any) -> tuple[Any, Usage]:
+        """Run ``work`` in the engine's thread. It ends, and is counted, also if the caller has gone."""
+        running = asyncio.create_task(self._counting(body, work, *args))
+        self._working.add(running)
+        running.add_done_callback(self._working.discard)
+        return await asyncio.shield(running)
 
-    def _ended(self) -> None:
-        self._in_flight -= 1
+    async def _counting(self, body: Body, work: Any, *args: Any) -> tuple[Any, Usage]:
+        with self._tally.call(body) as count:
+            loop = asyncio.get_running_loop()
+            result, count.usage = await loop.run_in_executor(self._thread, self._measured, work, *args)
+            return result, count.usage
 
-    def _counted(self, work: Any, *args: Any) -> tuple[Any, Usage]:
-        before = self._metered
-        result = work(*args)
-        return result, Usage(prompt=self._metered.prompt - before.prompt)
+    def _measured(self, work: Any, *args: Any) -> tuple[Any, Usage]:
+        self._tokens = 0
+        return work(*args), Usage(prompt=self._tokens)
 
     def _classify(self, text: str, choices: Mapping[str, list[str]]) -> tuple[str, dict[str, float]]:
         examples = self._examples(choices)
@@ -119,7 +125,7 @@ class TransformersEngine:
             hidden = self._model(**batch).last_hidden_state
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        self._metered = self._metered.plus(Usage(prompt=int(mask.sum())))
+        self._tokens += int(mask.sum())
         return torch.nn.functional.normalize(pooled, dim=1)
 
     async def warm(self, operation: str, body: Body) -> WarmResult:
@@ -137,11 +143,19 @@ class TransformersEngine:
 
     async def idle(self) -> bool:
         """Say whether nothing is in flight."""
-        return self._in_flight == 0
+        return self._tally.in_flight == 0
 
     async def metered(self) -> Usage:
         """Return every token so far."""
-        return self._metered
+        return self._tally.usage
+
+    async def spent(self, hop: str) -> Usage | None:
+        """Return what a call has spent, once it has ended."""
+        return await self._tally.spent(hop)
+
+    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
+        """Return calls that have ended."""
+        return self._tally.ended(after, age, limit)
 
     async def unload(self) -> None:
         """End the thread."""

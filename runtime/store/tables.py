@@ -34,6 +34,67 @@ EPOCH = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
 )
 
+LEDGER = sa.Table(
+    "ledger",
+    METADATA,
+    sa.Column("hop", sa.Text, primary_key=True),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("chain", sa.Text, nullable=False),
+    sa.Column("step", sa.Text, nullable=False),
+    sa.Column("release", sa.Integer, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("started", sa.Float, nullable=False, index=True),
+    sa.Column("admitted", sa.Float, nullable=False),
+    sa.Column("prompt", sa.BigInteger, nullable=False),
+    sa.Column("cached", sa.BigInteger, nullable=False),
+    sa.Column("completion", sa.BigInteger, nullable=False),
+    sa.Column("reasoning", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("queue_ms", sa.Float),
+    sa.Column("ttft_ms", sa.Float),
+    sa.Column("duration_ms", sa.Float, nullable=False),
+)
+
+CAPS = sa.Table(
+    "caps",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("per", sa.Text, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("limit", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("hard", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("tenant", "key", "per", "unit", "window", name="one_cap"),
+)
+
+COUNTERS = sa.Table(
+    "counters",
+    METADATA,
+    sa.Column("cap", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("window", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+)
+
+RESERVATIONS = sa.Table(
+    "reservations",
+    METADATA,
+    sa.Column("call", sa.Text, primary_key=True),
+    sa.Column("cap", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("window", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False, index=True),
+)
+
 KEYS = sa.Table(
     "keys",
     METADATA,

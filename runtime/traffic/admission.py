@@ -8,6 +8,7 @@ from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease
 from runtime.traffic.chain import ChainCall, ChatRequest
+from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Routing
 
@@ -15,13 +16,22 @@ from runtime.traffic.routing import Routing
 class Admission:
     """Lets requests in, one lease each."""
 
-    def __init__(self, routing: Routing, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self, routing: Routing, clock: Clock, meter: Meter, ledger: LedgerPort | None = None
+    ) -> None:
         self._routing = routing
         self._clock = clock
         self._meter = meter
+        self._ledger = ledger or NoLedger()
 
-    async def admit(self, request: ChatRequest) -> ChainCall:
+    def arrival(self) -> float:
+        """Return the stamp that the latency of a request which arrives now counts from."""
+        return self._clock.now()
+
+    async def admit(self, request: ChatRequest, arrived: float | None = None) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
+
+        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now.
 
         While the live release sleeps for a swap, the request waits here, for at most as long as its
         chain may take in all.
@@ -33,9 +43,11 @@ class Admission:
             DeadlineExceeded: the models were not back in time.
 
         """
+        arrived = self.arrival() if arrived is None else arrived
         if self._routing.paused:
             await self._wait(request.model)
-        return ChainCall(self._routing.lease(request.model), request, self._clock, self._meter)
+        lease = self._routing.lease(request.model)
+        return ChainCall(lease, request, self._clock, self._meter, self._ledger, arrived)
 
     async def _wait(self, model: str) -> None:
         _, chain = self._routing.choose(model)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,13 +14,22 @@ from runtime.clock import Clock
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
+from runtime.core.latency import Latency, Pace, lay_out, overrun
+from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
-from runtime.engines.port import Chunk, EngineClient
-from runtime.errors import DeadlineExceeded, EngineUnavailable, WrongEngine
+from runtime.engines.port import WITHIN, Chunk, EngineClient
+from runtime.engines.tally import TAG
+from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, WrongEngine
+from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
 from runtime.traffic.retry import RetryingEngine
 from runtime.traffic.routing import Lease
+
+_log = logging.getLogger(__name__)
+
+SPENT_SECONDS = 5.0
+"""How long an engine may take to tell what a call has come to that was broken off."""
 
 
 @dataclass(frozen=True)
@@ -38,38 +49,65 @@ class _Stopwatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sent = clock.now()
+        self.sent = clock.now()
         self.first: float | None = None
         self.in_engine = 0.0
         """The engine's own time to its first answer."""
+        self.pace = Pace()
 
-    def mark(self, in_engine: float) -> None:
-        """Note an answer's arrival; only the first counts."""
+    def mark(self, in_engine: float, tokens: int) -> None:
+        """Note the arrival of an answer, or of a part of one: ``tokens`` have been generated so far."""
+        elapsed = self.elapsed
         if self.first is None:
-            self.first = self.elapsed
+            self.first = elapsed
             self.in_engine = in_engine
+        self.pace.arrive(elapsed, tokens)
 
     @property
     def elapsed(self) -> float:
         """Seconds since the hop was sent."""
-        return self._clock.now() - self._sent
+        return self._clock.now() - self.sent
+
+
+@dataclass
+class _HopCount:
+    """What is known of a running hop."""
+
+    hop: Hop
+    tag: HopTag
+    watch: _Stopwatch
+    usage: Usage = NOTHING
+    outcome: Outcome = Outcome.CANCELLED
 
 
 class ChainCall:
     """One request on its way through its chain. It owns the lease: ``aclose`` in a ``finally``.
 
     ``start`` runs every hop but the last and waits for the last one's first chunk, so that an error
-    up to there can still become an HTTP status. ``chunks`` then yields the answer.
+    up to there can still become an HTTP status. ``chunks`` then yields the answer. ``arrived`` is the
+    clock's stamp of the request's arrival; without one it has arrived just now.
     """
 
-    def __init__(self, lease: Lease, request: ChatRequest, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        request: ChatRequest,
+        clock: Clock,
+        meter: Meter,
+        ledger: LedgerPort,
+        arrived: float | None = None,
+    ) -> None:
         self.request = request
         self.release = lease.release.routed
         self.hops: list[HopRecord] = []
         self._lease = lease
         self._clock = clock
         self._meter = meter
+        self._ledger = ledger
+        self._id = uuid.uuid4().hex
+        self._rows: list[LedgerRow] = []
         self._begun = clock.now()
+        self._arrived = self._begun if arrived is None else arrived
         self._run = ChainRun(lease.chain, request.messages, request.body)
         self._answer: AsyncGenerator[list[Chunk], None] | None = None
         self._first: list[Chunk] = []
@@ -79,6 +117,13 @@ class ChainCall:
     def usage(self) -> Usage:
         """The sum over the hops that have ended."""
         return total(hop.usage for hop in self.hops)
+
+    def latency(self) -> Latency:
+        """Return where the time has gone up to now, which the caller takes for the answer's end."""
+        return lay_out(self.hops, self._since_arrival(self._begun), self._since_arrival(self._clock.now()))
+
+    def _since_arrival(self, stamp: float) -> float:
+        return (stamp - self._arrived) * 1000.0
 
     async def start(self) -> None:
         """Go as far as the first chunk of the answer.
@@ -106,11 +151,18 @@ class ChainCall:
         async for chunks in self._answer:
             yield chunks
 
+    async def settle(self) -> None:
+        """Return once every hop that has ended is in the ledger. Call it before the last byte goes out."""
+        rows, self._rows = self._rows, []
+        if rows:
+            await self._ledger.write(rows)
+
     async def aclose(self) -> None:
-        """Abort whatever still runs and give the lease up. The lease goes last, and always."""
+        """Abort whatever still runs, settle, and give the lease up. The lease goes last, and always."""
         try:
             if self._answer is not None:
                 await self._answer.aclose()
+            await self.settle()
         finally:
             self._lease.close()
             self._meter.record_request(self.release.number, self._generated)
@@ -128,34 +180,37 @@ class ChainCall:
         return {"text": text_of(last[-1])}
 
     async def _classify(self, hop: Hop) -> dict[str, Any]:
-        watch, usage = _Stopwatch(self._clock), NOTHING
+        count = self._count(hop)
         try:
-            async with self._until_deadline(hop):
-                answer = await self._client(hop).classify(hop.body)
-            watch.mark(answer.elapsed)
-            usage = answer.usage
-            self._check_engine(hop, answer.engine)
+            async with self._counted(count), self._until_deadline(hop):
+                answer = await self._client(hop).classify({**hop.body, TAG: count.tag, WITHIN: self._left})
+                count.watch.mark(answer.elapsed, answer.usage.completion)
+                count.usage = answer.usage
+                self._check_engine(hop, answer.engine)
+            count.outcome = Outcome.OK
             return {"choice": answer.choice, "scores": dict(answer.scores)}
         finally:
-            self._record(hop, watch, usage)
+            await self._record(count)
 
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
-        watch, usage = _Stopwatch(self._clock), NOTHING
-        answer = self._client(hop).generate({**hop.body, "stream": stream})
+        count = self._count(hop)
+        told = {"stream": stream, TAG: count.tag, WITHIN: self._left}
+        answer = self._client(hop).generate({**hop.body, **told})
         try:
             while True:
-                async with self._until_deadline(hop):
+                async with self._counted(count), self._until_deadline(hop):
                     chunks = await anext(answer, None)
-                if chunks is None:
-                    break
-                watch.mark(chunks[0].elapsed)
-                usage = chunks[-1].usage
-                self._check_engine(hop, chunks[0].engine)
+                    if chunks is None:
+                        break
+                    count.usage = chunks[-1].usage
+                    count.watch.mark(chunks[0].elapsed, count.usage.completion)
+                    self._check_engine(hop, chunks[0].engine)
                 yield chunks
+            count.outcome = Outcome.OK
         finally:
             await answer.aclose()
-            self._generated = self._generated.plus(usage)
-            self._record(hop, watch, usage)
+            await self._record(count)
+            self._generated = self._generated.plus(count.usage)
 
     def _client(self, hop: Hop) -> EngineClient:
         return RetryingEngine(self._lease.release.clients[hop.engine])
@@ -167,28 +222,88 @@ class ChainCall:
             message = f"step {hop.step!r} of release {self.release.number} was answered by engine {engine}"
             raise WrongEngine(f"{message}, not by {routed[:SHORT]}; please report this")
 
-    def _record(self, hop: Hop, watch: _Stopwatch, usage: Usage) -> None:
-        engine = self.release.engines[hop.engine]
+    def _count(self, hop: Hop) -> _HopCount:
+        tag = HopTag(
+            hop=f"{self._id}-{len(self.hops)}",
+            request=self.request.request_id,
+            tenant=self.request.caller.tenant,
+            key=self.request.caller.key,
+            chain=self.request.model,
+            step=hop.step,
+            release=self.release.number,
+            engine=self.release.engines[hop.engine],
+            started=self._clock.wall(),
+        )
+        return _HopCount(hop, tag, _Stopwatch(self._clock))
+
+    @asynccontextmanager
+    async def _counted(self, count: _HopCount) -> AsyncIterator[None]:
+        """Note how the hop ends if this is where it does."""
+        try:
+            yield
+        except DeadlineExceeded:
+            count.outcome = Outcome.DEADLINE
+            raise
+        except InterlockError:
+            count.outcome = Outcome.ERROR
+            raise
+
+    async def _record(self, count: _HopCount) -> None:
+        """Keep what a hop came to. Of one that was broken off, the engine alone knows."""
+        watch = count.watch
         duration = watch.elapsed
+        if count.outcome is not Outcome.OK:
+            count.usage = await self._spent(count)
         first = duration if watch.first is None else watch.first
         record = HopRecord(
-            step=hop.step,
-            engine=engine,
-            usage=usage,
+            step=count.tag.step,
+            engine=count.tag.engine,
+            usage=count.usage,
             queue_ms=max(0.0, first - watch.in_engine) * 1000.0,
             ttft_ms=first * 1000.0,
             duration_ms=duration * 1000.0,
+            start_ms=self._since_arrival(watch.sent),
+            generation_ms=watch.pace.generation_ms,
+            inter_token_ms=watch.pace.mean_ms,
+            inter_token_max_ms=watch.pace.max_ms,
+            overrun_ms=overrun(duration, self._lease.chain.latency_budget.get(count.tag.step)),
         )
         self.hops.append(record)
-        self._meter.record(engine, usage)
+        self._meter.record(count.tag.engine, count.usage)
+        if record.overrun_ms:
+            self._meter.record_overrun(count.tag.chain, count.tag.step)
+        self._rows.append(
+            LedgerRow(
+                count.tag, count.usage, count.outcome, record.queue_ms, record.ttft_ms, record.duration_ms
+            )
+        )
+
+    async def _spent(self, count: _HopCount) -> Usage:
+        """Return the engine's own count of a hop, or what was seen of it if the engine is gone."""
+        try:
+            async with asyncio.timeout(SPENT_SECONDS):
+                spent = await self._client(count.hop).spent(count.tag.hop)
+        except (InterlockError, TimeoutError) as error:
+            _log.warning("hop %s: its engine does not tell what it spent: %r", count.tag.hop, error)
+            return count.usage
+        return spent or count.usage
 
     @asynccontextmanager
     async def _until_deadline(self, hop: Hop) -> AsyncIterator[None]:
-        deadline = self._lease.chain.deadline
-        left = deadline - (self._clock.now() - self._begun)
+        left = self._left
+        if left <= 0.0:  # a call that need not wait would go on: a timeout ends only what waits
+            raise self._too_late(hop)
         try:
             async with asyncio.timeout(left):
                 yield
         except TimeoutError as error:
-            message = f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}"
-            raise DeadlineExceeded(message) from error
+            raise self._too_late(hop) from error
+
+    def _too_late(self, hop: Hop) -> DeadlineExceeded:
+        deadline = self._lease.chain.deadline
+        return DeadlineExceeded(f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}")
+
+    @property
+    def _left(self) -> float:
+        """How many seconds of the chain's deadline are left; one deadline for all hops together."""
+        return self._lease.chain.deadline - (self._clock.now() - self._begun)

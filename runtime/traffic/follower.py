@@ -163,7 +163,9 @@ class Follower:
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
         self._behind_since = None
-        self._meter.keep(table.releases, {e for r in table.releases.values() for e in r.engines.values()})
+        routed = table.releases.values()
+        engines = {digest for release in routed for digest in release.engines.values()}
+        self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
         self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()
@@ -236,4 +238,5 @@ class Follower:
             waiting=self.routing.waiting,
             tasks=len(asyncio.all_tasks()),
             clients=self._directory.clients,
+            overruns=self._meter.overruns,
         )

@@ -1,9 +1,14 @@
-"""Counting what live hops spend, by engine. The counts are the engines' own, passed on with each hop."""
+"""Counting what live hops spend, by engine, and which steps take longer than their share.
+
+The token counts are the engines' own, passed on with each hop.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
+from runtime.core.routes import Share
 from runtime.core.usage import NOTHING, Usage, total
 
 FIRST_REQUESTS = 100
@@ -17,6 +22,7 @@ class Meter:
         self._totals: dict[str, Usage] = {}
         self._gone = NOTHING
         self._first: dict[int, tuple[int, Usage]] = {}
+        self._overruns: Counter[Share] = Counter()
 
     def record(self, engine: str, usage: Usage) -> None:
         """Add one hop's usage to its engine's total."""
@@ -28,13 +34,28 @@ class Meter:
         if count < FIRST_REQUESTS and usage.prompt:
             self._first[release] = count + 1, spent.plus(usage)
 
+    def record_overrun(self, chain: str, step: str) -> None:
+        """Count a hop that took longer than its share."""
+        self._overruns[chain, step] += 1
+
+    @property
+    def overruns(self) -> dict[Share, int]:
+        """How many hops took longer than their share, by chain and step; those without any are left out."""
+        return dict(self._overruns)
+
     @property
     def first_requests(self) -> dict[int, tuple[int, Usage]]:
         """How many of each release's first requests are counted, and what they spent."""
         return dict(self._first)
 
-    def keep(self, releases: Collection[int], engines: Collection[str]) -> None:
-        """Drop the first requests of all other releases; add what all other engines spent to one sum."""
+    def keep(
+        self, releases: Collection[int], engines: Collection[str], shares: Collection[Share] = ()
+    ) -> None:
+        """Drop the first requests of all other releases; add what all other engines spent to one sum.
+
+        ``shares`` are those that resident releases declare; the overruns of all others are dropped.
+        """
+        self._overruns = Counter({share: n for share, n in self._overruns.items() if share in shares})
         self._first = {number: first for number, first in self._first.items() if number in releases}
         gone = [engine for engine in self._totals if engine not in engines]
         self._gone = total([self._gone, *(self._totals.pop(engine) for engine in gone)])

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
+from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
 from runtime.errors import EngineLost
 
@@ -63,6 +64,10 @@ class RetryingEngine:
     async def ping(self) -> None:
         """Return once a replica has answered."""
         await _twice(self._engine.ping)
+
+    async def spent(self, hop: str) -> Usage | None:
+        """Return what a call has spent."""
+        return await _twice(lambda: self._engine.spent(hop))
 
 
 async def _twice(call: Callable[[], Awaitable[_Answer]]) -> _Answer:

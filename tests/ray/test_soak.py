@@ -13,9 +13,8 @@ from tests.ray.conftest import scripted
 
 SWAPS = 100
 
-GROWTH = 0.10
-"""Share by which a process may grow over the last fifty swaps. The aim is 0.02, and is not reached: under the
-same load and without any swap a gateway's replica grows by as much, outside of Python's heap."""
+GROWTH = 0.02
+"""Share by which a process may grow over the last fifty swaps at most."""
 
 TOKENS = 120
 """Tokens of the long streams, 10 ms apart: some span a swap."""
@@ -94,7 +93,7 @@ def least_held(interlock, watched):
 
 
 # A hundred swaps with two gateways, under short requests, long streams and clients that go away: no
-# request fails or mixes, no application, task, client, lease or file is left, and memory is bounded.
+# request fails or mixes, no application, task, client, lease or file is left, and memory is level.
 @pytest.mark.timeout(900)
 async def test_hundred_swaps(interlock, write_set):
     watched = processes(interlock)

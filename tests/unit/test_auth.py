@@ -101,15 +101,15 @@ async def test_without_keys(keys, host, headers, status):
             assert "interlock keys create" in error["message"]
 
 
-# The caller goes with the request: the key's tenant and id, or nobody's on an open loopback.
+# The caller goes with the request into the ledger: the key's tenant and id, or nobody's on an open loopback.
 async def test_caller_is_carried(keys):
     async with serving("127.0.0.1", keys=keys) as (world, client):
         seen = []
         admit = world.admissions[0].admit
 
-        async def note(request):
+        async def note(request, *arguments):
             seen.append(request.caller)
-            return await admit(request)
+            return await admit(request, *arguments)
 
         world.admissions[0].admit = note
         await post(client)
@@ -117,6 +117,9 @@ async def test_caller_is_carried(keys):
         headers = {"authorization": f"Bearer {made['key']}"}
         await client.post("/v1/chat/completions", json=ASK, headers=headers)
         assert seen == [OPEN, Caller("acme", made["id"])]
+        spent = {group["key"]: group["hops"] for group in world.ledger.usage("key")}
+        assert spent[made["id"]] == 2
+        assert [group["tenant"] for group in world.ledger.usage("tenant")] == ["", "acme"]
 
 
 # A revoked key stops within two seconds, and the others go on.
@@ -209,4 +212,4 @@ async def test_warning(keys, caplog):
         caplog.clear()
         await post_key(keys)
         await warn_if_open(keys)
-        assert "API keys" not in caplog.text
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

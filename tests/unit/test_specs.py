@@ -184,6 +184,45 @@ def test_not_a_mapping(value):
     assert (error.key, error.reason) == ("", "a model set is a mapping with name, engines and chains")
 
 
+BUDGET = (*CHAIN, "latency_budget")
+
+
+# The shares of a latency budget are durations, or milliseconds; together they may be the whole deadline.
+def test_latency_budget():
+    declared = changed(BUDGET, {"triage": 200, "answer": "29.8s"})
+    chain = parse(declared, "v1.yaml", lambda name: name).chains["agent"]
+    assert chain.latency_budget == {"triage": 0.2, "answer": 29.8}
+    assert parse(changed(BUDGET, {}), "v1.yaml", lambda name: name).chains["agent"].latency_budget == {}
+    assert type(chain).model_validate(chain.model_dump(mode="json")) == chain
+
+
+# Shares whose sum is the deadline but for the rounding of floats fit.
+def test_shares_that_just_fit():
+    declared = changed((*CHAIN, "deadline"), "300ms")
+    declared["chains"]["agent"]["latency_budget"] = {"triage": "100ms", "answer": "200ms"}
+    assert parse(declared, "v1.yaml", lambda name: name)
+
+
+# A share of a step that is not there, of no time, or over the deadline with the others is refused.
+@pytest.mark.parametrize(
+    ("shares", "key", "says", "nearest"),
+    [
+        ({"triag": "1s"}, ".triag", "no step is called 'triag'", "triage"),
+        ({"Elsewhere": 5}, ".Elsewhere", "no step is called 'Elsewhere'", None),
+        ({"triage": "1s", "answer": "29001ms"}, "", "are 30.001 s together, over the deadline of 30 s", None),
+        ({"triage": 0}, ".triage", "greater than 0", None),
+        ({"triage": -1}, ".triage", "greater than 0", None),
+        ({"triage": True}, ".triage", "is not a duration", None),
+        ({"triage": "1"}, ".triage", "is not a duration", None),
+        ({"triage": float("nan")}, ".triage", "", None),
+    ],
+)
+def test_wrong_latency_budget(shares, key, says, nearest):
+    error = refusal(changed(BUDGET, shares))
+    assert (error.key, error.nearest) == (f"chains.agent.latency_budget{key}", nearest)
+    assert says in error.reason
+
+
 # A duration carries a unit.
 @pytest.mark.parametrize("value", [30, 1.5, "30", "20 parsecs", "-1s", "", None, True, "1h30m"])
 def test_bad_duration(value):

@@ -16,6 +16,8 @@ from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
+from runtime.store.database import open_store
+from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower
@@ -32,12 +34,12 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
-def document(version=1, *, writer=None, **changes):
+def document(version=1, *, writer=None, router=None, **changes):
     """A model set of two fake engines; ``version`` changes the writer and nothing of the router."""
     return {
         "name": "support",
         "engines": {
-            "router": {"kind": "fake", "time_to_first_token": "5ms"},
+            "router": {"kind": "fake", "time_to_first_token": "5ms", **(router or {})},
             "writer": {
                 "kind": "fake",
                 "load": "20s",
@@ -168,10 +170,34 @@ class Tally:
     releases: set = field(default_factory=set)
 
 
+class GatewayLedger:
+    """One gateway's way to the ledger; once it is ``dead``, what it writes gets nowhere."""
+
+    def __init__(self, ledger):
+        self._ledger = ledger
+        self.dead = False
+
+    async def write(self, rows):
+        if not self.dead:
+            self._ledger.write(rows)
+
+
+class ManagerLedger:
+    """The manager's way to the ledger, without a thread."""
+
+    def __init__(self, ledger):
+        self._ledger = ledger
+
+    async def write(self, rows):
+        return self._ledger.write(rows)
+
+
 class World:
     """Use as ``async with World() as world``."""
 
     def __init__(self, gateways=2, journal=None, cluster=None):
+        self.ledger = Ledger(open_store("sqlite:///:memory:"))
+        self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
         self.clock = LoopClock()
         self.journal = journal or MemoryJournal()
         self.cluster = cluster or FakeCluster(self.clock)
@@ -184,8 +210,8 @@ class World:
             for n, meter in enumerate(self.meters)
         ]
         self.admissions = [
-            Admission(follower.routing, self.clock, meter)
-            for follower, meter in zip(self.followers, self.meters, strict=True)
+            Admission(follower.routing, self.clock, meter, ledger)
+            for follower, meter, ledger in zip(self.followers, self.meters, self.ledgers, strict=True)
         ]
         self.tally = Tally()
         self._tasks = []
@@ -198,9 +224,11 @@ class World:
     async def __aexit__(self, *exc):
         for task in reversed(self._tasks):
             await self._end(task)
+        self.ledger.close()
 
     def _controller(self):
-        return Controller(self.journal, self.cluster, self.clock, gateway_silence_s=15.0)
+        ledger = ManagerLedger(self.ledger)
+        return Controller(self.journal, self.cluster, self.clock, gateway_silence_s=15.0, ledger=ledger)
 
     async def _end(self, task):
         task.cancel()

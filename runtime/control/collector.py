@@ -1,0 +1,107 @@
+"""Bringing into the ledger what only engines know of: hops whose gateway died, and warm-ups.
+
+Every replica keeps the hops that ended on it until they have been collected from there. A hop that
+its gateway has written already is left as it is; one that is missing is written from the engine's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from runtime.control.cluster import Cluster
+from runtime.core.digest import SHORT
+from runtime.core.ledger import Batch, LedgerRow, row_of
+from runtime.errors import EngineUnavailable, StoreUnavailable
+from runtime.store.ledger import Ledger
+
+_log = logging.getLogger(__name__)
+
+PERIOD_SECONDS = 2.0
+"""How often engines are asked."""
+
+AGE_SECONDS = 5.0
+"""How long a hop's gateway has for its own word, which says more, before the engine's counts."""
+
+AT_ONCE = 2_000
+"""Hops of one answer."""
+
+
+class LedgerPort(Protocol):
+    """The ledger as the collector needs it."""
+
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
+        """Write those of ``rows`` that tell anything new; return how many."""
+        ...
+
+
+class Collector:
+    """Collects from every engine that is up, and once more from one that is to go."""
+
+    def __init__(self, cluster: Cluster, ledger: LedgerPort) -> None:
+        self._cluster = cluster
+        self._ledger = ledger
+        self._kept: dict[str, dict[str, int]] = {}
+        """By engine and replica: the number of the last hop that is in the ledger."""
+
+    async def run(self, engines: Callable[[], Collection[str]]) -> None:
+        """Collect from the ``engines`` that there are, time and again, until cancelled."""
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            there = [engine[:SHORT] for engine in engines()]
+            self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
+            for engine in there:
+                await self._try(engine)
+
+    async def _try(self, engine: str) -> None:
+        try:
+            await self.collect(engine, AGE_SECONDS)
+        except EngineUnavailable as error:
+            _log.info("engine %s does not tell which hops have ended: %s", engine, error)
+        except StoreUnavailable:
+            _log.exception(
+                "hops that ended on engine %s are collected later: the store took them not", engine
+            )
+
+    async def collect(self, engine: str, age: float = 0.0) -> None:
+        """Bring every hop that ended at least ``age`` seconds ago on ``engine`` into the ledger.
+
+        Raises:
+            EngineUnavailable: its replicas cannot be asked.
+
+        """
+        kept = self._kept.setdefault(engine[:SHORT], {})
+        while True:
+            batches = await self._cluster.ended(engine, kept, age, AT_ONCE)
+            await self._keep(batches)
+            kept.update({batch.replica: batch.hops[-1].number for batch in batches if batch.hops})
+            if not any(len(batch.hops) == AT_ONCE for batch in batches):
+                return
+
+    async def _keep(self, batches: Sequence[Batch]) -> None:
+        rows = [row_of(ended) for batch in batches for ended in batch.hops]
+        added = await self._ledger.write(rows) if rows else 0
+        live = sum(row.tag.purpose == "live" for row in rows)
+        if added and live:
+            _log.info("%d hops are in the ledger by their engine's word, of %d that ended", added, len(rows))
+
+
+class StoredLedger:
+    """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def write(self, rows: Sequence[LedgerRow]) -> int:
+        """Write what is missing."""
+        return await asyncio.to_thread(self._ledger.write, rows)
+
+
+class NoLedger:
+    """Keeps nothing; for those who only swap."""
+
+    async def write(self, rows: Sequence[LedgerRow]) -> int:  # noqa: ARG002 - the protocol's form
+        """Do nothing."""
+        return 0

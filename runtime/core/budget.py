@@ -1,0 +1,182 @@
+"""Budgets and limits: what may be spent, by whom, in which window, and whether one more request fits.
+
+Every cap is a counter of one subject in one window: what has been *spent*, and what is *reserved* for
+requests that are under way, at their worst case. A request begins only if its worst case fits into all
+its caps; so no number of gateways can overspend one, and none is refused while its worst case still fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from runtime.core.ledger import HopTag
+
+
+class Per(StrEnum):
+    """Whose spending a cap counts."""
+
+    TENANT = "tenant"
+    KEY = "key"
+    SESSION = "session"
+    REQUEST = "request"
+
+
+class Unit(StrEnum):
+    """What a cap counts."""
+
+    TOKENS = "tokens"
+    """Prompt and completion of every hop."""
+    REQUESTS = "requests"
+    CONCURRENT = "concurrent"
+    """Requests that are under way; nothing is spent of it."""
+
+
+class Window(StrEnum):
+    """In which time a cap counts; windows follow the calendar in UTC."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+class Kind(StrEnum):
+    """What a client is told when a cap is reached."""
+
+    LIMIT = "limit"
+    """Come again in the next window."""
+    BUDGET = "budget"
+    """The money is spent; coming again soon does not help."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """A budget or a limit of a tenant, of one of its keys, or of each of its sessions or requests."""
+
+    id: int
+    tenant: str
+    key: str
+    """The key's id if it is of one key alone, else empty."""
+    per: Per
+    unit: Unit
+    window: Window
+    limit: int
+    kind: Kind = Kind.BUDGET
+    hard: bool = True
+    """A soft one is never refused by; it warns."""
+
+    def counts(self, tag: HopTag) -> bool:
+        """Say whether spending under ``tag`` counts towards this cap."""
+        return self.tenant == tag.tenant and self.key in ("", tag.key) and bool(self.subject(tag))
+
+    def subject(self, tag: HopTag) -> str:
+        """Return whose counter it is; empty if the tag names nobody of the kind."""
+        match self.per:
+            case Per.TENANT:
+                return tag.tenant
+            case Per.KEY:
+                return tag.key
+            case Per.SESSION:
+                return tag.session
+            case Per.REQUEST:
+                return tag.request
+
+
+class CounterId(NamedTuple):
+    """Which counter: of which cap, whose, and from when on (seconds since the Unix epoch)."""
+
+    cap: int
+    subject: str
+    window: int
+
+
+class Counter(NamedTuple):
+    """How a counter stands."""
+
+    spent: int = 0
+    reserved: int = 0
+
+
+class Claim(NamedTuple):
+    """What one request takes of one cap at its beginning."""
+
+    counter: CounterId
+    cap: Cap
+    spent: int
+    """Spent at once."""
+    reserved: int
+    """Kept until the request has ended."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Which cap a request does not fit into, how it stands, and when its window ends."""
+
+    cap: Cap
+    counter: Counter
+    wanted: int
+    ends: float
+
+
+def window_of(window: Window, at: float) -> tuple[int, float]:
+    """Return when the window that holds ``at`` begins and ends; one without an end ends never."""
+    if window is Window.TOTAL:
+        return 0, float("inf")
+    if window is Window.MONTH:
+        day = datetime.fromtimestamp(at, UTC)
+        begin = datetime(day.year, day.month, 1, tzinfo=UTC)
+        end = datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=UTC)
+        return int(begin.timestamp()), end.timestamp()
+    seconds = {Window.MINUTE: 60, Window.HOUR: 3600, Window.DAY: 86_400}[window]
+    begin_s = int(at // seconds) * seconds
+    return begin_s, float(begin_s + seconds)
+
+
+def claims(caps: Iterable[Cap], tag: HopTag, worst: int, at: float) -> list[Claim]:
+    """Return what a request that begins at ``at`` takes of every cap that counts it."""
+    return [_claim(cap, tag, worst, at) for cap in caps if cap.counts(tag)]
+
+
+def _claim(cap: Cap, tag: HopTag, worst: int, at: float) -> Claim:
+    counter = CounterId(cap.id, cap.subject(tag), window_of(cap.window, at)[0])
+    match cap.unit:
+        case Unit.TOKENS:
+            return Claim(counter, cap, 0, worst)
+        case Unit.REQUESTS:
+            return Claim(counter, cap, 1, 0)
+        case Unit.CONCURRENT:
+            return Claim(counter, cap, 0, 1)
+
+
+def refusal(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter], at: float) -> Refusal | None:
+    """Return the first hard cap that a request does not fit into; None if it fits into all."""
+    for claim in wanted:
+        counter = counters.get(claim.counter, Counter())
+        takes = claim.spent + claim.reserved
+        if claim.cap.hard and counter.spent + counter.reserved + takes > claim.cap.limit:
+            return Refusal(claim.cap, counter, takes, window_of(claim.cap.window, at)[1])
+    return None
+
+
+def taken(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter]) -> dict[CounterId, Counter]:
+    """Return how the counters stand once a request that fits has begun."""
+    changed: dict[CounterId, Counter] = {}
+    for claim in wanted:
+        counter = changed.get(claim.counter) or counters.get(claim.counter, Counter())
+        changed[claim.counter] = Counter(counter.spent + claim.spent, counter.reserved + claim.reserved)
+    return changed
+
+
+WARNINGS = (0.8, 0.95)
+"""At which shares of a budget an event is logged and counted."""
+
+
+def crossed(limit: int, before: int, after: int) -> float | None:
+    """Return the highest warning share that spending from ``before`` to ``after`` has passed."""
+    passed = [share for share in WARNINGS if before < share * limit <= after]
+    return max(passed, default=None)

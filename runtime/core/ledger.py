@@ -1,0 +1,107 @@
+"""What the ledger says of one hop: who asked, where it ran, what it spent, how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from runtime.core.usage import Usage
+
+
+class Purpose(StrEnum):
+    """What a hop was for."""
+
+    LIVE = "live"
+    WARMUP = "warmup"
+    GATE = "gate"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+class Outcome(StrEnum):
+    """How a hop ended."""
+
+    OK = "ok"
+    CANCELLED = "cancelled"
+    """The client went away, or the request had no more use for it."""
+    DEADLINE = "deadline"
+    """The chain's deadline passed."""
+    ERROR = "error"
+    """The engine refused, failed, or was lost."""
+    ORPHANED = "orphaned"
+    """The gateway that had asked for it died: the engine alone told of it."""
+
+
+class HopTag(NamedTuple):
+    """Who a hop is for. It goes to the engine with the call, so that the engine, too, can tell."""
+
+    hop: str
+    """Its id, unique for ever. What is counted twice under one id counts once."""
+    request: str = ""
+    tenant: str = ""
+    key: str = ""
+    session: str = ""
+    chain: str = ""
+    step: str = ""
+    release: int = 0
+    engine: str = ""
+    """The engine's digest."""
+    purpose: str = Purpose.LIVE
+    started: float = 0.0
+    """Seconds since the Unix epoch."""
+    admitted: float = 0.0
+    """When the whole request began: what it spends counts in the budgets' windows of that moment."""
+
+
+class EndedHop(NamedTuple):
+    """A hop that has ended in an engine's replica, by the engine's own count."""
+
+    number: int
+    """Counts the ended hops of one replica."""
+    tag: HopTag
+    usage: Usage
+    seconds: float
+
+
+class Batch(NamedTuple):
+    """Ended hops of one replica, oldest first."""
+
+    replica: str
+    hops: list[EndedHop]
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One hop in the ledger. A time that nobody measured is None."""
+
+    tag: HopTag
+    usage: Usage
+    outcome: Outcome
+    queue_ms: float | None
+    ttft_ms: float | None
+    duration_ms: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the row's columns."""
+        return {
+            **self.tag._asdict(),
+            "prompt": self.usage.prompt,
+            "cached": self.usage.cached,
+            "completion": self.usage.completion,
+            "reasoning": self.usage.reasoning,
+            "outcome": self.outcome.value,
+            "queue_ms": self.queue_ms,
+            "ttft_ms": self.ttft_ms,
+            "duration_ms": self.duration_ms,
+        }
+
+
+def row_of(ended: EndedHop) -> LedgerRow:
+    """Return the row of a hop of which only its engine tells.
+
+    A warm-up has no gateway that could tell of it, and has run to its end.
+    """
+    live = ended.tag.purpose == Purpose.LIVE
+    outcome = Outcome.ORPHANED if live else Outcome.OK
+    return LedgerRow(ended.tag, ended.usage, outcome, None, None, ended.seconds * 1000.0)

@@ -1,0 +1,218 @@
+"""Caps, their counters, and reservations. Whether a request fits is ``core.budget``'s to say.
+
+Everything happens inside transactions that hold the counters they read: several gateways see each
+other's reservations, and a request is either reserved with all its caps or with none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine, Row
+
+from runtime.clock import Clock
+from runtime.core.budget import (
+    Cap,
+    Claim,
+    Counter,
+    CounterId,
+    Kind,
+    Per,
+    Refusal,
+    Unit,
+    Window,
+    refusal,
+    taken,
+    window_of,
+)
+from runtime.core.ledger import HopTag
+from runtime.store.database import reading, writing
+from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
+
+FRESH_SECONDS = 2.0
+"""How old the caps may be that this process goes by; a new one counts everywhere after so long."""
+
+_ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
+_ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request that wants to begin."""
+
+    call: str
+    """Its id, under which what is reserved is released."""
+    claims: Sequence[Claim]
+    at: float
+    expires: float
+    """When whoever asks is dead if it has not released by then; seconds since the Unix epoch."""
+
+
+class Budgets:
+    """Reads and changes caps and counters. Calls block, and raise StoreUnavailable."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._caps: list[Cap] = []
+        self._fresh_until = float("-inf")
+        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    # -- caps -------------------------------------------------------------------------------------
+
+    def caps(self) -> list[Cap]:
+        """Return all caps, as they were at most ``FRESH_SECONDS`` ago."""
+        if self._clock.now() >= self._fresh_until:
+            with reading(self._engine) as connection:
+                self._caps = [_cap(row) for row in connection.execute(sa.select(CAPS).order_by(CAPS.c.id))]
+            self._fresh_until = self._clock.now() + FRESH_SECONDS
+        return self._caps
+
+    def set(self, cap: Cap) -> None:
+        """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting."""
+        row = {
+            **{name: getattr(cap, name) for name in ("tenant", "key", "limit", "hard")},
+            **{name: getattr(cap, name).value for name in ("per", "unit", "window", "kind")},
+        }
+        insert = self._insert(CAPS).values(row)
+        changed = {name: insert.excluded[name] for name in ("limit", "kind", "hard")}
+        same = ["tenant", "key", "per", "unit", "window"]
+        with writing(self._engine) as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=same, set_=changed))
+        self._fresh_until = float("-inf")
+
+    def remove(self, cap: int) -> bool:
+        """Remove a cap and its counters; say whether there was one."""
+        with writing(self._engine) as connection:
+            gone = connection.execute(sa.delete(CAPS).where(CAPS.c.id == cap)).rowcount
+            for table in (COUNTERS, RESERVATIONS):
+                connection.execute(sa.delete(table).where(table.c.cap == cap))
+        self._fresh_until = float("-inf")
+        return bool(gone)
+
+    def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
+        """Return how counters stand."""
+        with reading(self._engine) as connection:
+            return _read(connection, wanted)
+
+    # -- reservations -----------------------------------------------------------------------------
+
+    def reserve(self, wishes: Sequence[Wish]) -> list[Refusal | None]:
+        """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
+        wanted = sorted({claim.counter for wish in wishes for claim in wish.claims})
+        with writing(self._engine) as connection:
+            counters = self._hold(connection, wanted)
+            changed: dict[CounterId, Counter] = {}
+            begun: list[Wish] = []
+            refusals: list[Refusal | None] = []
+            for wish in wishes:
+                refused = refusal(wish.claims, counters, wish.at)
+                refusals.append(refused)
+                if refused is None:
+                    begun.append(wish)
+                    changed |= taken(wish.claims, counters)
+                    counters |= changed
+            _keep(connection, changed)
+            _reserve(connection, begun)
+        return refusals
+
+    def _hold(self, connection: Connection, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
+        """Return how counters stand, and keep others from changing them; new ones are made."""
+        held = _read(connection, wanted, hold=True)
+        missing = [counter for counter in wanted if counter not in held]
+        if not missing:
+            return held
+        fresh = [{**counter._asdict(), "spent": 0, "reserved": 0} for counter in missing]
+        connection.execute(self._insert(COUNTERS).on_conflict_do_nothing(), fresh)
+        return _read(connection, wanted, hold=True)
+
+    def release(self, connection: Connection, calls: Sequence[str]) -> None:
+        """Release what ``calls`` have reserved, within the caller's transaction."""
+        mine = sa.delete(RESERVATIONS).where(RESERVATIONS.c.call.in_(calls))
+        _give_back(connection, mine)
+
+    def sweep(self, now: float) -> int:
+        """Release what is reserved for requests whose gateway has died; return how many counters it was."""
+        with writing(self._engine) as connection:
+            return _give_back(connection, sa.delete(RESERVATIONS).where(RESERVATIONS.c.expires < now))
+
+    # -- spending ---------------------------------------------------------------------------------
+
+    def charge(self, connection: Connection, spent: Iterable[tuple[HopTag, int]]) -> None:
+        """Count tokens as spent, within the caller's transaction, in every cap that counts them."""
+        sums: defaultdict[CounterId, int] = defaultdict(int)
+        caps = [cap for cap in self.caps() if cap.unit is Unit.TOKENS]
+        for tag, tokens in spent:
+            for cap in caps:
+                if tokens and cap.counts(tag):
+                    begins, _ = window_of(cap.window, tag.admitted or tag.started)
+                    sums[CounterId(cap.id, cap.subject(tag), begins)] += tokens
+        if not sums:
+            return
+        rows = [{**counter._asdict(), "spent": sums[counter], "reserved": 0} for counter in sorted(sums)]
+        insert = self._insert(COUNTERS)
+        more = {"spent": COUNTERS.c.spent + insert.excluded.spent}
+        connection.execute(insert.on_conflict_do_update(index_elements=list(_ID), set_=more), rows)
+
+
+def _cap(row: Row[tuple[object, ...]]) -> Cap:
+    told = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    return Cap(
+        id=told["id"],
+        tenant=told["tenant"],
+        key=told["key"],
+        per=Per(told["per"]),
+        unit=Unit(told["unit"]),
+        window=Window(told["window"]),
+        limit=told["limit"],
+        kind=Kind(told["kind"]),
+        hard=told["hard"],
+    )
+
+
+def _read(
+    connection: Connection, wanted: Sequence[CounterId], *, hold: bool = False
+) -> dict[CounterId, Counter]:
+    if not wanted:
+        return {}
+    select = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(wanted)).order_by(*_ID)
+    rows = connection.execute(select.with_for_update() if hold else select)
+    return {CounterId(row.cap, row.subject, row.window): Counter(row.spent, row.reserved) for row in rows}
+
+
+def _keep(connection: Connection, changed: Mapping[CounterId, Counter]) -> None:
+    if changed:
+        new: dict[str, Any] = {"spent": sa.bindparam("spent"), "reserved": sa.bindparam("reserved")}
+        rows = [_of(counter) | changed[counter]._asdict() for counter in sorted(changed)]
+        connection.execute(_ONE.values(new), rows)
+
+
+def _reserve(connection: Connection, begun: Sequence[Wish]) -> None:
+    rows = [
+        {**claim.counter._asdict(), "call": wish.call, "amount": claim.reserved, "expires": wish.expires}
+        for wish in begun
+        for claim in wish.claims
+        if claim.reserved
+    ]
+    if rows:
+        connection.execute(sa.insert(RESERVATIONS), rows)
+
+
+def _give_back(connection: Connection, delete: sa.Delete) -> int:
+    kept = RESERVATIONS.c
+    gone = connection.execute(delete.returning(kept.cap, kept.subject, kept.window, kept.amount)).all()
+    if not gone:
+        return 0
+    rows = [_of(CounterId(*row[:3])) | {"less": row.amount} for row in sorted(gone, key=tuple)]
+    connection.execute(_ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less")), rows)
+    return len(gone)
+
+
+def _of(counter: CounterId) -> dict[str, object]:
+    """Return the parameters by which a statement finds a counter."""
+    return {"of_cap": counter.cap, "of_subject": counter.subject, "of_window": counter.window}

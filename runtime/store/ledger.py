@@ -1,0 +1,129 @@
+"""The ledger: one row per hop, for good.
+
+A row may be told more than once and by two witnesses: the gateway that made the call knows how it
+ended and how long it took, the engine knows exactly what it came to. Rows of one hop are merged, and
+the merge gives the same row in whatever order and however often they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+
+from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.usage import Usage
+from runtime.store.budgets import Budgets
+from runtime.store.database import reading, writing
+from runtime.store.tables import LEDGER
+
+_COUNTS = ("prompt", "cached", "completion", "reasoning")
+_AT_ONCE = 500
+"""Rows of one statement: databases bound how many parameters it may have."""
+
+GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day")
+"""What usage can be summed up by."""
+
+Group = Literal["tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day"]
+
+
+class Ledger:
+    """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
+
+    def __init__(self, engine: Engine, budgets: Budgets | None = None) -> None:
+        self._engine = engine
+        self._budgets = budgets
+        insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        new = insert(LEDGER)
+        self._merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
+
+    def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:
+        """Write ``rows``, charge budgets with what they add, and release what ``ended`` calls reserved.
+
+        All of it is one transaction, and counts once this returns. Returns how many rows told anything new.
+        """
+        # In one order always: of two processes that write the same rows, each would wait for the other.
+        told = sorted(rows, key=lambda row: row.tag.hop)
+        with writing(self._engine) as connection:
+            known = _known(connection, told)
+            new = [row for row in told if known.get(row.tag.hop) != row.usage[:2] or row.ttft_ms is not None]
+            if new:
+                connection.execute(self._merge, [row.as_row() for row in new])
+            if self._budgets is not None:
+                self._budgets.charge(connection, _added(new, known))
+                if ended:
+                    self._budgets.release(connection, ended)
+        return len(new)
+
+    def total(self) -> Usage:
+        """Return every token that the ledger knows of."""
+        sums = [sa.func.coalesce(sa.func.sum(LEDGER.c[name]), 0) for name in _COUNTS]
+        with reading(self._engine) as connection:
+            prompt, cached, completion, reasoning = connection.execute(sa.select(*sums)).one()
+        return Usage(int(prompt), int(completion), int(cached), int(reasoning))
+
+    def usage(self, by: Group, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return hops, requests and tokens since ``since`` (seconds since the Unix epoch), by group."""
+        group = _day(self._engine) if by == "day" else LEDGER.c[by]
+        sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
+        select = sa.select(
+            group.label(by),
+            sa.func.count(sa.distinct(LEDGER.c.request)).label("requests"),
+            sa.func.count().label("hops"),
+            *sums,
+        )
+        grouped = select.where(LEDGER.c.started >= since).group_by(group).order_by(group)
+        with reading(self._engine) as connection:
+            rows = connection.execute(grouped).mappings().all()
+        return [{name: value if name == by else int(value) for name, value in row.items()} for row in rows]
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+
+def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int]]:
+    """Return prompt and completion tokens of those of ``rows`` that are in the ledger already."""
+    known: dict[str, tuple[int, int]] = {}
+    select = sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion).with_for_update()
+    for begin in range(0, len(rows), _AT_ONCE):
+        hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
+        for hop, prompt, completion in connection.execute(select.where(LEDGER.c.hop.in_(hops))):
+            known[hop] = prompt, completion
+    return known
+
+
+def _added(rows: Iterable[LedgerRow], known: dict[str, tuple[int, int]]) -> Iterator[tuple[HopTag, int]]:
+    """Yield how many tokens each row adds to what is known of its hop. A hop told twice adds once."""
+    counted = dict(known)
+    for row in rows:
+        prompt, completion = counted.get(row.tag.hop, (0, 0))
+        most = max(prompt, row.usage.prompt), max(completion, row.usage.completion)
+        counted[row.tag.hop] = most
+        yield row.tag, sum(most) - prompt - completion
+
+
+def _merged(new: Any) -> dict[str, Any]:
+    """Return what becomes of a row that is told again: the greater counts, and what anybody measured."""
+    old = LEDGER.c
+    merged: dict[str, Any] = {name: _greater(old[name], new[name]) for name in _COUNTS}
+    orphaned = old.outcome == Outcome.ORPHANED.value
+    merged["outcome"] = sa.case((orphaned, new.outcome), else_=old.outcome)
+    merged["duration_ms"] = sa.case((old.ttft_ms.is_(None), new.duration_ms), else_=old.duration_ms)
+    merged["queue_ms"] = sa.func.coalesce(old.queue_ms, new.queue_ms)
+    merged["ttft_ms"] = sa.func.coalesce(old.ttft_ms, new.ttft_ms)
+    return merged
+
+
+def _greater(one: Any, other: Any) -> Any:
+    return sa.case((one >= other, one), else_=other)
+
+
+def _day(engine: Engine) -> Any:
+    """Return the UTC day of a row, as text."""
+    if engine.dialect.name == "postgresql":
+        return sa.func.to_char(sa.func.timezone("UTC", sa.func.to_timestamp(LEDGER.c.started)), "YYYY-MM-DD")
+    return sa.func.strftime("%Y-%m-%d", LEDGER.c.started, "unixepoch")
