@@ -128,7 +128,7 @@ def test_a_new_prompt_is_live_within_three_seconds(interlock, write_set):
     after = interlock.swap_to(path)
     seconds = time.monotonic() - asked
     assert all(engine["reused"] for engine in _engines(after).values())
-    assert {e["digest"] for e in after["engines"]} == {e["digest"] for e in before["engines"]}
+    assert {e["digest"] for e in after["engines"]} <= {e["digest"] for e in before["engines"]}
     assert seconds < 3.0
 
 
