@@ -17,6 +17,7 @@ from runtime.api.bodies import read_body
 from runtime.api.chat import ChatResponse, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.keys import Keys
+from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
 from runtime.errors import InterlockError, UnknownModel
@@ -25,7 +26,12 @@ from runtime.traffic.admission import Admission
 
 
 def build_app(
-    admission: Admission, operator: Operator, settings: Settings, keys: Keys, clock: Clock
+    admission: Admission,
+    operator: Operator,
+    settings: Settings,
+    keys: Keys,
+    usage: UsageReader,
+    clock: Clock,
 ) -> FastAPI:
     """Return the routes of one gateway. ``operator`` is the manager."""
     app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
@@ -37,6 +43,7 @@ def build_app(
     _add_health_routes(app, admission)
     app.include_router(admin_routes(operator, settings))
     app.include_router(key_routes(keys, settings, clock))
+    app.include_router(usage_routes(usage, settings))
     return app
 
 

@@ -67,6 +67,11 @@ class AdminClient:
         keys: list[dict[str, Any]] = self._ask("GET", "keys")["keys"]
         return keys
 
+    def usage(self, by: str, since: float) -> list[dict[str, Any]]:
+        """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
+        usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}")["usage"]
+        return usage
+
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End an API key and return it."""
         return self._ask("DELETE", f"keys/{quote(key_id, safe='')}")

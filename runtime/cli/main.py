@@ -21,6 +21,7 @@ from runtime.cli.models import models_app
 from runtime.cli.releases import Address
 from runtime.cli.serve_config import change_of
 from runtime.cli.status_view import render
+from runtime.cli.usage import usage
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
@@ -35,6 +36,7 @@ _POLL_S = 0.5
 for command in (releases.plan, releases.releases, releases.promote, releases.abort, releases.rollback):
     app.command()(command)
 app.command()(releases.audit)
+app.command()(usage)
 
 
 @app.command("status")

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from runtime.core.usage import Usage
 
+GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day")
+"""What usage can be summed up by."""
+
 
 class Purpose(StrEnum):
     """What a hop was for."""

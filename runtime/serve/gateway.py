@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from runtime.api.app import build_app
 from runtime.api.auth import warn_if_open
 from runtime.api.keys import StoredKeys
+from runtime.api.usage import StoredUsage
 from runtime.clock import SystemClock
 from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
@@ -93,7 +94,8 @@ class Gateway:
         # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
         quick = partial(open_store, settings.store_url, survives_power_cut=False)
         self._quick_store = await asyncio.to_thread(quick)
-        self._ledger = GroupCommit(Ledger(self._quick_store))
+        ledger = Ledger(self._quick_store)
+        self._ledger, self._usage = GroupCommit(ledger), StoredUsage(ledger)
         self._admission = Admission(self._follower.routing, clock, meter, self._ledger)
         self._keys = StoredKeys(KeyStore(self._store))
         await warn_if_open(self._keys)
@@ -103,7 +105,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        return build_app(self._admission, self._manager, self._settings, self._keys, self._clock)
+        return build_app(self._admission, self._manager, self._settings, self._keys, self._usage, self._clock)
 
     async def check_health(self) -> None:
         """Raise what ended the following of the table, so that Serve replaces this replica."""

@@ -8,7 +8,7 @@ the merge gives the same row in whatever order and however often they come.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,11 +23,6 @@ from runtime.store.tables import LEDGER
 _COUNTS = ("prompt", "cached", "completion", "reasoning")
 _AT_ONCE = 500
 """Rows of one statement: databases bound how many parameters it may have."""
-
-GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day")
-"""What usage can be summed up by."""
-
-Group = Literal["tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day"]
 
 
 class Ledger:
@@ -65,8 +60,11 @@ class Ledger:
             prompt, cached, completion, reasoning = connection.execute(sa.select(*sums)).one()
         return Usage(int(prompt), int(completion), int(cached), int(reasoning))
 
-    def usage(self, by: Group, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return hops, requests and tokens since ``since`` (seconds since the Unix epoch), by group."""
+    def usage(self, by: str, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return requests, hops and tokens by one of ``GROUPS``.
+
+        ``since`` is in seconds since the Unix epoch.
+        """
         group = _day(self._engine) if by == "day" else LEDGER.c[by]
         sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
         select = sa.select(

@@ -5,11 +5,11 @@ import pytest
 import sqlalchemy as sa
 
 from runtime.control import collector
-from runtime.core.ledger import EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
+from runtime.core.ledger import GROUPS, EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
 from runtime.core.usage import Usage
 from runtime.errors import StoreUnavailable
 from runtime.store.database import open_store, reading
-from runtime.store.ledger import GROUPS, Ledger
+from runtime.store.ledger import Ledger
 from runtime.store.tables import LEDGER
 from runtime.traffic.ledger import GroupCommit
 from tests.unit.test_two_hundred_swaps import Load, small, swap_repeatedly

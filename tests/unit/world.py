@@ -192,11 +192,22 @@ class ManagerLedger:
         return self._ledger.write(rows)
 
 
+class DirectUsage:
+    """An operator's way to the ledger, without a thread."""
+
+    def __init__(self, ledger):
+        self._ledger = ledger
+
+    async def usage(self, by, since):
+        return self._ledger.usage(by, since)
+
+
 class World:
     """Use as ``async with World() as world``."""
 
     def __init__(self, gateways=2, journal=None, cluster=None):
         self.ledger = Ledger(open_store("sqlite:///:memory:"))
+        self.usage = DirectUsage(self.ledger)
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
         self.clock = LoopClock()
         self.journal = journal or MemoryJournal()

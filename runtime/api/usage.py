@@ -1,0 +1,51 @@
+"""``/admin/v1/usage``: what was spent, summed up from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from runtime.api.auth import actor_of
+from runtime.core.ledger import GROUPS
+from runtime.core.specs import nearest
+from runtime.errors import InvalidRequest
+from runtime.settings import Settings
+from runtime.store.ledger import Ledger
+
+
+class UsageReader(Protocol):
+    """The ledger as an operator reads it. Every call may raise StoreUnavailable."""
+
+    async def usage(self, by: str, since: float) -> list[dict[str, Any]]:
+        """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
+        ...
+
+
+class StoredUsage:
+    """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def usage(self, by: str, since: float) -> list[dict[str, Any]]:
+        """Return requests, hops and tokens, by group."""
+        return await asyncio.to_thread(self._ledger.usage, by, since)
+
+
+def usage_routes(reader: UsageReader, settings: Settings) -> APIRouter:
+    """Return the routes of usage."""
+    routes = APIRouter(prefix="/admin/v1/usage")
+
+    @routes.get("")
+    async def usage(request: Request, by: str = "tenant", since: float = 0.0) -> JSONResponse:
+        actor_of(request, settings)
+        if by not in GROUPS:
+            near = nearest(by, list(GROUPS))
+            hint = f"; did you mean {near!r}?" if near else f"; there is: {', '.join(GROUPS)}"
+            raise InvalidRequest(f"usage cannot be summed up by {by!r}{hint}", param="by")
+        return JSONResponse({"by": by, "since": since, "usage": await reader.usage(by, since)})
+
+    return routes
