@@ -6,11 +6,14 @@ InterlockError
 │   ├── RequestTooLarge     the body is over the limit
 │   ├── UnknownModel        no chain of the live release has this name
 │   ├── UnknownKey          there is no API key of this id
+│   ├── UnknownBudget       there is no budget of this id
 │   ├── Unauthenticated     an API key is needed, and the request comes with none that is valid
+│   ├── QuotaExhausted      a budget has no room for it; coming again soon does not help
 │   └── AccessDenied        a call from somewhere, or with a key, that may not make it
 ├── Unavailable             nobody's fault; the same request may succeed later
 │   ├── NoLiveRelease       no release serves yet
 │   ├── Overloaded          too many requests wait here already
+│   ├── RateLimited         a limit has no room for it in this window
 │   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
 │   │   └── EngineLost      the replica that had taken the call is gone; another may answer it
 │   ├── StoreUnavailable    the database does not answer
@@ -73,6 +76,14 @@ class Unauthenticated(RequestError):
     """An API key is needed, and the request comes with none that is valid."""
 
 
+class UnknownBudget(RequestError):
+    """There is no budget of this id."""
+
+
+class QuotaExhausted(RequestError):
+    """A budget of the caller has no room for what the request may spend."""
+
+
 class AccessDenied(RequestError):
     """A call from somewhere, or with a key, that may not make it."""
 
@@ -85,6 +96,10 @@ class Unavailable(InterlockError):
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    """A limit has no room for the request. ``retry_after`` is exact: until the window ends."""
 
 
 class NoLiveRelease(Unavailable):

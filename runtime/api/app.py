@@ -14,6 +14,7 @@ from runtime.api.admin import Operator, admin_routes
 from runtime.api.admin_keys import key_routes
 from runtime.api.auth import Callers
 from runtime.api.bodies import read_body
+from runtime.api.budgets import BudgetKeeper, budget_routes
 from runtime.api.chat import ChatResponse, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.keys import Keys
@@ -31,6 +32,7 @@ def build_app(
     settings: Settings,
     keys: Keys,
     usage: UsageReader,
+    budgets: BudgetKeeper,
     clock: Clock,
 ) -> FastAPI:
     """Return the routes of one gateway. ``operator`` is the manager."""
@@ -44,6 +46,7 @@ def build_app(
     app.include_router(admin_routes(operator, settings))
     app.include_router(key_routes(keys, settings, clock))
     app.include_router(usage_routes(usage, settings))
+    app.include_router(budget_routes(budgets, settings))
     return app
 
 

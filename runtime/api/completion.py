@@ -13,6 +13,7 @@ import orjson
 
 from runtime.api.chat_request import wants_usage
 from runtime.api.errors import body_of
+from runtime.core.budget import Standing, Unit
 from runtime.core.latency import Latency
 from runtime.engines.port import Chunk
 from runtime.errors import InterlockError
@@ -27,7 +28,21 @@ def answer_headers(call: ChainCall) -> dict[str, str]:
     return {
         "x-interlock-release": str(call.release.number),
         "x-interlock-model-set": call.release.model_set,
+        **limit_headers(call.hold.standing),
     }
+
+
+def limit_headers(standing: Standing | None) -> dict[str, str]:
+    """Return how the caller's limits per minute stand, as OpenAI tells it; none without such limits."""
+    told: dict[str, str] = {}
+    for unit in (Unit.REQUESTS, Unit.TOKENS):
+        tightest = standing.tightest(unit) if standing is not None else None
+        if tightest is not None:
+            limit, remaining, reset = tightest
+            told[f"x-ratelimit-limit-{unit.value}"] = str(limit)
+            told[f"x-ratelimit-remaining-{unit.value}"] = str(remaining)
+            told[f"x-ratelimit-reset-{unit.value}"] = f"{reset:.3f}s"
+    return told
 
 
 def timing_headers(call: ChainCall, latency: Latency | None = None) -> dict[str, str]:

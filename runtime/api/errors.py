@@ -10,8 +10,10 @@ from runtime import errors
 _STATUS: tuple[tuple[type[errors.InterlockError], int, str], ...] = (
     (errors.UnknownModel, 404, "invalid_request_error"),
     (errors.RequestTooLarge, 413, "invalid_request_error"),
+    (errors.UnknownBudget, 404, "invalid_request_error"),
     (errors.UnknownKey, 404, "invalid_request_error"),
     (errors.Unauthenticated, 401, "authentication_error"),
+    (errors.QuotaExhausted, 429, "insufficient_quota"),
     (errors.AccessDenied, 403, "permission_error"),
     (errors.RequestError, 400, "invalid_request_error"),
     (errors.UnknownRelease, 404, "invalid_request_error"),
@@ -20,6 +22,7 @@ _STATUS: tuple[tuple[type[errors.InterlockError], int, str], ...] = (
     (errors.CommandRefused, 409, "conflict_error"),
     (errors.ModelSetError, 422, "invalid_request_error"),
     (errors.DeadlineExceeded, 504, "timeout_error"),
+    (errors.RateLimited, 429, "rate_limit_error"),
     (errors.Unavailable, 503, "service_unavailable_error"),
     (errors.InterlockError, 500, "server_error"),
 )
@@ -38,6 +41,8 @@ def body_of(error: errors.InterlockError) -> dict[str, Any]:
     match error:
         case errors.RequestError():
             told |= {"param": error.param, "code": error.code}
+        case errors.RateLimited():
+            told |= {"code": "rate_limit_exceeded"}
         case errors.CommandRefused():
             told |= {"code": error.code, "state": error.state}
         case errors.ModelSetError():
@@ -49,6 +54,13 @@ def headers_of(error: errors.InterlockError) -> dict[str, str]:
     """Return ``retry-after`` (whole seconds) where coming again can help, or what to come with."""
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, errors.QuotaExhausted):
+        return {"x-should-retry": "false"}
+    if isinstance(error, errors.RateLimited):
+        return {
+            "retry-after": str(math.ceil(error.retry_after)),
+            "retry-after-ms": str(math.ceil(error.retry_after * 1000)),
+        }
     if isinstance(error, errors.Unavailable):
         return {"retry-after": str(math.ceil(error.retry_after))}
     return {}

@@ -67,6 +67,19 @@ class AdminClient:
         keys: list[dict[str, Any]] = self._ask("GET", "keys")["keys"]
         return keys
 
+    def budgets(self) -> list[dict[str, Any]]:
+        """Return every budget and limit, and how it stands."""
+        budgets: list[dict[str, Any]] = self._ask("GET", "budgets")["budgets"]
+        return budgets
+
+    def set_budget(self, budget: Mapping[str, Any]) -> None:
+        """Set a budget or a limit."""
+        self._ask("PUT", "budgets", budget)
+
+    def remove_budget(self, budget: int) -> None:
+        """Remove a budget or a limit."""
+        self._ask("DELETE", f"budgets/{budget}")
+
     def usage(self, by: str, since: float) -> list[dict[str, Any]]:
         """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
         usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}")["usage"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from runtime.cli import releases
+from runtime.cli.budgets import budgets_app
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.keys import keys_app
@@ -29,6 +30,7 @@ app = typer.Typer(
     help="Interlock: swap the models behind AI agents as one set.", no_args_is_help=True, add_completion=False
 )
 app.add_typer(models_app, name="models", help="Fetch and check the models of the examples.")
+app.add_typer(budgets_app, name="budgets", help="Set, list and remove what tenants may spend.")
 app.add_typer(keys_app, name="keys", help="Make, list and revoke the API keys of tenants.")
 
 _POLL_S = 0.5

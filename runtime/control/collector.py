@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from runtime.clock import Clock
 from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
 from runtime.core.ledger import Batch, LedgerRow, row_of
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.store.ledger import Ledger
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class LedgerPort(Protocol):
         """Write those of ``rows`` that tell anything new; return how many."""
         ...
 
+    async def sweep(self) -> None:
+        """Release what is reserved for requests whose gateway has died."""
+        ...
+
 
 class Collector:
     """Collects from every engine that is up, and once more from one that is to go."""
@@ -57,6 +62,7 @@ class Collector:
             self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
             for engine in there:
                 await self._try(engine)
+            await self._try_to_sweep()
 
     async def _try(self, engine: str) -> None:
         try:
@@ -66,6 +72,12 @@ class Collector:
             _log.info("engine %s does not tell which hops have ended: %s", engine, error)
         except Exception:  # noqa: BLE001 - whatever it is, the other engines are asked, and this one again
             _log.exception("hops that ended on engine %s are collected later", engine)
+
+    async def _try_to_sweep(self) -> None:
+        try:
+            await self._ledger.sweep()
+        except StoreUnavailable as error:
+            _log.warning("reservations are swept later: %s", error)
 
     async def collect(self, engine: str, age: float = 0.0) -> None:
         """Bring every hop that ended at least ``age`` seconds ago on ``engine`` into the ledger.
@@ -93,8 +105,15 @@ class Collector:
 class StoredLedger:
     """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
+        self._clock = clock
+
+    async def sweep(self) -> None:
+        """Release what is reserved for requests whose gateway has died."""
+        released = await asyncio.to_thread(self._ledger.sweep, self._clock.wall())
+        if released:
+            _log.info("%d reservations of requests whose gateway has died are released", released)
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:
         """Write what is missing."""
@@ -107,3 +126,6 @@ class NoLedger:
     async def write(self, rows: Sequence[LedgerRow]) -> int:  # noqa: ARG002 - the protocol's form
         """Do nothing."""
         return 0
+
+    async def sweep(self) -> None:
+        """Do nothing."""

@@ -234,6 +234,9 @@ class _Client:
         for replica in self._all:
             await replica.ping()
 
+    async def count(self, operation: str, body: Body) -> int:
+        return await self._all[0].count(operation, body)
+
     async def spent(self, hop: str) -> Usage | None:
         told = [await replica.spent(hop) for replica in self._all]
         return next((usage for usage in told if usage is not None), None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runtime.core.ledger import HopTag
 
@@ -123,6 +123,26 @@ class Refusal:
     ends: float
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a request's caps stand just after it has begun, at ``at``."""
+
+    at: float
+    counters: Sequence[tuple[Cap, Counter]]
+
+    def tightest(self, unit: Unit) -> tuple[int, int, float] | None:
+        """Return limit, what remains, and seconds to the window's end, of the minute's tightest limit."""
+        told = [
+            (max(0, cap.limit - counter.spent - counter.reserved), cap.limit)
+            for cap, counter in self.counters
+            if cap.unit is unit and cap.window is Window.MINUTE
+        ]
+        if not told:
+            return None
+        remaining, limit = min(told)
+        return limit, remaining, window_of(Window.MINUTE, self.at)[1] - self.at
+
+
 def window_of(window: Window, at: float) -> tuple[int, float]:
     """Return when the window that holds ``at`` begins and ends; one without an end ends never."""
     if window is Window.TOTAL:
@@ -170,6 +190,12 @@ def taken(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter]) -> dic
         counter = changed.get(claim.counter) or counters.get(claim.counter, Counter())
         changed[claim.counter] = Counter(counter.spent + claim.spent, counter.reserved + claim.reserved)
     return changed
+
+
+def completion_cap(body: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a call may generate, all choices together; None if it does not say."""
+    most = body.get("max_completion_tokens") or body.get("max_tokens")
+    return None if most is None else int(most) * int(body.get("n") or 1)
 
 
 WARNINGS = (0.8, 0.95)

@@ -312,6 +312,10 @@ class Chain(Spec):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     answer: str
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """What a step may generate at most if nobody says, for callers whose tokens are limited."""
+    degrade_to: str | None = None
+    """Chain that answers instead for callers whose budget has no room for this one."""
     latency_budget: dict[str, TimeShare] = {}
     """Step to its share of the deadline. A hop that takes longer goes on, and is counted as an overrun."""
 
@@ -395,6 +399,17 @@ class ModelSet(Spec):
                     raise _at(key, f"no engine is called {name!r}", nearest(name, list(self.engines)))
                 if self.engines[name].kind not in _ENGINES_OF_STEP[kind]:
                     raise _at(key, f"engine {name!r} of kind {self.engines[name].kind} cannot {kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _degraded_chains_exist(self) -> Self:
+        for name, chain in self.chains.items():
+            other = chain.degrade_to
+            if other is not None and (other == name or other not in self.chains):
+                reason = (
+                    "a chain cannot stand in for itself" if other == name else f"no chain is called {other!r}"
+                )
+                raise _at(("chains", name, "degrade_to"), reason, nearest(other, [*self.chains]))
         return self
 
     @model_validator(mode="after")

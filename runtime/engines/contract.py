@@ -145,6 +145,21 @@ async def tells_what_a_broken_off_call_spent(engine: Engine) -> None:
     _require("another is not known", holds=await engine.spent("never-came") is None)
 
 
+async def counts_a_prompt_beforehand(engine: Engine) -> None:
+    """A prompt has as many tokens as was said before it was read; what would be refused has none."""
+    counted = await engine.count("generate", _BODY)
+    chunks = await _collect(engine, {**_BODY, "stream": False})
+    _require(f"{counted} is what was read", holds=counted == chunks[-1].usage.prompt)
+
+
+async def counts_a_route_beforehand(engine: Engine) -> None:
+    """The same holds for an input that is to be routed, once its choices are known."""
+    body = {"input": "please refund my invoice", "choices": _CHOICES}
+    await engine.classify(body)
+    counted = await engine.count("classify", body)
+    _require("it is what is read", holds=counted == (await engine.classify(body)).usage.prompt)
+
+
 async def classifies_by_meaning(engine: Engine) -> None:
     """The choice whose examples are nearest wins, with a score for each."""
     answer = await engine.classify({"input": "please refund my invoice", "choices": _CHOICES})
@@ -209,12 +224,14 @@ GENERATING: tuple[Check, ...] = (
     counts_what_it_metered,
     warms_a_generation,
     tells_what_a_broken_off_call_spent,
+    counts_a_prompt_beforehand,
     answers_a_ping_and_is_idle,
 )
 
 ENCODING: tuple[Check, ...] = (
     classifies_by_meaning,
     classifies_the_same_again,
+    counts_a_route_beforehand,
     embeds_unit_vectors,
     refuses_missing_choices,
     answers_a_ping_and_is_idle,

@@ -169,6 +169,12 @@ class FakeEngine:
             await self._pause(0)
             return Embeddings([_vector(text) for text in texts], usage, self._clock.now() - begun)
 
+    async def count(self, operation: str, body: Body) -> int:
+        """Return how many words a call would read."""
+        if operation == "classify":
+            return count_tokens(checked_choices(body)[0])
+        return self._check_generate(body)
+
     async def ping(self) -> None:
         """Answer if the engine is loaded, after as long as the script says."""
         await asyncio.sleep(self._script.ping)

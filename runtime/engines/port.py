@@ -95,6 +95,16 @@ class EngineClient(Protocol):
         """Return once the engine has answered. Raises EngineUnavailable."""
         ...
 
+    async def count(self, operation: str, body: Body) -> int:
+        """Return how many prompt tokens a call would read, by the engine's own tokenizer.
+
+        Raises:
+            InvalidRequest: the engine would refuse the body.
+            EngineUnavailable: a fault of the engine's own.
+
+        """
+        ...
+
     async def spent(self, hop: str) -> Usage | None:
         """Return what the call with this hop id has spent, once it has ended; None if it never came.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
 from runtime.api.auth import warn_if_open
+from runtime.api.budgets import StoredKeeper
 from runtime.api.keys import StoredKeys
 from runtime.api.usage import StoredUsage
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.errors import EngineUnavailable, InterlockError
@@ -24,10 +26,12 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
 from runtime.store.keys import KeyStore
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
+from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.follower import Follower
 from runtime.traffic.ledger import GroupCommit
 from runtime.traffic.meter import Meter
@@ -94,18 +98,29 @@ class Gateway:
         # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
         quick = partial(open_store, settings.store_url, survives_power_cut=False)
         self._quick_store = await asyncio.to_thread(quick)
-        ledger = Ledger(self._quick_store)
-        self._ledger, self._usage = GroupCommit(ledger), StoredUsage(ledger)
-        self._admission = Admission(self._follower.routing, clock, meter, self._ledger)
+        self._spend(clock)
+        self._admission = Admission(
+            self._follower.routing, clock, meter, self._ledger, StoredBudgets(self._budgets, self._thread)
+        )
         self._keys = StoredKeys(KeyStore(self._store))
         await warn_if_open(self._keys)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
         leave_startup_alone()
 
+    def _spend(self, clock: Clock) -> None:
+        """Open ledger and budgets. One thread writes both: SQLite has one writer at a time."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spending")
+        self._budgets = Budgets(self._quick_store, clock)
+        ledger = Ledger(self._quick_store, self._budgets)
+        self._ledger, self._usage = GroupCommit(ledger, self._thread), StoredUsage(ledger)
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        return build_app(self._admission, self._manager, self._settings, self._keys, self._usage, self._clock)
+        keeper = StoredKeeper(self._budgets)
+        return build_app(
+            self._admission, self._manager, self._settings, self._keys, self._usage, keeper, self._clock
+        )
 
     async def check_health(self) -> None:
         """Raise what ended the following of the table, so that Serve replaces this replica."""
@@ -119,5 +134,6 @@ class Gateway:
         self._following.cancel()
         await asyncio.wait([self._following])
         await self._ledger.close()
+        self._thread.shutdown()
         self._store.dispose()
         self._quick_store.dispose()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, TokenizeChatRequest
 
 from runtime.clock import SystemClock
 from runtime.core.ledger import EndedHop
@@ -71,9 +71,7 @@ class VllmEngine:
         try:
             return ChatCompletionRequest(model=self._model_id, **fields)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            param = str(first["loc"][0]) if first["loc"] else None
-            raise InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param) from error
+            raise _invalid(error) from error
 
     async def classify(self, body: Body) -> Classification:  # noqa: ARG002 - the port's form
         """Refuse: a generating engine has no vectors."""
@@ -82,6 +80,22 @@ class VllmEngine:
     async def embed(self, body: Body) -> Embeddings:  # noqa: ARG002 - the port's form
         """Refuse: a generating engine has no vectors."""
         raise InvalidRequest("a generating engine cannot embed", param="model")
+
+    async def count(self, operation: str, body: Body) -> int:  # noqa: ARG002 - it can only generate
+        """Return how many tokens the conversation has once it is in the model's chat template."""
+        named = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt")
+        fields = {name: body[name] for name in named if body.get(name) is not None}
+        try:
+            request = TokenizeChatRequest(model=self._model_id, **fields)
+        except ValidationError as error:
+            raise _invalid(error) from error
+        answer = await self._server.tokenize(request)
+        async for item in answer:
+            told = item.model_dump(mode="json") if not isinstance(item, str) else orjson.loads(item)
+            if told.get("error"):
+                raise _refusal(told["error"])
+            return int(told["count"])
+        raise EngineUnavailable("vLLM does not say how many tokens a prompt has")
 
     async def warm(self, operation: str, body: Body) -> WarmResult:
         """Run one call to its end."""
@@ -182,6 +196,12 @@ def _usage(answer: Mapping[str, Any], known: Usage, choices: Choices) -> Usage:
         prompt.get("cached_tokens") or 0,
         completion.get("reasoning_tokens") or 0,
     )
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    param = str(first["loc"][0]) if first["loc"] else None
+    return InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param)
 
 
 def _refusal(error: Mapping[str, Any]) -> InvalidRequest | EngineUnavailable:

@@ -24,6 +24,7 @@ from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
@@ -50,7 +51,7 @@ class SwapManager:
             self._cluster,
             self._clock,
             settings.gateway_silence_s,
-            StoredLedger(Ledger(store)),
+            StoredLedger(Ledger(store, Budgets(store, self._clock)), self._clock),
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()

@@ -32,7 +32,7 @@ PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
 
 _CALLS = frozenset(
-    {"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered", "spent", "ended"}
+    {"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered", "count", "spent", "ended"}
 )
 """What may be called by name on an engine from outside its replica."""
 
@@ -196,6 +196,10 @@ class HandleEngine:
     async def metered(self) -> Usage:
         """Return what one replica has counted."""
         return cast("Usage", await self._ask("metered"))
+
+    async def count(self, operation: str, body: Body) -> int:
+        """Ask one replica how many prompt tokens a call would read."""
+        return cast("int", await self._ask("count", operation, body))
 
     async def spent(self, hop: str) -> Usage | None:
         """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""

@@ -128,6 +128,12 @@ class TransformersEngine:
         self._tokens += int(mask.sum())
         return torch.nn.functional.normalize(pooled, dim=1)
 
+    async def count(self, operation: str, body: Body) -> int:
+        """Return how many tokens a call would read; the examples of choices are read by the warm-up."""
+        text = checked_choices(body)[0] if operation == "classify" else " ".join(checked_input(body))
+        tokens = self._tokenizer([text], truncation=True, max_length=self._spec.max_length)
+        return len(tokens["input_ids"][0])
+
     async def warm(self, operation: str, body: Body) -> WarmResult:
         """Run one call to its end."""
         return await run_once(self, operation, body)

@@ -24,6 +24,7 @@ from runtime.core.budget import (
     Kind,
     Per,
     Refusal,
+    Standing,
     Unit,
     Window,
     refusal,
@@ -65,6 +66,11 @@ class Budgets:
 
     # -- caps -------------------------------------------------------------------------------------
 
+    @property
+    def known(self) -> list[Cap] | None:
+        """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
+        return self._caps if self._clock.now() < self._fresh_until else None
+
     def caps(self) -> list[Cap]:
         """Return all caps, as they were at most ``FRESH_SECONDS`` ago."""
         if self._clock.now() >= self._fresh_until:
@@ -100,26 +106,45 @@ class Budgets:
         with reading(self._engine) as connection:
             return _read(connection, wanted)
 
+    def counters_of(self, cap: int) -> list[Counter]:
+        """Return how all counters of a cap stand, newest window first."""
+        newest = sa.select(COUNTERS).where(COUNTERS.c.cap == cap).order_by(COUNTERS.c.window.desc())
+        with reading(self._engine) as connection:
+            return [Counter(row.spent, row.reserved) for row in connection.execute(newest)]
+
+    def standing(self) -> list[tuple[Cap, Counter]]:
+        """Return every cap, and how its newest window stands, all its subjects together."""
+        newest = sa.select(COUNTERS.c.cap, sa.func.max(COUNTERS.c.window).label("window")).group_by(
+            COUNTERS.c.cap
+        )
+        latest = newest.subquery()
+        sums = (sa.func.sum(COUNTERS.c.spent), sa.func.sum(COUNTERS.c.reserved))
+        same = (COUNTERS.c.cap == latest.c.cap) & (COUNTERS.c.window == latest.c.window)
+        select = sa.select(COUNTERS.c.cap, *sums).join(latest, same).group_by(COUNTERS.c.cap)
+        with reading(self._engine) as connection:
+            stand = {cap: Counter(int(spent), int(kept)) for cap, spent, kept in connection.execute(select)}
+        return [(cap, stand.get(cap.id, Counter())) for cap in self.caps()]
+
     # -- reservations -----------------------------------------------------------------------------
 
-    def reserve(self, wishes: Sequence[Wish]) -> list[Refusal | None]:
+    def reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
         wanted = sorted({claim.counter for wish in wishes for claim in wish.claims})
         with writing(self._engine) as connection:
             counters = self._hold(connection, wanted)
             changed: dict[CounterId, Counter] = {}
             begun: list[Wish] = []
-            refusals: list[Refusal | None] = []
+            answers: list[Standing | Refusal] = []
             for wish in wishes:
                 refused = refusal(wish.claims, counters, wish.at)
-                refusals.append(refused)
                 if refused is None:
                     begun.append(wish)
                     changed |= taken(wish.claims, counters)
                     counters |= changed
+                answers.append(refused or _standing(wish, counters))
             _keep(connection, changed)
             _reserve(connection, begun)
-        return refusals
+        return answers
 
     def _hold(self, connection: Connection, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand, and keep others from changing them; new ones are made."""
@@ -143,10 +168,12 @@ class Budgets:
 
     # -- spending ---------------------------------------------------------------------------------
 
-    def charge(self, connection: Connection, spent: Iterable[tuple[HopTag, int]]) -> None:
-        """Count tokens as spent, within the caller's transaction, in every cap that counts them."""
+    def charge(
+        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, int]]
+    ) -> None:
+        """Count tokens as spent, within the caller's transaction, in all of ``caps`` that count them."""
         sums: defaultdict[CounterId, int] = defaultdict(int)
-        caps = [cap for cap in self.caps() if cap.unit is Unit.TOKENS]
+        caps = [cap for cap in caps if cap.unit is Unit.TOKENS]
         for tag, tokens in spent:
             for cap in caps:
                 if tokens and cap.counts(tag):
@@ -158,6 +185,10 @@ class Budgets:
         insert = self._insert(COUNTERS)
         more = {"spent": COUNTERS.c.spent + insert.excluded.spent}
         connection.execute(insert.on_conflict_do_update(index_elements=list(_ID), set_=more), rows)
+
+
+def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
+    return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
 
 
 def _cap(row: Row[tuple[object, ...]]) -> Cap:

@@ -42,16 +42,21 @@ class Ledger:
         """
         # In one order always: of two processes that write the same rows, each would wait for the other.
         told = sorted(rows, key=lambda row: row.tag.hop)
+        caps = self._budgets.caps() if self._budgets is not None else []
         with writing(self._engine) as connection:
             known = _known(connection, told)
             new = [row for row in told if known.get(row.tag.hop) != row.usage[:2] or row.ttft_ms is not None]
             if new:
                 connection.execute(self._merge, [row.as_row() for row in new])
             if self._budgets is not None:
-                self._budgets.charge(connection, _added(new, known))
+                self._budgets.charge(connection, caps, _added(new, known))
                 if ended:
                     self._budgets.release(connection, ended)
         return len(new)
+
+    def sweep(self, now: float) -> int:
+        """Release what is reserved and has expired by ``now``; return how many reservations that was."""
+        return self._budgets.sweep(now) if self._budgets is not None else 0
 
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
-from runtime.errors import DeadlineExceeded, NoLiveRelease
+from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
+from runtime.traffic.budgets import BudgetPort, NoBudgets
 from runtime.traffic.chain import ChainCall, ChatRequest
 from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
@@ -17,12 +19,18 @@ class Admission:
     """Lets requests in, one lease each."""
 
     def __init__(
-        self, routing: Routing, clock: Clock, meter: Meter, ledger: LedgerPort | None = None
+        self,
+        routing: Routing,
+        clock: Clock,
+        meter: Meter,
+        ledger: LedgerPort | None = None,
+        budgets: BudgetPort | None = None,
     ) -> None:
         self._routing = routing
         self._clock = clock
         self._meter = meter
         self._ledger = ledger or NoLedger()
+        self._budgets = budgets or NoBudgets()
 
     def arrival(self) -> float:
         """Return the stamp that the latency of a request which arrives now counts from."""
@@ -41,13 +49,31 @@ class Admission:
             UnknownModel: the live release has no such chain.
             Overloaded: too many wait already.
             DeadlineExceeded: the models were not back in time.
+            RateLimited, QuotaExhausted: what it may spend does not fit into the caller's limits, and its
+                chain names no other that does (``degrade_to``).
 
         """
         arrived = self.arrival() if arrived is None else arrived
         if self._routing.paused:
             await self._wait(request.model)
+        try:
+            return await self._begin(request, arrived)
+        except QuotaExhausted:
+            _, chain = self._routing.choose(request.model)
+            if chain.degrade_to is None:
+                raise
+            return await self._begin(replace(request, model=chain.degrade_to), arrived)
+
+    async def _begin(self, request: ChatRequest, arrived: float) -> ChainCall:
+        """Take a lease and reserve what the request may spend, or neither."""
         lease = self._routing.lease(request.model)
-        return ChainCall(lease, request, self._clock, self._meter, self._ledger, arrived)
+        call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived)
+        try:
+            await call.reserve()
+        except BaseException:
+            await call.aclose()
+            raise
+        return call
 
     async def _wait(self, model: str) -> None:
         _, chain = self._routing.choose(model)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock
+from runtime.core.budget import completion_cap
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
@@ -21,6 +22,7 @@ from runtime.engines.chunks import text_of
 from runtime.engines.port import WITHIN, Chunk
 from runtime.engines.tally import TAG
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, WrongEngine
+from runtime.traffic.budgets import BudgetPort, Hold
 from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
 from runtime.traffic.retry import RetryingEngine
@@ -98,6 +100,7 @@ class ChainCall:
         clock: Clock,
         meter: Meter,
         ledger: LedgerPort,
+        budgets: BudgetPort,
         arrived: float | None = None,
     ) -> None:
         self.request = request
@@ -110,9 +113,10 @@ class ChainCall:
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
         self._admitted = clock.wall()
+        self.hold = Hold(budgets, clock, self._tag(), lease.chain.deadline)
         self._begun = clock.now()
         self._arrived = self._begun if arrived is None else arrived
-        self._run = ChainRun(lease.chain, request.messages, request.body)
+        self._run = self._walk()
         self._answer: AsyncGenerator[list[Chunk], None] | None = None
         self._first: list[Chunk] = []
         self._generated = NOTHING
@@ -129,6 +133,46 @@ class ChainCall:
     def _since_arrival(self, stamp: float) -> float:
         return (stamp - self._arrived) * 1000.0
 
+    async def reserve(self) -> None:
+        """Reserve the request's worst case in every cap of its caller. Nothing has been spent before.
+
+        Raises:
+            RateLimited, QuotaExhausted: it does not fit.
+            InvalidRequest: an engine would refuse what the client sent.
+            EngineUnavailable: an engine does not tell how long a prompt is.
+            StoreUnavailable: the caps cannot be asked for.
+
+        """
+        await self.hold.look()
+        await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else 0)
+
+    async def _worst_case(self) -> int:
+        """Return how many tokens all hops may read and generate: later prompts may hold earlier answers."""
+        walk, tokens, answered = self._walk(), 0, 0
+        while (hop := walk.next_hop()) is not None:
+            worst = await self._worst_of(hop)
+            tokens += worst + answered
+            answered += completion_cap(self._capped(hop)) or 0
+            walk.record({"text": "", "choice": max(hop.body.get("choices", ("",)), key=len), "scores": {}})
+        return tokens
+
+    async def _worst_of(self, hop: Hop) -> int:
+        """Return how many tokens a hop will read, and at most generate."""
+        body = self._capped(hop)
+        async with self._until_deadline(hop):
+            prompt = await self._client(hop).count(hop.operation, body)
+        return prompt + (completion_cap(body) or 0)
+
+    def _capped(self, hop: Hop) -> Mapping[str, Any]:
+        """Return what is sent: where tokens are limited, no more is generated than was reserved for."""
+        bounded = hop.operation != "generate" or completion_cap(hop.body) is not None
+        if bounded or not self.hold.counts_tokens:
+            return hop.body
+        return {**hop.body, "max_tokens": self._lease.chain.max_tokens}
+
+    def _walk(self) -> ChainRun:
+        return ChainRun(self._lease.chain, self.request.messages, self.request.body)
+
     async def start(self) -> None:
         """Go as far as the first chunk of the answer.
 
@@ -139,6 +183,9 @@ class ChainCall:
 
         """
         while (hop := self._run.next_hop()) is not None:
+            if self.hops and self.hold.counts_tokens:
+                # Now that its prompt is known: what was reserved for it was a guess at what it would hold.
+                await self.hold.cover(self.usage.total + await self._worst_of(hop))
             if hop.final:
                 self._answer = self._generate(hop, stream=self.request.stream)
                 self._first = await anext(self._answer, [])
@@ -158,8 +205,9 @@ class ChainCall:
     async def settle(self) -> None:
         """Return once every hop that has ended is in the ledger. Call it before the last byte goes out."""
         rows, self._rows = self._rows, []
-        if rows:
-            await self._ledger.write(rows)
+        held, self.hold.names = self.hold.names, []
+        if rows or held:
+            await self._ledger.write(rows, held)
 
     async def aclose(self) -> None:
         """Abort whatever still runs, settle, and give the lease up. The lease goes last, and always."""
@@ -187,7 +235,9 @@ class ChainCall:
         count = self._count(hop)
         try:
             async with self._counted(count), self._until_deadline(hop):
-                answer = await count.client.classify({**hop.body, TAG: count.tag, WITHIN: self._left})
+                answer = await count.client.classify(
+                    {**self._capped(hop), TAG: count.tag, WITHIN: self._left}
+                )
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
                 self._sign(count, answer.engine)
@@ -199,7 +249,7 @@ class ChainCall:
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         count = self._count(hop)
         told = {"stream": stream, TAG: count.tag, WITHIN: self._left}
-        answer = count.client.generate({**hop.body, **told})
+        answer = count.client.generate({**self._capped(hop), **told})
         try:
             while True:
                 async with self._counted(count), self._until_deadline(hop):
@@ -230,19 +280,25 @@ class ChainCall:
             message = f"step {count.tag.step!r} of release {self.release.number} was answered by "
             raise WrongEngine(f"{message}engine {engine or '?'}, not by {routed[:SHORT]}; please report this")
 
-    def _count(self, hop: Hop) -> _HopCount:
-        tag = HopTag(
-            hop=f"{self._id}-{len(self.hops)}",
+    def _tag(self) -> HopTag:
+        """Return what all hops of this request say of it."""
+        return HopTag(
+            hop="",
             request=self._id,
             request_id=self.request.request_id,
             tenant=self.request.caller.tenant,
             key=self.request.caller.key,
             chain=self.request.model,
-            step=hop.step,
             release=self.release.number,
+            admitted=self._admitted,
+        )
+
+    def _count(self, hop: Hop) -> _HopCount:
+        tag = self._tag()._replace(
+            hop=f"{self._id}-{len(self.hops)}",
+            step=hop.step,
             engine=self.release.engines[hop.engine],
             started=self._clock.wall(),
-            admitted=self._admitted,
         )
         return _HopCount(hop, tag, _Stopwatch(self._clock), self._client(hop))
 

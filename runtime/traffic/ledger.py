@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Protocol
 
 from runtime.core.ledger import LedgerRow
+from runtime.traffic.batches import Batches
 
 _log = logging.getLogger(__name__)
 
@@ -19,71 +20,63 @@ PATIENCE_SECONDS = 5.0
 class LedgerPort(Protocol):
     """Where rows go before the last byte of an answer does."""
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
-        """Return once ``rows`` are kept, or will be brought by the engines that they ran on."""
+    async def write(self, rows: Sequence[LedgerRow], ended: Sequence[str] = ()) -> None:
+        """Return once ``rows`` are kept, or will be brought by the engines that they ran on.
+
+        What was reserved under the names ``ended`` is released with it.
+        """
         ...
 
 
 class Book(Protocol):
     """A ledger whose calls block."""
 
-    def write(self, rows: Iterable[LedgerRow]) -> int:
+    def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:
         """Write ``rows`` in one transaction; return how many told anything new."""
         ...
 
 
 class GroupCommit:
-    """Writes what comes while one transaction runs with the next one, in a thread of its own.
+    """Writes what comes while one transaction runs with the next one."""
 
-    Alone, a request waits for one transaction; under load, for at most two, however many others there are.
-    """
-
-    def __init__(self, ledger: Book) -> None:
+    def __init__(self, ledger: Book, thread: Executor) -> None:
         self._ledger = ledger
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self._waiting: list[LedgerRow] = []
-        self._next: asyncio.Future[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._batches = Batches(thread, self._write_all)
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
+    async def write(self, rows: Sequence[LedgerRow], ended: Sequence[str] = ()) -> None:
         """Return once ``rows`` are in the ledger.
 
         If the store does not take them, the request goes on: the engines that they ran on have counted
-        them, too, and the manager brings them in from there.
+        them, too, and the manager brings them in from there; reservations expire.
         """
-        self._waiting.extend(rows)
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        written = self._next
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
+        writing = asyncio.ensure_future(self._batches.put((rows, ended)))
+        writing.add_done_callback(_seen)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await asyncio.shield(written)
+                await asyncio.shield(writing)
         except TimeoutError:
-            _log.warning("the store is slow; %d rows go out before they are written", len(rows))
+            _log.warning("the store is slow: %d rows go out before they are written", len(rows))
+        except Exception:  # noqa: BLE001 - whatever it is, the answer is there and is the client's
+            _log.exception("the ledger took %d rows not; the engines will bring them in", len(rows))
 
-    async def _write_all(self) -> None:
-        while self._next is not None:
-            rows, written = self._waiting, self._next
-            self._waiting, self._next = [], None
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.write, rows)
-            except Exception:  # noqa: BLE001 - whatever it is, no request may wait for it for ever
-                _log.exception("the ledger took %d rows not; the engines will bring them in", len(rows))
-            finally:
-                written.set_result(None)
-        self._writing = None
+    def _write_all(self, told: list[tuple[Sequence[LedgerRow], Sequence[str]]]) -> list[None]:
+        rows = [row for rows, _ in told for row in rows]
+        self._ledger.write(rows, [name for _, ended in told for name in ended])
+        return [None] * len(told)
 
     async def close(self) -> None:
-        """Write what waits, then end the thread."""
-        if self._writing is not None:
-            await self._writing
-        self._thread.shutdown()
+        """Return once everything is written."""
+        await self._batches.close()
+
+
+def _seen(writing: asyncio.Future[None]) -> None:
+    """Take the error of a write that nobody waited for to its end."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 class NoLedger:
     """Keeps nothing; for those who only walk chains."""
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
+    async def write(self, rows: Sequence[LedgerRow], ended: Sequence[str] = ()) -> None:
         """Do nothing."""

@@ -76,6 +76,10 @@ class RetryingEngine:
         """Return once a replica has answered."""
         await _twice(self._engine.ping)
 
+    async def count(self, operation: str, body: Body) -> int:
+        """Return how many prompt tokens a call would read."""
+        return await _twice(lambda: self._engine.count(operation, body))
+
     async def spent(self, hop: str) -> Usage | None:
         """Return what a call has spent."""
         return await _twice(lambda: self._engine.spent(hop))

@@ -22,7 +22,13 @@ NO_KEYS = functools.cache(memory_keys)
 def app_of(world, *, keys=None, **settings):
     settings = Settings(store_url="sqlite://", **settings)
     return build_app(
-        world.admissions[0], world.manager, settings, keys or NO_KEYS(), world.usage, world.clock
+        world.admissions[0],
+        world.manager,
+        settings,
+        keys or NO_KEYS(),
+        world.usage,
+        world.budgets,
+        world.clock,
     )
 
 

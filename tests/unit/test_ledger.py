@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -86,7 +87,7 @@ class SlowBook:
         self.transactions = []
         self._fails = fails
 
-    def write(self, rows):
+    def write(self, rows, ended=()):
         self.transactions.append([row.tag.hop for row in rows])
         if self._fails:
             raise StoreUnavailable("the disk is full")
@@ -95,7 +96,7 @@ class SlowBook:
 # Rows that come while a transaction runs go into the next one together.
 async def test_rows_share_a_transaction():
     book = SlowBook()
-    commits = GroupCommit(book)
+    commits = GroupCommit(book, ThreadPoolExecutor(1))
     await asyncio.gather(*(commits.write([row(str(number))]) for number in range(20)))
     await commits.write([row("last")])
     await commits.close()
@@ -105,7 +106,7 @@ async def test_rows_share_a_transaction():
 
 # A store that takes no rows fails no request: its engines have counted, too.
 async def test_a_store_that_fails_fails_no_request():
-    commits = GroupCommit(SlowBook(fails=True))
+    commits = GroupCommit(SlowBook(fails=True), ThreadPoolExecutor(1))
     await commits.write([row("a")])
     await commits.write([row("b")])
     await commits.close()

@@ -16,6 +16,7 @@ from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
+from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
@@ -177,9 +178,9 @@ class GatewayLedger:
         self._ledger = ledger
         self.dead = False
 
-    async def write(self, rows):
+    async def write(self, rows, ended=()):
         if not self.dead:
-            self._ledger.write(rows)
+            self._ledger.write(rows, ended)
 
 
 class ManagerLedger:
@@ -190,6 +191,31 @@ class ManagerLedger:
 
     async def write(self, rows):
         return self._ledger.write(rows)
+
+    async def sweep(self):
+        self._ledger.sweep(asyncio.get_running_loop().time())
+
+
+class DirectBudgets:
+    """The real budgets, without a thread."""
+
+    def __init__(self, budgets):
+        self.budgets = budgets
+
+    async def caps(self, tag):
+        return [cap for cap in self.budgets.caps() if cap.counts(tag)]
+
+    async def list(self):
+        return self.budgets.standing()
+
+    async def set(self, cap):
+        self.budgets.set(cap)
+
+    async def remove(self, cap):
+        return self.budgets.remove(cap)
+
+    async def reserve(self, wish):
+        return self.budgets.reserve([wish])[0]
 
 
 class DirectUsage:
@@ -206,10 +232,12 @@ class World:
     """Use as ``async with World() as world``."""
 
     def __init__(self, gateways=2, journal=None, cluster=None):
-        self.ledger = Ledger(open_store("sqlite:///:memory:"))
+        self.clock = LoopClock()
+        store = open_store("sqlite:///:memory:")
+        self.budgets = DirectBudgets(Budgets(store, self.clock))
+        self.ledger = Ledger(store, self.budgets.budgets)
         self.usage = DirectUsage(self.ledger)
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
-        self.clock = LoopClock()
         self.journal = journal or MemoryJournal()
         self.cluster = cluster or FakeCluster(self.clock)
         self.controller = self._controller()
@@ -221,7 +249,7 @@ class World:
             for n, meter in enumerate(self.meters)
         ]
         self.admissions = [
-            Admission(follower.routing, self.clock, meter, ledger)
+            Admission(follower.routing, self.clock, meter, ledger, self.budgets)
             for follower, meter, ledger in zip(self.followers, self.meters, self.ledgers, strict=True)
         ]
         self.tally = Tally()

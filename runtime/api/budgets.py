@@ -1,0 +1,141 @@
+"""``/admin/v1/budgets``: operators set budgets and limits, see how they stand, and remove them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from runtime.api.auth import actor_of
+from runtime.api.bodies import read_json
+from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window
+from runtime.core.specs import nearest
+from runtime.errors import InvalidRequest, UnknownBudget
+from runtime.settings import Settings
+from runtime.store.budgets import Budgets
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+class BudgetKeeper(Protocol):
+    """The budgets as an operator sees them. Every call may raise StoreUnavailable."""
+
+    async def list(self) -> list[tuple[Cap, Counter]]:
+        """Return every cap, and how its newest counter stands."""
+        ...
+
+    async def set(self, cap: Cap) -> None:
+        """Add a cap, or replace the one that caps the same."""
+        ...
+
+    async def remove(self, cap: int) -> bool:
+        """Remove a cap; say whether there was one."""
+        ...
+
+
+class StoredKeeper:
+    """The database's budgets; each call runs in a thread, for SQLAlchemy's calls block."""
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+
+    async def list(self) -> list[tuple[Cap, Counter]]:
+        """Return every cap, and how its newest counter stands."""
+        return await asyncio.to_thread(self._budgets.standing)
+
+    async def set(self, cap: Cap) -> None:
+        """Add a cap, or replace the one that caps the same."""
+        await asyncio.to_thread(self._budgets.set, cap)
+
+    async def remove(self, cap: int) -> bool:
+        """Remove a cap; say whether there was one."""
+        return await asyncio.to_thread(self._budgets.remove, cap)
+
+
+def budget_routes(keeper: BudgetKeeper, settings: Settings) -> APIRouter:
+    """Return the routes of budgets."""
+    routes = APIRouter(prefix="/admin/v1/budgets")
+
+    @routes.get("")
+    async def every(request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        return JSONResponse({"budgets": [_shown(cap, counter) for cap, counter in await keeper.list()]})
+
+    @routes.put("")
+    async def put(request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        cap = cap_of(await read_json(request, settings.max_body_bytes))
+        await keeper.set(cap)
+        return JSONResponse({"budgets": [_shown(known, counter) for known, counter in await keeper.list()]})
+
+    @routes.delete("/{cap}")
+    async def remove(cap: int, request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        if not await keeper.remove(cap):
+            raise UnknownBudget(f"there is no budget {cap}; see: interlock budgets list")
+        return JSONResponse({"removed": cap})
+
+    return routes
+
+
+def cap_of(body: Mapping[str, Any]) -> Cap:
+    """Return the cap that an operator describes. Raises InvalidRequest, which names the field."""
+    known = {"tenant", "key", "per", "unit", "window", "limit", "kind", "hard"}
+    unknown = sorted(set(body) - known)
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]} is no field of a budget", param=unknown[0])
+    limit, hard = body.get("limit"), body.get("hard", True)
+    if type(limit) is not int or limit < 0:  # true is an int, too
+        raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
+    if not isinstance(hard, bool):
+        raise InvalidRequest("hard must be true or false", param="hard")
+    return Cap(
+        id=0,
+        tenant=_text(body, "tenant", needed=True),
+        key=_text(body, "key"),
+        per=_choice(body, "per", Per.TENANT),
+        unit=_choice(body, "unit", Unit.TOKENS),
+        window=_choice(body, "window", Window.TOTAL),
+        limit=limit,
+        kind=_choice(body, "kind", Kind.BUDGET),
+        hard=hard,
+    )
+
+
+def _text(body: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
+    text = body.get(name, "")
+    if not isinstance(text, str) or (needed and not text):
+        raise InvalidRequest(f"{name} must be a string" + (", and is needed" if needed else ""), param=name)
+    return text
+
+
+def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
+    named, kind = body.get(name, default.value), type(default)
+    try:
+        return kind(named)
+    except ValueError as error:
+        near = nearest(str(named), [choice.value for choice in kind])
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise InvalidRequest(
+            f"{name} is one of {', '.join(kind)}, not {named!r}{hint}", param=name
+        ) from error
+
+
+def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
+    return {
+        "id": cap.id,
+        "tenant": cap.tenant,
+        "key": cap.key,
+        "per": cap.per.value,
+        "unit": cap.unit.value,
+        "window": cap.window.value,
+        "limit": cap.limit,
+        "kind": cap.kind.value,
+        "hard": cap.hard,
+        "spent": counter.spent,
+        "reserved": counter.reserved,
+    }

@@ -1,0 +1,69 @@
+"""``interlock budgets``: what tenants and their keys may spend."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.cli.client import AdminClient
+from runtime.cli.exits import exit_codes
+from runtime.cli.releases import Address, AsJson
+from runtime.core.budget import Kind, Per, Unit, Window
+from runtime.settings import Settings
+
+budgets_app = typer.Typer(no_args_is_help=True)
+
+_COLUMNS = ("id", "tenant", "key", "per", "unit", "window", "limit", "spent", "reserved", "kind", "hard")
+
+
+@budgets_app.command("set")
+def put(
+    tenant: Annotated[str, typer.Option(help="Whose spending is capped.")],
+    limit: Annotated[int, typer.Option(min=0, help="How much of the unit in each window.")],
+    unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.TOKENS,
+    window: Annotated[Window, typer.Option(help="In which time, by the calendar in UTC.")] = Window.TOTAL,
+    per: Annotated[
+        Per, typer.Option(help="Whether all of it counts together, or each by itself.")
+    ] = Per.TENANT,
+    key: Annotated[str, typer.Option(help="Only of this key, by its id.")] = "",
+    kind: Annotated[
+        Kind, typer.Option(help="limit: come again in the next window; budget: it is spent.")
+    ] = Kind.BUDGET,
+    address: Address = None,
+    *,
+    soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nobody.")] = False,
+) -> None:
+    """Set a budget or a limit; one that caps the same is replaced, and what is spent of it stays spent."""
+    cap = {"tenant": tenant, "limit": limit, "unit": unit.value, "window": window.value, "per": per.value}
+    with exit_codes():
+        AdminClient(Settings(), address).set_budget({**cap, "key": key, "kind": kind.value, "hard": not soft})
+
+
+@budgets_app.command("list")
+def show(address: Address = None, *, as_json: AsJson = False) -> None:
+    """List budgets and limits, and how their newest windows stand."""
+    with exit_codes():
+        budgets = AdminClient(Settings(), address).budgets()
+        if as_json:
+            sys.stdout.write(json.dumps(budgets, sort_keys=True) + "\n")
+            return
+        table = Table(*_COLUMNS)
+        for budget in budgets:
+            table.add_row(*(Text(str(budget[column])) for column in _COLUMNS))
+        Console().print(table)
+
+
+@budgets_app.command("remove")
+def remove(
+    budget: Annotated[int, typer.Argument(help="Its id, as `interlock budgets list` shows it.")],
+    address: Address = None,
+) -> None:
+    """Remove a budget or a limit, and what it has counted."""
+    with exit_codes():
+        AdminClient(Settings(), address).remove_budget(budget)

@@ -1,0 +1,130 @@
+"""What one request holds of its caller's budgets, from its worst case at the beginning to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Protocol
+
+from runtime.clock import Clock
+from runtime.core.budget import Cap, Kind, Refusal, Standing, Unit, claims
+from runtime.core.ledger import HopTag
+from runtime.errors import QuotaExhausted, RateLimited
+from runtime.store.budgets import Budgets, Wish
+from runtime.traffic.batches import Batches
+
+GRACE_SECONDS = 30.0
+"""How long after its chain's deadline a request's gateway is dead if it has not released what it holds."""
+
+BUSY_SECONDS = 1.0
+"""When to come again if too many requests are under way: nobody knows when one of them ends."""
+
+
+class BudgetPort(Protocol):
+    """The caps and their counters. Every call may raise StoreUnavailable."""
+
+    async def caps(self, tag: HopTag) -> list[Cap]:
+        """Return the caps that count spending under ``tag``."""
+        ...
+
+    async def reserve(self, wish: Wish) -> Standing | Refusal:
+        """Let a request begin, or say which cap it does not fit into."""
+        ...
+
+
+class StoredBudgets:
+    """The database's budgets, called in a thread; requests that come together are reserved together."""
+
+    def __init__(self, budgets: Budgets, thread: Executor) -> None:
+        self._budgets = budgets
+        self._caps: Batches[None, list[Cap]] = Batches(thread, lambda asked: [budgets.caps()] * len(asked))
+        self._reserving = Batches(thread, budgets.reserve)
+
+    async def caps(self, tag: HopTag) -> list[Cap]:
+        """Return the caps that count spending under ``tag``."""
+        known = self._budgets.known
+        if known is None:
+            known = await self._caps.put(None)
+        return [cap for cap in known if cap.counts(tag)]
+
+    async def reserve(self, wish: Wish) -> Standing | Refusal:
+        """Let a request begin, or say which cap it does not fit into."""
+        return await self._reserving.put(wish)
+
+
+class NoBudgets:
+    """Nobody's spending is limited."""
+
+    async def caps(self, tag: HopTag) -> list[Cap]:  # noqa: ARG002 - the protocol's form
+        """Return none."""
+        return []
+
+    async def reserve(self, wish: Wish) -> Standing | Refusal:
+        """Let everything begin."""
+        return Standing(wish.at, ())
+
+
+class Hold:
+    """What one request has reserved. ``names`` are released with its last rows."""
+
+    def __init__(self, budgets: BudgetPort, clock: Clock, tag: HopTag, deadline: float) -> None:
+        self._budgets = budgets
+        self._clock = clock
+        self._tag = tag
+        self._deadline = deadline
+        self._caps: list[Cap] = []
+        self._reserved = 0
+        self.names: list[str] = []
+        self.standing: Standing | None = None
+        """How the caps stood just after the request had begun."""
+
+    async def look(self) -> None:
+        """Find out which caps the request is under. Raises StoreUnavailable."""
+        self._caps = await self._budgets.caps(self._tag)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Say whether any cap counts tokens; else nobody need know how many there may be."""
+        return any(cap.unit is Unit.TOKENS for cap in self._caps)
+
+    async def begin(self, worst: int) -> None:
+        """Reserve ``worst`` tokens, and whatever else a request takes.
+
+        Raises:
+            RateLimited: a limit has no room in its window.
+            QuotaExhausted: a budget has no room.
+
+        """
+        if self._caps:
+            self.standing = await self._reserve(self._caps, worst)
+            self._reserved = worst
+
+    async def cover(self, tokens: int) -> None:
+        """See to it that ``tokens`` are reserved in all. Raises as ``begin`` does."""
+        if tokens > self._reserved:
+            counting = [cap for cap in self._caps if cap.unit is Unit.TOKENS]
+            await self._reserve(counting, tokens - self._reserved)
+            self._reserved = tokens
+
+    async def _reserve(self, caps: Sequence[Cap], tokens: int) -> Standing:
+        name, at = f"{self._tag.request}-{len(self.names)}", self._tag.admitted
+        expires = at + self._deadline + GRACE_SECONDS
+        # Before it is asked for: if this is cancelled, it may be reserved all the same.
+        self.names.append(name)
+        answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, tokens, at), at, expires))
+        if isinstance(answer, Refusal):
+            raise refused(answer, self._clock.wall())
+        return answer
+
+
+def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
+    """Return the error that tells a client which cap it has reached, and when to come again."""
+    cap, counter = refusal.cap, refusal.counter
+    whose = f"{cap.per.value} of {cap.tenant}" if cap.per.value != "tenant" else f"tenant {cap.tenant}"
+    stands = f"{counter.spent} spent and {counter.reserved} reserved of {cap.limit}"
+    said = f"the {cap.kind.value} of {cap.unit.value} per {cap.window.value} of {whose} does not allow it"
+    message = f"{said}: {stands}, and the request may take {refusal.wanted}"
+    if cap.kind is Kind.BUDGET or refusal.wanted > cap.limit:
+        return QuotaExhausted(message, code="insufficient_quota")
+    wait = BUSY_SECONDS if cap.unit is Unit.CONCURRENT else max(0.001, refusal.ends - now)
+    return RateLimited(message, retry_after=wait)

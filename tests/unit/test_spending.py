@@ -1,0 +1,202 @@
+"""Budgets and limits on a request's way: nothing over, nothing refused too soon, and clients are told."""
+
+import asyncio
+import contextlib
+import re
+
+import pytest
+
+from runtime.core.budget import Cap, Kind, Per, Unit, Window
+from runtime.core.keys import Caller
+from runtime.errors import QuotaExhausted, RateLimited
+from runtime.traffic.chain import ChatRequest
+from tests.unit.test_api import post, serving
+from tests.unit.world import World, content, content_of, document
+
+ACME = Caller("acme", "k1")
+QUICK = {"load": "10ms", "tokens": 6}
+WORST = 2 + 6 + 4
+"""Two words to route, six to generate from a prompt of two words and a question of two."""
+
+
+def cap(limit, unit=Unit.TOKENS, window=Window.TOTAL, per=Per.TENANT, kind=Kind.BUDGET, **changes):
+    return Cap(0, "acme", changes.pop("key", ""), per, unit, window, limit, kind, **changes)
+
+
+@contextlib.asynccontextmanager
+async def limited(*caps, gateways=1, wanted=None):
+    """A world in which tenant acme is under ``caps``."""
+    async with World(gateways=gateways) as world:
+        for each in caps:
+            world.budgets.budgets.set(each)
+        wanted = wanted or content(1, writer=QUICK)
+        world.want(wanted)
+        await world.until_live(wanted)
+        yield world
+
+
+async def ask(world, gateway=0, caller=ACME, *, abandon=False, **body):
+    """One request to its end, or broken off; return the call, or why it was refused."""
+    body = {"max_tokens": 6, **body}
+    request = ChatRequest("r", "agent", [{"role": "user", "content": "my bill"}], body, stream=True, caller=caller)
+    try:
+        call = await world.admissions[gateway].admit(request)
+    except (QuotaExhausted, RateLimited) as error:
+        return error
+    try:
+        await call.start()
+        async for _ in call.chunks():
+            if abandon:
+                break
+    finally:
+        await call.aclose()
+    return call
+
+
+def not_fitting(error):
+    """Say whether the refusal is right: what was spent and reserved then left less than the worst case."""
+    told = re.search(r"(\d+) spent and (\d+) reserved of (\d+)", str(error))
+    used, reserved, limit = map(int, told.groups())
+    return used + reserved + WORST > limit
+
+
+def spent(world):
+    (group,) = [g for g in world.ledger.usage("tenant") if g["tenant"] == "acme"]
+    return group["prompt_tokens"] + group["completion_tokens"]
+
+
+# What a request may spend at worst is what it is known to spend when nothing ends early; one token less
+# of a budget refuses it before anything is spent.
+async def test_the_worst_case_is_exact():
+    async with limited(cap(WORST)) as world:
+        call = await ask(world)
+        assert call.usage.total == WORST
+        refused = await ask(world)
+        assert isinstance(refused, QuotaExhausted)
+        assert f"{WORST} spent and 0 reserved of {WORST}" in str(refused)
+        assert spent(world) == WORST
+        assert world.leases() == 0
+    async with limited(cap(WORST - 1)) as world:
+        assert isinstance(await ask(world), QuotaExhausted)
+
+
+# At any concurrency over four gateways, with answers broken off: not a token over, and not a refusal
+# while the worst case still fitted. The same with budgets of tenant and key at once.
+@pytest.mark.parametrize("together", [1, 64, 512])
+@pytest.mark.parametrize("more", [[], [cap(40 * WORST, per=Per.KEY)]], ids=["tenant", "tenant and key"])
+async def test_never_overspent(together, more):
+    limit = 50 * WORST
+    async with limited(cap(limit), *more, gateways=4) as world:
+        tightest = min([limit, *(each.limit for each in more)])
+        results = []
+        for begun in range(0, 512, together):
+            asked = (
+                ask(world, number % 4, abandon=number % 3 == 0) for number in range(begun, begun + together)
+            )
+            results += await asyncio.gather(*asked)
+        refused = [result for result in results if isinstance(result, QuotaExhausted)]
+        assert spent(world) <= tightest
+        assert len(refused) > 400
+        assert all(not_fitting(error) for error in refused)
+        (row,) = world.budgets.budgets.counters_of(world.budgets.budgets.caps()[0].id)
+        assert (row.spent, row.reserved) == (spent(world), 0)
+
+
+# Without max_tokens a caller whose tokens are limited gets what the chain allows, and no more.
+async def test_the_chains_own_cap():
+    declared = document(1, writer={**QUICK, "tokens": 100})
+    declared["chains"]["agent"]["max_tokens"] = 9
+    async with limited(cap(10_000), wanted=content_of(declared)) as world:
+        assert (await ask(world, max_tokens=None)).usage.completion == 9
+        assert (await ask(world, max_tokens=None, caller=Caller("other", "k2"))).usage.completion == 100
+
+
+# A later prompt that holds an earlier answer is reserved for once it is known, before it is read.
+async def test_a_prompt_that_grows_is_covered():
+    declared = document(1, writer={**QUICK, "tokens": 10})
+    steps = declared["chains"]["agent"]["steps"]
+    steps.insert(1, {"id": "draft", "generate": {"engine": "writer", "prompt": "draft"}})
+    steps[2]["generate"]["prompt"] = "{{ (steps.draft.text ~ ' ') * 20 }}"
+    declared["chains"]["agent"]["max_tokens"] = 10
+    async with limited(cap(150), wanted=content_of(declared)) as world:
+        with pytest.raises(QuotaExhausted):
+            await ask(world)
+        assert spent(world) <= 150
+        assert world.leases() == 0
+
+
+# A limit per minute says to the millisecond when to come again, and then lets the request in.
+async def test_a_limit_says_when_to_come_again():
+    async with limited(cap(1, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT)) as world:
+        assert not isinstance(await ask(world), RateLimited)
+        refused = await ask(world)
+        assert isinstance(refused, RateLimited)
+        assert 0 < refused.retry_after <= 60
+        await asyncio.sleep(refused.retry_after)
+        assert not isinstance(await ask(world), RateLimited)
+
+
+# Of a caller's requests no more are under way than its limit allows; one that ends makes room.
+async def test_concurrent_requests():
+    async with limited(cap(2, Unit.CONCURRENT, kind=Kind.LIMIT), gateways=2) as world:
+        results = await asyncio.gather(*(ask(world, number % 2) for number in range(5)))
+        assert sum(isinstance(result, RateLimited) for result in results) == 3
+        assert not isinstance(await ask(world), RateLimited)
+
+
+# A caller whose budget has no room for a chain gets the chain that stands in for it, if that one fits.
+async def test_degrading():
+    declared = document(1, writer=QUICK)
+    short = {**declared["chains"]["agent"], "steps": declared["chains"]["agent"]["steps"][1:]}
+    short["steps"] = [{"id": "answer", "generate": {"engine": "writer", "prompt": "be short"}}]
+    declared["chains"]["agent"]["degrade_to"] = "short"
+    declared["chains"]["short"] = short
+    async with limited(cap(WORST - 1), wanted=content_of(declared)) as world:
+        call = await ask(world)
+        assert (call.request.model, [hop.step for hop in call.hops]) == ("short", ["answer"])
+        assert isinstance(await ask(world), QuotaExhausted)
+
+
+# Clients are told as OpenAI tells them: headers on every answer, and errors that say whether to retry.
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_clients_are_told(stream):
+    async with serving() as (world, client):
+        caps = world.budgets.budgets
+        made = (await client.post("/admin/v1/keys", json={"tenant": "acme"})).json()
+        client.headers["authorization"] = f"Bearer {made['key']}"
+        caps.set(cap(3, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT))
+        caps.set(cap(1000))
+        answer = await post(client, stream=stream, max_tokens=3)
+        assert answer.headers["x-ratelimit-limit-requests"] == "3"
+        assert answer.headers["x-ratelimit-remaining-requests"] == "2"
+        assert answer.headers["x-ratelimit-reset-requests"].endswith("s")
+        answer = await post(client, stream=stream, max_tokens=2000)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (429, "insufficient_quota")
+        assert answer.headers["x-should-retry"] == "false"
+        for _ in range(2):
+            await post(client, stream=stream, max_tokens=3)
+        answer = await post(client, stream=stream, max_tokens=3)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 0 < int(answer.headers["retry-after-ms"]) <= 60_000
+        assert world.leases() == 0
+
+
+# Operators set, see and remove budgets over the admin API; a field that is wrong is named.
+async def test_budgets_over_the_admin_api():
+    async with serving() as (_, client):
+        path = "/admin/v1/budgets"
+        body = {"tenant": "acme", "limit": 100, "window": "day"}
+        (told,) = (await client.put(path, json=body)).json()["budgets"]
+        assert (told["limit"], told["window"], told["unit"], told["spent"]) == (100, "day", "tokens", 0)
+        (told,) = (await client.put(path, json=body | {"limit": 200})).json()["budgets"]
+        assert told["limit"] == 200
+        answer = await client.put(path, json=body | {"window": "days"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "window")
+        assert "did you mean 'day'?" in answer.json()["error"]["message"]
+        assert (await client.put(path, json=body | {"limit": True})).status_code == 400
+        assert (await client.delete(f"{path}/{told['id']}")).status_code == 200
+        assert (await client.delete(f"{path}/{told['id']}")).status_code == 404
+        assert (await client.get(path)).json() == {"budgets": []}
+    async with serving("10.1.2.3") as (_, client):
+        assert (await client.get(path)).status_code == 403
