@@ -38,7 +38,8 @@ async def limited(*caps, gateways=1, wanted=None):
 async def ask(world, gateway=0, caller=ACME, *, abandon=False, **body):
     """One request to its end, or broken off; return the call, or why it was refused."""
     body = {"max_tokens": 6, **body}
-    request = ChatRequest("r", "agent", [{"role": "user", "content": "my bill"}], body, stream=True, caller=caller)
+    messages = [{"role": "user", "content": "my bill"}]
+    request = ChatRequest("r", "agent", messages, body, stream=True, caller=caller)
     try:
         call = await world.admissions[gateway].admit(request)
     except (QuotaExhausted, RateLimited) as error:
