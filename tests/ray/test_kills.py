@@ -38,8 +38,11 @@ VICTIMS = ("manager", "gateway", "engines", "controller", "node")
 PROMPT_ONLY = ("warming", "draining", "standby")
 """Phases that are met without a new writer, which takes seconds to start."""
 
-TOKENS = 400
-"""As many tokens as a stream can have that keeps the old release draining: 4 s."""
+TOKENS = 1500
+"""As many tokens as a stream can have that keeps the old release draining, 10 ms each."""
+
+QUICK_DRAIN = 400
+"""As many where nothing is loaded in between: the stream only has to outlast a warm-up."""
 
 _versions = itertools.count(100)
 
@@ -55,11 +58,15 @@ def doomed():
         deployed.close()
 
 
+def keeps_writer(victim, phase):
+    """Say whether the phase is met without loading a new writer."""
+    return phase in PROMPT_ONLY and victim in ("manager", "gateway", "controller")
+
+
 def write(deployed, victim, phase):
     """Write the next version of the set; return its path."""
     version = next(_versions)
-    keeps_writer = phase in PROMPT_ONLY and victim in ("manager", "gateway", "controller")
-    writer = deployed.writer if keeps_writer else {"reply": f"v{version}-", **PHASES[phase][1]}
+    writer = deployed.writer if keeps_writer(victim, phase) else {"reply": f"v{version}-", **PHASES[phase][1]}
     deployed.writer = writer
     quick = {"load": "100ms", "tokens": TOKENS, "deployment_config": {"health_check_period_s": 1.0}}
     document = scripted(version, **{**quick, **writer})
@@ -168,7 +175,9 @@ async def test_killed(doomed, victim, phase):
     old = doomed.until(settled, 60)["live"]
     path = write(doomed, victim, phase)
     load = LoadGenerator(Plan(doomed.url, "support-agent", ["my bill"], rate=5, max_tokens=20, seed=3))
-    long = TOKENS if phase == "draining" else 20
+    long = 20
+    if phase == "draining":
+        long = QUICK_DRAIN if keeps_writer(victim, phase) else TOKENS
     held = LoadGenerator(
         Plan(doomed.url, "support-agent", ["a bug"], rate=0.01, stream_share=1.0, max_tokens=long)
     )
