@@ -15,7 +15,7 @@ ASK = [{"role": "user", "content": "my bill"}]
 @pytest.fixture
 def acme(interlock, write_set):
     """A key of tenant acme; while there is one, the cluster asks everybody for a key."""
-    interlock.swap_to(write_set("limits", scripted(50, tokens=5)))
+    interlock.swap_to(write_set("limits", scripted(50)))
     made = interlock.http.post("/admin/v1/keys", json={"tenant": "acme"}).json()
     time.sleep(KEPT_S)  # gateways use what they know for so long
     yield made["key"]
