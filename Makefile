@@ -48,6 +48,8 @@ demo: .venv/installed  ## swap two model sets under load; REPORT=path.json write
 
 bench: .venv/installed  ## the benchmarks that there are, results into benchmarks/results/
 	$(BIN)/python -m benchmarks.demo --report benchmarks/results/demo.json
+	$(BIN)/python -m benchmarks.swap --report benchmarks/results/swap.json
+	$(BIN)/python -m benchmarks.ledger --report benchmarks/results/ledger.json
 
 format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .

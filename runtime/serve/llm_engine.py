@@ -6,6 +6,7 @@ or is built, never by the gateway or the manager.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from jinja2 import TemplateError
 from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, TokenizeChatRequest
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from runtime.clock import SystemClock
 from runtime.core.ledger import EndedHop
@@ -82,20 +84,22 @@ class VllmEngine:
         raise InvalidRequest("a generating engine cannot embed", param="model")
 
     async def count(self, operation: str, body: Body) -> int:  # noqa: ARG002 - it can only generate
-        """Return how many tokens the conversation has once it is in the model's chat template."""
-        named = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt")
-        fields = {name: body[name] for name in named if body.get(name) is not None}
+        """Return how many tokens the conversation has once it is in the model's chat template.
+
+        ``LLMServer.tokenize`` looks for vLLM's tokenization under a name that vLLM 0.29 does not have.
+        """
+        tokenizer = self._server.engine._engine_client.renderer.tokenizer  # noqa: SLF001 - nobody else has it
+        asked = {"tools": body.get("tools"), **(body.get("chat_template_kwargs") or {})}
+        known = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
         try:
-            request = TokenizeChatRequest(model=self._model_id, **fields)
-        except ValidationError as error:
-            raise _invalid(error) from error
-        answer = await self._server.tokenize(request)
-        async for item in answer:
-            told = item.model_dump(mode="json") if not isinstance(item, str) else orjson.loads(item)
-            if told.get("error"):
-                raise _refusal(told["error"])
-            return int(told["count"])
-        raise EngineUnavailable("vLLM does not say how many tokens a prompt has")
+            tokens = await asyncio.to_thread(
+                tokenizer.apply_chat_template, list(body["messages"]), **{**asked, **known}
+            )
+        except (ValueError, TypeError, KeyError, TemplateError) as error:
+            raise InvalidRequest(
+                f"the messages do not fit into the model's chat template: {error}", param="messages"
+            ) from error
+        return len(tokens)
 
     async def warm(self, operation: str, body: Body) -> WarmResult:
         """Run one call to its end."""
