@@ -48,7 +48,7 @@ def postgresql():
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def store_url(request, tmp_path):
     """An empty database, of each kind."""
     if request.param == "sqlite":

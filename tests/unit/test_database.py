@@ -168,6 +168,7 @@ def change_and_fail(engine):
 
 
 # A server that goes away is nobody's fault, and once it is back the next call finds it.
+@pytest.mark.postgresql
 def test_no_answer_is_unavailable(postgresql):
     url = postgresql()
     engine, other = open_store(url), open_store(url)
