@@ -58,7 +58,7 @@ class Collector:
         """Collect from the ``engines`` that there are, time and again, until cancelled."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            there = [engine[:SHORT] for engine in engines()]
+            there = list(engines())
             self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
             for engine in there:
                 await self._try(engine)
@@ -69,9 +69,9 @@ class Collector:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self.collect(engine, AGE_SECONDS)
         except (EngineUnavailable, TimeoutError) as error:
-            _log.info("engine %s does not tell which hops have ended: %s", engine, error)
+            _log.info("engine %s does not tell which hops have ended: %s", engine[:SHORT], error)
         except Exception:  # noqa: BLE001 - whatever it is, the other engines are asked, and this one again
-            _log.exception("hops that ended on engine %s are collected later", engine)
+            _log.exception("hops that ended on engine %s are collected later", engine[:SHORT])
 
     async def _try_to_sweep(self) -> None:
         try:
@@ -86,7 +86,7 @@ class Collector:
             EngineUnavailable: its replicas cannot be asked.
 
         """
-        kept = self._kept.setdefault(engine[:SHORT], {})
+        kept = self._kept.setdefault(engine, {})
         while True:
             batches = await self._cluster.ended(engine, kept, age, AT_ONCE)
             await self._keep(batches)
