@@ -10,6 +10,7 @@ from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.keys import Caller
 from runtime.errors import QuotaExhausted, RateLimited
 from runtime.traffic.chain import ChatRequest
+from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import post, serving
 from tests.unit.world import World, content, content_of, document
 
@@ -161,7 +162,8 @@ async def test_degrading():
 # Clients are told as OpenAI tells them: headers on every answer, and errors that say whether to retry.
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_clients_are_told(stream):
-    async with serving() as (world, client):
+    keys = memory_keys()
+    async with serving(keys=keys) as (world, client):
         caps = world.budgets.budgets
         made = (await client.post("/admin/v1/keys", json={"tenant": "acme"})).json()
         client.headers["authorization"] = f"Bearer {made['key']}"
@@ -181,6 +183,7 @@ async def test_what_clients_are_told(stream):
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert 0 < int(answer.headers["retry-after-ms"]) <= 60_000
         assert world.leases() == 0
+    keys.engine.dispose()
 
 
 # Operators set, see and remove budgets over the admin API; a field that is wrong is named.

@@ -19,7 +19,8 @@ NOW = 1_764_000_000.0
 @pytest.mark.parametrize("stream", [False, True])
 async def test_usage_over_the_admin_api(stream):
     async with serving() as (_, client):
-        await post(client, stream=stream, max_tokens=7)
+        answer = await post(client, stream=stream, max_tokens=7)
+        assert answer.status_code == 200, answer.text
         by_chain = (await client.get("/admin/v1/usage", params={"by": "chain"})).json()["usage"]
         told = next(group for group in by_chain if group["chain"] == "agent")
         assert (told["requests"], told["hops"], told["completion_tokens"]) == (1, 2, 7)
