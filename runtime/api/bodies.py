@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -36,3 +37,11 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     return body
+
+
+def text_in(body: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
+    """Return the string that a body has as ``name``, or an empty one. Raises InvalidRequest."""
+    text = body.get(name, "")
+    if not isinstance(text, str) or (needed and not text):
+        raise InvalidRequest(f"{name} must be a string" + (", and is needed" if needed else ""), param=name)
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
-from runtime.api.bodies import read_json
+from runtime.api.bodies import read_json, text_in
 from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window
 from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest, UnknownBudget
@@ -95,8 +96,8 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
         raise InvalidRequest("hard must be true or false", param="hard")
     return Cap(
         id=0,
-        tenant=_text(body, "tenant", needed=True),
-        key=_text(body, "key"),
+        tenant=text_in(body, "tenant", needed=True),
+        key=text_in(body, "key"),
         per=_choice(body, "per", Per.TENANT),
         unit=_choice(body, "unit", Unit.TOKENS),
         window=_choice(body, "window", Window.TOTAL),
@@ -104,13 +105,6 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
         kind=_choice(body, "kind", Kind.BUDGET),
         hard=hard,
     )
-
-
-def _text(body: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
-    text = body.get(name, "")
-    if not isinstance(text, str) or (needed and not text):
-        raise InvalidRequest(f"{name} must be a string" + (", and is needed" if needed else ""), param=name)
-    return text
 
 
 def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
@@ -126,16 +120,4 @@ def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
 
 
 def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
-    return {
-        "id": cap.id,
-        "tenant": cap.tenant,
-        "key": cap.key,
-        "per": cap.per.value,
-        "unit": cap.unit.value,
-        "window": cap.window.value,
-        "limit": cap.limit,
-        "kind": cap.kind.value,
-        "hard": cap.hard,
-        "spent": counter.spent,
-        "reserved": counter.reserved,
-    }
+    return asdict(cap) | counter._asdict()

@@ -14,7 +14,7 @@ from typing import Protocol
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
-from runtime.core.ledger import Batch, LedgerRow, row_of
+from runtime.core.ledger import Batch, LedgerRow, Purpose, row_of
 from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.store.ledger import Ledger
 
@@ -97,7 +97,7 @@ class Collector:
     async def _keep(self, batches: Sequence[Batch]) -> None:
         rows = [row_of(ended) for batch in batches for ended in batch.hops]
         added = await self._ledger.write(rows) if rows else 0
-        live = sum(row.tag.purpose == "live" for row in rows)
+        live = sum(row.tag.purpose == Purpose.LIVE for row in rows)
         if added and live:
             _log.info("%d hops are in the ledger by their engine's word, of %d that ended", added, len(rows))
 

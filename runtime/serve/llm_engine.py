@@ -73,7 +73,9 @@ class VllmEngine:
         try:
             return ChatCompletionRequest(model=self._model_id, **fields)
         except ValidationError as error:
-            raise _invalid(error) from error
+            first = error.errors(include_url=False)[0]
+            param = str(first["loc"][0]) if first["loc"] else None
+            raise InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param) from error
 
     async def classify(self, body: Body) -> Classification:  # noqa: ARG002 - the port's form
         """Refuse: a generating engine has no vectors."""
@@ -200,12 +202,6 @@ def _usage(answer: Mapping[str, Any], known: Usage, choices: Choices) -> Usage:
         prompt.get("cached_tokens") or 0,
         completion.get("reasoning_tokens") or 0,
     )
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False)[0]
-    param = str(first["loc"][0]) if first["loc"] else None
-    return InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param)
 
 
 def _refusal(error: Mapping[str, Any]) -> InvalidRequest | EngineUnavailable:

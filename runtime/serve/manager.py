@@ -25,7 +25,7 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
+from runtime.store.database import is_of_one_node, open_store
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 from runtime.store.model_sets import read_content
@@ -151,7 +151,7 @@ def _check_store_is_shared(url: str) -> None:
 
     """
     alive = sum(bool(node["Alive"]) for node in ray.nodes())
-    if alive > 1 and url.startswith("sqlite"):
+    if alive > 1 and is_of_one_node(url):
         raise StoreError(
             f"INTERLOCK_STORE_URL is SQLite, which is for one node, and this cluster has {alive}; "
             "set it to a PostgreSQL database on every node: postgresql://user:password@host/database"

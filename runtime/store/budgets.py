@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, Row
 
 from runtime.clock import Clock
@@ -32,7 +31,7 @@ from runtime.core.budget import (
     window_of,
 )
 from runtime.core.ledger import HopTag
-from runtime.store.database import reading, writing
+from runtime.store.database import insert_into, reading, writing
 from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
 FRESH_SECONDS = 2.0
@@ -62,7 +61,6 @@ class Budgets:
         self._clock = clock
         self._caps: list[Cap] = []
         self._fresh_until = float("-inf")
-        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     # -- caps -------------------------------------------------------------------------------------
 
@@ -85,7 +83,7 @@ class Budgets:
             **{name: getattr(cap, name) for name in ("tenant", "key", "limit", "hard")},
             **{name: getattr(cap, name).value for name in ("per", "unit", "window", "kind")},
         }
-        insert = self._insert(CAPS).values(row)
+        insert = insert_into(self._engine, CAPS).values(row)
         changed = {name: insert.excluded[name] for name in ("limit", "kind", "hard")}
         same = ["tenant", "key", "per", "unit", "window"]
         with writing(self._engine) as connection:
@@ -153,7 +151,7 @@ class Budgets:
         if not missing:
             return held
         fresh = [{**counter._asdict(), "spent": 0, "reserved": 0} for counter in missing]
-        connection.execute(self._insert(COUNTERS).on_conflict_do_nothing(), fresh)
+        connection.execute(insert_into(self._engine, COUNTERS).on_conflict_do_nothing(), fresh)
         return _read(connection, wanted, hold=True)
 
     def release(self, connection: Connection, calls: Sequence[str]) -> None:
@@ -182,7 +180,7 @@ class Budgets:
         if not sums:
             return
         rows = [{**counter._asdict(), "spent": sums[counter], "reserved": 0} for counter in sorted(sums)]
-        insert = self._insert(COUNTERS)
+        insert = insert_into(self._engine, COUNTERS)
         more = {"spent": COUNTERS.c.spent + insert.excluded.spent}
         connection.execute(insert.on_conflict_do_update(index_elements=list(_ID), set_=more), rows)
 

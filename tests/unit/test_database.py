@@ -32,13 +32,6 @@ journal.close()
 """
 
 
-@pytest.fixture
-def engine(store_url):
-    engine = open_store(store_url)
-    yield engine
-    engine.dispose()
-
-
 def tables(engine):
     return set(sa.inspect(engine).get_table_names())
 

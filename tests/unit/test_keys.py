@@ -20,13 +20,6 @@ SECRET = secret_of(bytes(range(32)))
 
 
 @pytest.fixture
-def engine(store_url):
-    engine = open_store(store_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def keys(engine):
     return KeyStore(engine)
 

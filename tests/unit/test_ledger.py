@@ -9,7 +9,7 @@ from runtime.control import collector
 from runtime.core.ledger import GROUPS, EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
 from runtime.core.usage import Usage
 from runtime.errors import StoreUnavailable
-from runtime.store.database import open_store, reading
+from runtime.store.database import reading
 from runtime.store.ledger import Ledger
 from runtime.store.tables import LEDGER
 from runtime.traffic.ledger import GroupCommit
@@ -21,10 +21,8 @@ SPENT = Usage(10, 5, 2, 1)
 
 
 @pytest.fixture
-def ledger(store_url):
-    opened = Ledger(open_store(store_url))
-    yield opened
-    opened.close()
+def ledger(engine):
+    return Ledger(engine)
 
 
 def tag(hop, **changes):
