@@ -25,7 +25,7 @@ from runtime.clock import SystemClock
 from runtime.core.ledger import EndedHop
 from runtime.core.specs import VllmEngine as Spec
 from runtime.core.usage import Usage
-from runtime.engines.chunks import pack, run_once
+from runtime.engines.chunks import Choices, pack, run_once
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import TAG, Tally
 from runtime.errors import EngineUnavailable, InvalidRequest
@@ -159,18 +159,6 @@ def _answers(item: Any) -> Iterator[dict[str, Any]]:
             text = event.removeprefix(_SSE)
             if text and text != _DONE:
                 yield orjson.loads(text)
-
-
-class Choices(dict[int, int]):
-    """Completion tokens by choice: while it streams, vLLM tells of each choice by itself."""
-
-    def total(self, answer: Mapping[str, Any], completion: int) -> int:
-        """Return the tokens of all choices, ``completion`` of them those of the one that ``answer`` is of."""
-        told = answer.get("choices") or []
-        if answer.get("object") != "chat.completion.chunk" or len(told) != 1:
-            return completion
-        self[told[0]["index"]] = completion
-        return sum(self.values())
 
 
 def _chunks(item: Any, known: Usage, begun: float, choices: Choices) -> list[Chunk]:

@@ -19,13 +19,13 @@ from runtime.core.commands import Command
 from runtime.core.digest import change_digest
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.status import status
-from runtime.errors import InterlockError, ModelSetError, StoreError
+from runtime.errors import InterlockError, ModelSetError
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
-from runtime.store.database import is_of_one_node, open_store
+from runtime.store.database import check_shared, open_store
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 from runtime.store.model_sets import read_content
@@ -42,7 +42,7 @@ class SwapManager:
         log_with_serve()
         self._settings = settings
         self._clock = SystemClock()
-        await asyncio.to_thread(_check_store_is_shared, settings.store_url)
+        check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
         self._cluster = RayCluster()
@@ -143,16 +143,6 @@ class SwapManager:
             self._loop.result()
 
 
-def _check_store_is_shared(url: str) -> None:
-    """Refuse a store that only one of the nodes can read: on another, the manager would find nothing.
-
-    Raises:
-        StoreError: SQLite, and more than one node.
-
-    """
-    alive = sum(bool(node["Alive"]) for node in ray.nodes())
-    if alive > 1 and is_of_one_node(url):
-        raise StoreError(
-            f"INTERLOCK_STORE_URL is SQLite, which is for one node, and this cluster has {alive}; "
-            "set it to a PostgreSQL database on every node: postgresql://user:password@host/database"
-        )
+def _nodes() -> int:
+    """Return how many nodes the cluster has now."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())

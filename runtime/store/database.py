@@ -48,9 +48,18 @@ def open_store(url: str, *, survives_power_cut: bool = True) -> Engine:
     return engine
 
 
-def is_of_one_node(url: str) -> bool:
-    """Say whether only one node's processes can share the store at ``url``. Raises StoreError."""
-    return _parsed(url).get_backend_name() == "sqlite"
+def check_shared(url: str, nodes: int) -> None:
+    """Refuse a store that only one of ``nodes`` can read: on another, a manager would find nothing.
+
+    Raises:
+        StoreError: SQLite, and more than one node.
+
+    """
+    if nodes > 1 and _parsed(url).get_backend_name() == "sqlite":
+        raise StoreError(
+            f"INTERLOCK_STORE_URL is SQLite, which is for one node, and this cluster has {nodes}; "
+            "set it to a PostgreSQL database on every node: postgresql://user:password@host/database"
+        )
 
 
 def insert_into(engine: Engine, table: sa.Table) -> postgresql.Insert | sqlite.Insert:

@@ -195,3 +195,38 @@ async def test_an_engine_of_another_release_is_found_out():
         assert await world.ask() is None
         assert isinstance(world.tally.failed[0], WrongEngine)
         assert world.leases() == 0
+
+
+class Unsigned:
+    """An engine's client whose answers nobody has signed."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    async def classify(self, body):
+        return (await self._engine.classify(body))._replace(engine="")
+
+    async def spent(self, hop):
+        return await self._engine.spent(hop)
+
+
+# An answer that nobody has signed is thrown away, too.
+async def test_an_unsigned_answer_is_thrown_away():
+    async with live_world() as world:
+        live = world.followers[0].routing.live
+        clients = {**live.clients, "router": Unsigned(live.clients["router"])}
+        world.followers[0].routing.install(dataclasses.replace(live, clients=clients))
+        assert await world.ask() is None
+        assert isinstance(world.tally.failed[0], WrongEngine)
+
+
+# The chain's deadline counts from the request's arrival: time before its chain began is not given anew.
+async def test_the_deadline_counts_from_arrival():
+    async with live_world() as world:
+        deadline = world.followers[0].routing.live.routed.chains["agent"].deadline
+        arrived = world.clock.now() - deadline
+        call = await world.admissions[0].admit(ChatRequest("r", "agent", MESSAGES, {}, stream=True), arrived)
+        with pytest.raises(DeadlineExceeded):
+            await call.start()
+        await call.aclose()
+        assert world.leases() == 0

@@ -202,3 +202,11 @@ def test_bad_urls(url, told):
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_schemes(scheme):
     assert database._parsed(f"{scheme}://host/db").drivername == "postgresql+psycopg"
+
+
+# SQLite is refused where several nodes would each have a file of their own; PostgreSQL is not.
+def test_a_store_is_shared_by_all_nodes():
+    database.check_shared("sqlite:///store.db", 1)
+    database.check_shared("postgresql://host/db", 3)
+    with pytest.raises(StoreError, match="this cluster has 3"):
+        database.check_shared("sqlite:///store.db", 3)

@@ -12,7 +12,7 @@ from runtime.core import events as ev
 from runtime.core.memory import DevicePlan, EnginePlan, Footprint, SwapPlan
 from runtime.core.release import Move
 from runtime.core.usage import Usage
-from runtime.errors import Fenced
+from runtime.errors import Fenced, StoreUnavailable
 from runtime.store.database import open_store
 from runtime.store.journal import Journal
 from tests.unit.world import content
@@ -172,3 +172,37 @@ async def test_memory_journal():
     with pytest.raises(AssertionError, match="does not follow"):
         await memory.append(3, EVENTS[1])
     assert await memory.replay() == [EVENTS[0]]
+
+
+class Outage:
+    """A journal whose store does not answer the first ``failures`` times."""
+
+    def __init__(self, failures):
+        self.failures = failures
+        self.written = []
+
+    def append(self, revision, event, entry=None):
+        del event, entry
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the server restarts")
+        self.written.append(revision)
+
+
+# A store that does not answer is waited for: the event counts once it is written, and the manager lives on.
+@pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
+async def test_an_outage_is_waited_for(monkeypatch):
+    monkeypatch.setattr("runtime.control.journal.STORE_RETRY_SECONDS", 0.01)
+    outage = Outage(failures=2)
+    await StoredJournal(outage).append(1, EVENTS[0])
+    assert outage.written == [1]
+
+
+# An event that was written although nobody heard so is not written twice; another in its place is refused.
+def test_append_again_changes_nothing(journal_of):
+    journal = journal_of()
+    journal.append(1, EVENTS[0])
+    journal.append(1, EVENTS[0])
+    assert list(journal.replay()) == [EVENTS[0]]
+    with pytest.raises(sa.exc.IntegrityError):
+        journal.append(1, EVENTS[1])

@@ -1,6 +1,7 @@
 import asyncio
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -147,3 +148,32 @@ async def test_without_the_collector_hops_are_missing(monkeypatch):
         await swap_repeatedly(world, 3, rate=20)
         await _until_collected(world)
         assert world.ledger.total() != await world.cluster.metered_ever()
+
+
+class Counting:
+    """A client of an engine that has generated more than its caller has seen."""
+
+    def __init__(self, engine, spent):
+        self._engine = engine
+        self._spent = spent
+
+    def generate(self, body):
+        return self._engine.generate(body)
+
+    async def spent(self, hop):
+        del hop
+        return self._spent
+
+
+# What a broken-off call came to is the engine's count, not what its gateway had seen of it.
+async def test_a_broken_off_call_is_the_engines_count():
+    async with World(gateways=1) as world:
+        world.want(small(1))
+        await world.until_live(small(1))
+        live = world.followers[0].routing.live
+        clients = {**live.clients, "writer": Counting(live.clients["writer"], Usage(50, 7))}
+        world.followers[0].routing.install(replace(live, clients=clients))
+        call = await world.ask(abandon_after=2)
+        assert call.hops[-1].usage == Usage(50, 7)
+        (cancelled,) = [group for group in world.ledger.usage("outcome") if group["outcome"] == "cancelled"]
+        assert (cancelled["prompt_tokens"], cancelled["completion_tokens"]) == (50, 7)

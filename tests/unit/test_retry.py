@@ -2,8 +2,10 @@
 
 import pytest
 
+from runtime.core.ledger import HopTag
 from runtime.core.usage import Usage
 from runtime.engines.port import Chunk, Classification
+from runtime.engines.tally import TAG
 from runtime.errors import EngineLost
 from runtime.traffic.retry import RetryingEngine
 
@@ -59,3 +61,11 @@ async def test_lost_twice():
 # A classification is asked for once more.
 async def test_classify_is_asked_again():
     assert (await RetryingEngine(Mortal(deaths=1)).classify({})).choice == "a"
+
+
+# Each attempt has an id of its own: a replica that was lost may count on, and both counts are kept.
+async def test_each_attempt_has_an_id():
+    for deaths, last in ((0, "h"), (1, "h-again")):
+        engine = RetryingEngine(Mortal(deaths))
+        await engine.classify({TAG: HopTag("h")})
+        assert engine.tag.hop == last
