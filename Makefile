@@ -31,7 +31,7 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 test: test-unit test-store test-ray test-e2e  ## everything that needs no GPU
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
-	$(PYTEST) -n auto -m "not postgresql" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "not postgresql" tests/unit
 
 test-store: .venv/installed  ## the store's tests on a real PostgreSQL
 	$(PYTEST) -m postgresql tests/unit

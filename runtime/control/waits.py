@@ -28,8 +28,9 @@ class WaitLog:
 
     def tell(self, state: ControlState) -> None:
         """Log each reason for waiting that is new. A release that failed waits for nothing."""
-        self._said = {number: said for number, said in self._said.items() if number in state.releases}
-        for number, release in state.releases.items():
+        self._said = {r.number: self._said[r.number] for r in state.unretired if r.number in self._said}
+        for release in state.unretired:
+            number = release.number
             text = "" if release.reason else waits_for(state, release)
             if self._is_new(number, text):
                 self._said[number] = text, self._clock.now()

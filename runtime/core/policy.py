@@ -169,7 +169,7 @@ def decide(state: ControlState, at: float) -> ev.Durable | None:
 
 
 def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
-    for release in state.releases.values():
+    for release in state.unretired:
         move, reason = _next_move(state, release)
         if move is not None:
             yield ev.ReleaseMoved(at=at, release=release.number, move=move, reason=reason)
@@ -327,7 +327,7 @@ def _gives_way(state: ControlState, engine: EngineRecord | None) -> bool:
 def due(state: ControlState) -> frozenset[Effect]:
     """Return the effects that should be running."""
     effects: set[Effect] = set(_engine_effects(state))
-    for release in state.releases.values():
+    for release in state.unretired:
         effects.update(_release_effects(state, release))
     effects.update(WatchGateway(gateway) for gateway in state.gateways)
     effects.update(_acknowledgements(state))

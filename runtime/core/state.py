@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from runtime.core.digest import Content, Weights
 from runtime.core.memory import SwapPlan
@@ -84,7 +85,7 @@ class Release:
     entered: Mapping[ReleaseState, float] = field(default_factory=dict)
     """Wall time at which it last entered each state."""
 
-    @property
+    @cached_property
     def engines(self) -> frozenset[str]:
         """Digests of the engines that it refers to."""
         return frozenset(self.content.engines.values()) if self.content else frozenset()
@@ -147,12 +148,17 @@ class ControlState:
     history: Mapping[str, float] = field(default_factory=dict)
     """Seconds that loads and warm-ups took last, as ``load <set>/<engine>`` and ``warm <set>``."""
 
-    @property
+    @cached_property
     def live(self) -> Release | None:
         """The release that takes new requests."""
         return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
 
-    @property
+    @cached_property
+    def unretired(self) -> tuple[Release, ...]:
+        """Releases of which something may still become; the others are kept to be told of."""
+        return tuple(r for r in self.releases.values() if r.state is not ReleaseState.RETIRED)
+
+    @cached_property
     def holding(self) -> tuple[Release, ...]:
         """Releases that keep their engines loaded."""
         return tuple(r for r in self.releases.values() if r.state in HOLDING)

@@ -90,6 +90,8 @@ class Follower:
         self._prepared: dict[int, PreparedRelease] = {}
         self._faults: dict[int, str] = {}
         self._sequence = 0
+        self._tasks = 0
+        self._tasks_counted = float("-inf")
 
     @property
     def version(self) -> int:
@@ -236,7 +238,14 @@ class Follower:
             first_requests=self._meter.first_requests,
             faults=dict(self._faults),
             waiting=self.routing.waiting,
-            tasks=len(asyncio.all_tasks()),
+            tasks=self._count_tasks(),
             clients=self._directory.clients,
             overruns=self._meter.overruns,
         )
+
+    def _count_tasks(self) -> int:
+        # Once per heartbeat: a report may go with every request, and this looks at every task there is.
+        now = self._clock.now()
+        if now - self._tasks_counted >= self._heartbeat_s:
+            self._tasks_counted, self._tasks = now, len(asyncio.all_tasks())
+        return self._tasks

@@ -23,11 +23,12 @@ PHASES = {
     # phase: (whose state it is, what makes it last long enough to be met)
     "loading": (CANDIDATE, {"load": "1s"}),
     "warming": (CANDIDATE, {}),
-    "verifying": (CANDIDATE, {"ping": "1s"}),
     "draining": (OLD, {}),
     "standby": (OLD, {}),
+    "verifying": (CANDIDATE, {"ping": "1s"}),
     "unloading": (OLD, {}),
 }
+"""In this order: what keeps the writer of the phase before must not inherit its slow ping."""
 
 LOSSLESS = ("manager", "controller")
 """Killing these costs no client anything."""
@@ -41,7 +42,7 @@ PROMPT_ONLY = ("warming", "draining", "standby")
 TOKENS = 1500
 """As many tokens as a stream can have that keeps the old release draining, 10 ms each."""
 
-QUICK_DRAIN = 400
+QUICK_DRAIN = 800
 """As many where nothing is loaded in between: the stream only has to outlast a warm-up."""
 
 _versions = itertools.count(100)

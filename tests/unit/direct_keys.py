@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from runtime.store.database import open_store
 from runtime.store.keys import KeyStore
+from tests.unit.fresh_store import fresh_store
 
 
 class DirectKeys:
@@ -44,4 +44,4 @@ class DirectKeys:
 
 def memory_keys():
     """An empty store in memory."""
-    return DirectKeys(open_store("sqlite://"))
+    return DirectKeys(fresh_store())

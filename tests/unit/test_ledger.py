@@ -125,7 +125,7 @@ async def test_the_ledger_equals_the_engines_own_counts():
         for version in (2, 3, 1, 2):
             await asyncio.sleep(3)
             world.ledgers[1].dead = version == 3 or world.ledgers[1].dead
-            world.want(small(version), change=str(version + 10 * len(load.requests)))
+            world.want(small(version), change=str(version + 10 * load.sent))
             await world.until_live(small(version))
         await load.stop()
         await _until_collected(world)

@@ -5,4 +5,4 @@ from hypothesis import settings
 from tests.unit.machine import Interlock
 
 TestInterlock = Interlock.TestCase
-TestInterlock.settings = settings(max_examples=200, stateful_step_count=20)
+TestInterlock.settings = settings(max_examples=120, stateful_step_count=20)

@@ -17,12 +17,12 @@ from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
 from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
+from tests.unit.fresh_store import fresh_store
 
 
 class LoopClock:
@@ -233,7 +233,7 @@ class World:
 
     def __init__(self, gateways=2, journal=None, cluster=None):
         self.clock = LoopClock()
-        store = open_store("sqlite:///:memory:")
+        store = fresh_store()
         self.budgets = DirectBudgets(Budgets(store, self.clock))
         self.ledger = Ledger(store, self.budgets.budgets)
         self.usage = DirectUsage(self.ledger)
