@@ -2,6 +2,8 @@
 
 Everything happens inside transactions that hold the counters they read: several gateways see each
 other's reservations, and a request is either reserved with all its caps or with none.
+
+What runs for every request is a statement made once: to make one takes SQLAlchemy longer than to run it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,16 @@ FRESH_SECONDS = 2.0
 
 _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 _ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
+_SOME = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True))).order_by(*_ID)
+_HOLD = _SOME.with_for_update()
+_KEEP = _ONE.values(spent=sa.bindparam("spent"), reserved=sa.bindparam("reserved"))
+_LESS = _ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less"))
+
+_RESERVE = sa.insert(RESERVATIONS)
+_RELEASED = (RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount)
+_DELETE = sa.delete(RESERVATIONS).returning(*_RELEASED)
+_OF_CALLS = _DELETE.where(RESERVATIONS.c.call.in_(sa.bindparam("calls", expanding=True)))
+_EXPIRED = _DELETE.where(RESERVATIONS.c.expires < sa.bindparam("now"))
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,10 @@ class Budgets:
         self._clock = clock
         self._caps: list[Cap] = []
         self._fresh_until = float("-inf")
+        new = insert_into(engine, COUNTERS)
+        self._new = new.on_conflict_do_nothing()
+        more = {"spent": COUNTERS.c.spent + new.excluded.spent}
+        self._more = new.on_conflict_do_update(index_elements=list(_ID), set_=more)
 
     # -- caps -------------------------------------------------------------------------------------
 
@@ -151,18 +167,17 @@ class Budgets:
         if not missing:
             return held
         fresh = [{**counter._asdict(), "spent": 0, "reserved": 0} for counter in missing]
-        connection.execute(insert_into(self._engine, COUNTERS).on_conflict_do_nothing(), fresh)
+        connection.execute(self._new, fresh)
         return _read(connection, wanted, hold=True)
 
     def release(self, connection: Connection, calls: Sequence[str]) -> None:
         """Release what ``calls`` have reserved, within the caller's transaction."""
-        mine = sa.delete(RESERVATIONS).where(RESERVATIONS.c.call.in_(calls))
-        _give_back(connection, mine)
+        _give_back(connection, _OF_CALLS, calls=calls)
 
     def sweep(self, now: float) -> int:
         """Release what is reserved for requests whose gateway has died; return how many counters it was."""
         with writing(self._engine) as connection:
-            return _give_back(connection, sa.delete(RESERVATIONS).where(RESERVATIONS.c.expires < now))
+            return _give_back(connection, _EXPIRED, now=now)
 
     # -- spending ---------------------------------------------------------------------------------
 
@@ -180,9 +195,7 @@ class Budgets:
         if not sums:
             return
         rows = [{**counter._asdict(), "spent": sums[counter], "reserved": 0} for counter in sorted(sums)]
-        insert = insert_into(self._engine, COUNTERS)
-        more = {"spent": COUNTERS.c.spent + insert.excluded.spent}
-        connection.execute(insert.on_conflict_do_update(index_elements=list(_ID), set_=more), rows)
+        connection.execute(self._more, rows)
 
 
 def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
@@ -209,16 +222,14 @@ def _read(
 ) -> dict[CounterId, Counter]:
     if not wanted:
         return {}
-    select = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(wanted)).order_by(*_ID)
-    rows = connection.execute(select.with_for_update() if hold else select)
+    rows = connection.execute(_HOLD if hold else _SOME, {"wanted": list(wanted)})
     return {CounterId(row.cap, row.subject, row.window): Counter(row.spent, row.reserved) for row in rows}
 
 
 def _keep(connection: Connection, changed: Mapping[CounterId, Counter]) -> None:
     if changed:
-        new: dict[str, Any] = {"spent": sa.bindparam("spent"), "reserved": sa.bindparam("reserved")}
         rows = [_of(counter) | changed[counter]._asdict() for counter in sorted(changed)]
-        connection.execute(_ONE.values(new), rows)
+        connection.execute(_KEEP, rows)
 
 
 def _reserve(connection: Connection, begun: Sequence[Wish]) -> None:
@@ -229,16 +240,15 @@ def _reserve(connection: Connection, begun: Sequence[Wish]) -> None:
         if claim.reserved
     ]
     if rows:
-        connection.execute(sa.insert(RESERVATIONS), rows)
+        connection.execute(_RESERVE, rows)
 
 
-def _give_back(connection: Connection, delete: sa.Delete) -> int:
-    kept = RESERVATIONS.c
-    gone = connection.execute(delete.returning(kept.cap, kept.subject, kept.window, kept.amount)).all()
+def _give_back(connection: Connection, delete: sa.sql.dml.ReturningDelete[Any], **which: object) -> int:
+    gone = connection.execute(delete, which).all()
     if not gone:
         return 0
     rows = [_of(CounterId(*row[:3])) | {"less": row.amount} for row in sorted(gone, key=tuple)]
-    connection.execute(_ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less")), rows)
+    connection.execute(_LESS, rows)
     return len(gone)
 
 

@@ -23,6 +23,12 @@ _COUNTS = ("prompt", "cached", "completion", "reasoning")
 _AT_ONCE = 500
 """Rows of one statement: databases bound how many parameters it may have."""
 
+_KNOWN = (
+    sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion)
+    .where(LEDGER.c.hop.in_(sa.bindparam("hops", expanding=True)))
+    .with_for_update()
+)
+
 
 class Ledger:
     """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
@@ -89,10 +95,9 @@ class Ledger:
 def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int]]:
     """Return prompt and completion tokens of those of ``rows`` that are in the ledger already."""
     known: dict[str, tuple[int, int]] = {}
-    select = sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion).with_for_update()
     for begin in range(0, len(rows), _AT_ONCE):
         hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
-        for hop, prompt, completion in connection.execute(select.where(LEDGER.c.hop.in_(hops))):
+        for hop, prompt, completion in connection.execute(_KNOWN, {"hops": hops}):
             known[hop] = prompt, completion
     return known
 

@@ -459,7 +459,16 @@ def test_pip_fails(wheel, tmp_path):
         download_with_pip(Wheel("absent", "1", 1, ""), tmp_path, Silent())
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT interrupt, also where whoever started the tests ignores it, as shells do in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # A child process never outlives the call that watches it: after Ctrl-C it is ended and gone.
+@pytest.mark.usefixtures("ctrl_c")
 def test_child_ends_with_its_caller(tmp_path):
     started, interrupted = tmp_path / "started", []
     program = (
