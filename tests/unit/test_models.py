@@ -461,7 +461,7 @@ def test_pip_fails(wheel, tmp_path):
 
 @pytest.fixture
 def ctrl_c():
-    """Let SIGINT interrupt, also where whoever started the tests ignores it, as shells do in the background."""
+    """Let SIGINT interrupt, also where the tests run in the background, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
