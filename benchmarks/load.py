@@ -11,11 +11,15 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import orjson
+
+_BYTES_PER_TOKEN = 200
+"""What a chunk of a stream comes to, roughly: where in a stream a client may leave."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Plan:
     """Requests per second."""
     stream_share: float = 0.75
     abandon_share: float = 0.0
-    """Share of the streams that the client leaves somewhere in the middle."""
+    """Share of the streams that the client leaves at a random byte."""
     max_tokens: int = 64
     seed: int = 1
     timeout_s: float = 120.0
@@ -114,7 +118,7 @@ class LoadGenerator:
         body = self._body(stream=stream)
         record = Record(stream=stream, sent=time.perf_counter())
         abandoned = stream and self._random.random() < self.plan.abandon_share
-        leave_after = self._random.randrange(1, self.plan.max_tokens) if abandoned else None
+        leave_after = self._random.randrange(1, self.plan.max_tokens * _BYTES_PER_TOKEN) if abandoned else 0
         self.records.append(record)
         try:
             async with session.post(f"{self.plan.url}/v1/chat/completions", json=body) as response:
@@ -122,8 +126,10 @@ class LoadGenerator:
                     record.error = f"HTTP {response.status}: {(await response.text())[:300]}"
                     return
                 record.release = int(response.headers["x-interlock-release"])
-                if stream:
-                    await self._read_stream(response, record, leave_after)
+                if abandoned:
+                    await self._leave(response, record, leave_after)
+                elif stream:
+                    await self._read_stream(response, record)
                 else:
                     await self._read_whole(response, record)
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
@@ -136,18 +142,18 @@ class LoadGenerator:
         record.first = time.perf_counter()
         _take_trailer(answer, record)
 
-    async def _read_stream(
-        self, response: aiohttp.ClientResponse, record: Record, leave_after: int | None
-    ) -> None:
-        done, events = False, 0
+    async def _leave(self, response: aiohttp.ClientResponse, record: Record, after: int) -> None:
+        """Go away after so many bytes of the stream, in the middle of whatever comes then."""
+        record.abandoned = True
+        with suppress(asyncio.IncompleteReadError):  # the answer is shorter: it is left at its end
+            await response.content.readexactly(after)
+        response.close()
+
+    async def _read_stream(self, response: aiohttp.ClientResponse, record: Record) -> None:
+        done = False
         async for line in response.content:
             if not line.startswith(b"data: "):
                 continue
-            events += 1
-            if events == leave_after:
-                record.abandoned = True
-                response.close()
-                return
             if record.first is None:
                 record.first = time.perf_counter()
             if line.startswith(b"data: [DONE]"):

@@ -38,11 +38,13 @@ class LocalCluster:
     """Use as ``with LocalCluster(root) as cluster``; everything is gone after it, also on Ctrl-C.
 
     Token authentication is on with a token of this run's own, so that no other user of the machine
-    can submit code to it.
+    can submit code to it. The store is a SQLite file in the cluster's folder unless ``store_url`` says
+    otherwise.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store_url: str | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="interlock-"))
+        self.store_url = store_url or f"sqlite:///{self.folder / 'interlock.db'}"
         self.gcs_port, self.dashboard_port = free_port(), free_port()
         self.env = self._environment(root)
         self._ray: subprocess.Popen[bytes] | None = None
@@ -58,7 +60,7 @@ class LocalCluster:
             # Workers are niced by default; beside a load generator on the same cores they would starve.
             "RAY_worker_niceness": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "INTERLOCK_STORE_URL": f"sqlite:///{self.folder / 'interlock.db'}",
+            "INTERLOCK_STORE_URL": self.store_url,
             "INTERLOCK_ROOT": str(root),
         }
         return child_environment(changes)

@@ -55,8 +55,6 @@ def write_set(cluster):
     """Write a model set; return its path."""
 
     def write(name, document):
-        for engine in document["engines"].values():
-            engine["receipts"] = str(cluster.folder / "receipts")
         path = cluster.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(document))
         return path

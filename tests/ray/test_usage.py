@@ -1,50 +1,95 @@
-"""The ledger against the engines' own receipts, over everything that was asked on the session's cluster."""
+"""The ledger against the engines' own receipts, on a real cluster, whatever happens to whom."""
 
 import asyncio
+import itertools
 import time
 
+import pytest
+import yaml
+
 from benchmarks.load import LoadGenerator, Plan
+from benchmarks.local_cluster import LocalCluster
+from benchmarks.local_postgresql import local_postgresql
 from runtime.core.usage import Usage
 from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
+from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 
-REQUESTS = 400
+REQUESTS = 2000
+
+RATE = 40
+
+GATEWAYS = 2
+
+
+@pytest.fixture(scope="module")
+def postgresql_url():
+    with local_postgresql() as server:
+        yield server.get_uri(driver="psycopg")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def metered(request):
+    """Interlock on a cluster of its own, with a store of each kind."""
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
+    with LocalCluster(ROOT, url) as cluster:
+        deployed = Deployed(cluster, gateways=GATEWAYS)
+        deployed.swap_to(write(cluster, 0), seconds=90)
+        yield deployed
+        deployed.close()
+
+
+def write(cluster, version):
+    """Write a version of the set whose engines note what they generate, apart from any meter."""
+    document = scripted(version, tokens=8, inter_token="5ms")
+    for engine in document["engines"].values():
+        engine["receipts"] = str(cluster.folder / "receipts")
+    path = cluster.folder / f"v{version}.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 def receipts(cluster):
-    """Return what the scripted engines wrote down, apart from any meter."""
+    """Return what the scripted engines wrote down."""
     lines = (cluster.folder / "receipts").read_text().split()
     return Usage(sum(map(int, lines[::2])), sum(map(int, lines[1::2])))
 
 
-async def _until(condition, seconds):
+async def until(condition, seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end and not condition():
         await asyncio.sleep(0.2)
 
 
-# With a third of all streams broken off at random, swaps going on, and a gateway killed while it
-# answers, the ledger equals what the engines generated to the token; no hop is in it twice.
-async def test_ledger_equals_receipts(interlock, cluster, write_set):
+async def swap_until(deployed, load, requests, versions):
+    """Swap from one version to the next until so many requests have been sent."""
+    while len(load.records) < requests:
+        await asyncio.to_thread(deployed.swap_to, write(deployed.cluster, next(versions)))
+
+
+# Of two thousand chain requests a third is cut off by the client at a random byte; swaps go on, and a
+# gateway is killed while it answers: the ledger equals what the engines generated to the token.
+@pytest.mark.timeout(240)
+async def test_ledger_equals_receipts(metered):
     plan = Plan(
-        interlock.url, "support-agent", ["my bill"], rate=15, abandon_share=0.33, max_tokens=20, seed=5
+        *(metered.url, "support-agent", ["my bill"]),
+        rate=RATE,
+        stream_share=1.0,
+        abandon_share=0.33,
+        max_tokens=8,
+        seed=5,
     )
-    load = LoadGenerator(plan)
-    interlock.swap_to(write_set("usage-0", scripted(40)))
+    load, versions = LoadGenerator(plan), itertools.count(1)
     offered = asyncio.create_task(load.run())
-    for version in (41, 42):
-        await asyncio.to_thread(interlock.swap_to, write_set(f"usage-{version}", scripted(version)))
-    await _until(lambda: len(load.records) > REQUESTS / 2, 60)
-    victim = interlock.replicas("interlock", "Gateway")[0]
-    victim.kill()
-    await asyncio.to_thread(interlock.swap_to, write_set("usage-43", scripted(43)))
-    await _until(lambda: len(load.records) > REQUESTS, 60)
+    await swap_until(metered, load, REQUESTS / 2, versions)
+    metered.replicas("interlock", "Gateway")[0].kill()
+    await swap_until(metered, load, REQUESTS, versions)
     load.stop()
     await offered
-    ledger = Ledger(open_store(cluster.env["INTERLOCK_STORE_URL"]))
-    await _until(lambda: ledger.total() == receipts(cluster), 60)
+    ledger = Ledger(open_store(metered.cluster.store_url))
+    await until(lambda: ledger.total() == receipts(metered.cluster), 60)
     outcomes = {group["outcome"]: group["hops"] for group in ledger.usage("outcome")}
-    assert ledger.total()[:2] == receipts(cluster)[:2], outcomes
-    assert outcomes["cancelled"] > REQUESTS / 10
+    assert ledger.total() == receipts(metered.cluster), outcomes
     ledger.close()
+    assert outcomes["cancelled"] > REQUESTS / 10
