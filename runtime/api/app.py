@@ -41,6 +41,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_http_error)
+    app.add_exception_handler(Exception, _on_unexpected)
     _add_openai_routes(app, admission, settings, Callers(keys, clock))
     _add_health_routes(app, admission)
     app.include_router(admin_routes(operator, settings))
@@ -103,6 +104,13 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     """End the request of a client that went away while it sent its body; nobody reads this answer."""
     return Response(status_code=499)
+
+
+async def _on_unexpected(request: Request, _error: Exception) -> JSONResponse:
+    """Answer a mistake of ours in OpenAI's shape; the server logs it, and clients are not told what it was."""
+    message = f"{request.method} {request.url.path} broke inside Interlock; the gateway's log says why"
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
+    return JSONResponse(body, 500)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

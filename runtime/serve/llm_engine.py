@@ -32,6 +32,7 @@ from runtime.errors import EngineUnavailable, InvalidRequest
 from runtime.serve.load_board import telling
 from runtime.serve.load_log import LoadLog
 from runtime.serve.load_progress import Fetching
+from runtime.serve.output_count import OutputCounts
 from runtime.serve.replica import EngineReplica
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ class VllmEngine:
         self._server = server
         self._model_id = model_id
         self._tally = Tally(SystemClock())
+        self._outputs = OutputCounts()
+        client = server.engine._engine_client  # noqa: SLF001 - ray.serve.llm has no other way to it
+        client.generate = self._outputs.counted(client.generate)
 
     async def load(self) -> None:
         """Do nothing: the server's constructor has started the engine."""
@@ -54,7 +58,7 @@ class VllmEngine:
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield vLLM's answer; closing this aborts the request in the engine."""
         begun, request, choices = time.perf_counter(), self._request(body), Choices()
-        with self._tally.call(body) as count:
+        with self._tally.call(body) as count, self._outputs.of(count) as request.request_id:
             answer = await self._server.chat(request)
             try:
                 async for item in answer:

@@ -1,3 +1,5 @@
+import time
+
 import openai
 import pytest
 
@@ -76,3 +78,21 @@ def test_refusals_name_the_field(client):
             model="support-agent", messages=[{"role": "user", "content": "railway " * 3000}]
         )
     assert long.value.code == "context_length_exceeded"
+
+
+# Of a whole answer that its client does not wait for, vLLM's own count is in the ledger.
+def test_a_whole_answer_broken_off(support, client):
+    def cancelled():
+        groups = support.http.get("/admin/v1/usage", params={"by": "outcome"}).json()["usage"]
+        return next((g["completion_tokens"] for g in groups if g["outcome"] == "cancelled"), 0)
+
+    before = cancelled()
+    hasty = client.with_options(timeout=2.0)
+    with pytest.raises(openai.APITimeoutError):
+        hasty.chat.completions.create(
+            model="support-agent", messages=QUESTION, max_tokens=400, extra_body={"ignore_eos": True}
+        )
+    end = time.monotonic() + 20
+    while cancelled() == before and time.monotonic() < end:
+        time.sleep(0.1)
+    assert before < cancelled() < before + 400

@@ -1,10 +1,12 @@
 """Answers to what should not happen: engines that say nothing, clients that leave early, empty keys."""
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from runtime.errors import EngineUnavailable
 from tests.unit.test_api import ASK, app_of, events, post, serving
+from tests.unit.world import World
 
 
 def replace_writer(world, generate):
@@ -101,3 +103,16 @@ async def test_request_id(given, kept):
         ]
         assert (ids == [f"chatcmpl-{given}"] * 2) == kept
         assert len(set(ids)) == (1 if kept else 2)
+
+
+# A mistake of ours answers in OpenAI's shape, too, and does not tell clients what is inside.
+async def test_unexpected_errors():
+    async with World(gateways=1) as world:
+        app = app_of(world)
+        world.admissions[0].live = lambda: 1 / 0
+        transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 4000), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/v1/models")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "division" not in answer.text
