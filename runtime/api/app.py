@@ -107,7 +107,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> JSONResponse:
-    """Answer a mistake of ours in OpenAI's shape; the server logs it, and clients are not told what it was."""
+    """Answer a mistake of ours in OpenAI's shape; the server logs it, and clients do not learn what."""
     message = f"{request.method} {request.url.path} broke inside Interlock; the gateway's log says why"
     body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
     return JSONResponse(body, 500)
