@@ -1,9 +1,21 @@
 """The support agent on real engines: vLLM and an encoder, both on the CPU."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed, driver_of, release_of
+
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    # The first test of a run waits for the engines, and a busy machine takes minutes to load them.
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
