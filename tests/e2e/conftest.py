@@ -7,7 +7,6 @@ import pytest
 from benchmarks.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed, driver_of, release_of
 
-
 HERE = Path(__file__).parent
 
 
