@@ -50,6 +50,17 @@ def unhealthy(text: str) -> Reason:
     return Reason(Verdict.UNHEALTHY, text)
 
 
+FEWEST = 3
+"""How many hops or requests have to go wrong to be told of: one of two is a share of half, and no sign."""
+
+
+def by_share(wrong: int, total: int, bad: float, worse: float) -> Verdict | None:
+    """Return what so many of ``total`` mean; None if they are too few to mean anything."""
+    if wrong < FEWEST or wrong < bad * total:
+        return None
+    return Verdict.UNHEALTHY if wrong >= worse * total else Verdict.DEGRADED
+
+
 @dataclass(frozen=True)
 class Tier:
     """One tier: what is wrong, and the numbers behind it."""

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.core.diagnosis import FEWEST, NODE_NEWS_SECONDS, TENANTS_TOLD, examine
+from runtime.core.agent import TENANTS_TOLD
+from runtime.core.diagnosis import examine
 from runtime.core.digest import SHORT
-from runtime.core.health import Deployment, Facts, Infrastructure, Node, Verdict, unknown, worst
+from runtime.core.health import FEWEST, Deployment, Facts, Infrastructure, Node, Verdict, unknown, worst
+from runtime.core.infrastructure import NODE_NEWS_SECONDS
 from runtime.core.recent import OTHERS, PATIENT_SECONDS, Mark, What, ending
 from runtime.core.release import ReleaseState as S
 from runtime.core.routes import GatewayReport
@@ -185,7 +187,13 @@ WRONG = [
         ),
         1,
         "degraded",
-        "a gateway cannot prepare release 2: no answer from engine x",
+        "a gateway cannot reach an engine of release 2: no answer from engine x",
+    ),
+    (
+        facts(state=state_with(gateways={"gateway-0": report(faults={1: "no answer"})})),
+        1,
+        "degraded",
+        "a gateway cannot reach an engine of release 1: no answer;",
     ),
     (facts(state=state_with(gateways={})), 1, "unhealthy", "no gateway reports"),
     (facts(state=state_with(hearing=True)), 1, "degraded", "the manager has restarted"),

@@ -15,8 +15,7 @@ from runtime.cli.client import AdminClient
 from runtime.cli.main import app
 from runtime.control.health import PATIENCE_SECONDS
 from runtime.core.budget import Cap, Kind, Per, Unit, Window
-from runtime.core.diagnosis import FEWEST
-from runtime.core.health import unknown
+from runtime.core.health import FEWEST, unknown
 from runtime.core.keys import Caller
 from runtime.core.recent import OTHERS, WINDOW_SECONDS, Mark, What, summed
 from runtime.errors import DeadlineExceeded, EngineUnavailable, QuotaExhausted, StoreUnavailable, Unavailable
