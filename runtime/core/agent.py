@@ -23,6 +23,8 @@ REFUSED_UNHEALTHY = 0.5
 TENANTS_TOLD = 5
 """How many tenants one sentence names."""
 
+_REQUESTS = (What.IN_TIME, What.LATE, What.FAILED, What.REFUSED)
+
 
 def agent(facts: Facts, recent: Counts) -> Tier:
     """Return how requests have ended lately."""
@@ -35,10 +37,13 @@ def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
     if not state.gateways:
         yield degraded("nothing is known of requests: no gateway reports")
     turned_away = recent.get(Mark(What.FAILED, 0, ""), 0)
-    if turned_away >= FEWEST:
-        yield unhealthy(
-            f"{turned_away} requests were turned away within {WINDOW_SECONDS:g} s before any release took "
-            "them: none was live, or the store did not answer"
+    total = sum(count for mark, count in recent.items() if mark.what in _REQUESTS)
+    verdict = by_share(turned_away, total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
+    if verdict is not None:
+        yield Reason(
+            verdict,
+            f"{turned_away} of {total} requests were turned away within {WINDOW_SECONDS:g} s before any "
+            "release took them: none was live, or the store did not answer",
         )
     for release in serving(state):
         for chain in _chains(release):
@@ -120,7 +125,7 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
 
 
 def _requests(release: Release, chain: str, recent: Counts) -> dict[What, int]:
-    counts = dict.fromkeys((What.IN_TIME, What.LATE, What.FAILED, What.REFUSED), 0)
+    counts = dict.fromkeys(_REQUESTS, 0)
     for mark, count in recent.items():
         if mark.what in counts and (mark.release, mark.chain) == (release.number, chain):
             counts[mark.what] += count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from runtime.core.digest import SHORT
@@ -32,7 +32,7 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
     yield from _proxies(cluster)
     for deployment in cluster.deployments:
         if not deployment.engine:
-            yield from _replicas(deployment.name, [deployment], 1, unhealthy, "")
+            yield from _replicas(deployment.name, [deployment], unhealthy, "")
     yield from _engine_replicas(facts.state, cluster)
 
 
@@ -63,19 +63,20 @@ def _engine_replicas(state: ControlState, cluster: Infrastructure) -> Iterator[R
             continue
         found = [d for d in cluster.deployments if d.engine and engine.digest.startswith(d.engine)]
         live = state.live is not None and engine.digest in state.live.engines
-        wanted = engine.spec.replicas if engine.spec else 1
         gpus = engine.spec is not None and engine.spec.device == "gpu"
         hint = f"; {cluster.gpus_free:g} of {cluster.gpus:g} GPUs are free" if gpus else ""
         named = f"{engine_in(users[-1], engine.digest)} of {_numbers(users)}"
-        yield from _replicas(named, found, wanted, unhealthy if live else degraded, hint)
+        yield from _replicas(named, found, unhealthy if live else degraded, hint)
 
 
-def _replicas(name: str, found: list[Deployment], least: int, none_runs: Any, hint: str) -> Iterator[Reason]:
-    """Tell if less runs than Serve brings up, or than ``least``."""
+def _replicas(
+    name: str, found: list[Deployment], none_runs: Callable[[str], Reason], hint: str
+) -> Iterator[Reason]:
+    """Tell if less runs than Serve brings up, or nothing: how many are declared, autoscaling changes."""
     running, brought_up = sum(d.running for d in found), sum(d.wanted for d in found)
     # More that come because load has grown are no fault; those that cannot be placed have a message.
-    growing = all(d.status == "UPSCALING" and not d.message for d in found) and bool(found)
-    wanted = least if growing else max(least, brought_up)
+    growing = all(d.status == "UPSCALING" and not d.message for d in found)
+    wanted = 1 if growing else max(1, brought_up)
     broken = next((d.status for d in found if d.status in _BROKEN), "")
     if running >= wanted and not broken:
         return

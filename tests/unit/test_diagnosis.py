@@ -222,7 +222,8 @@ WRONG = [
     (facts(state=seen(hop_failed=3)), 1, "unhealthy", "3 of 3 hops"),
     (facts(state=state_with(releases={}, wanted=None)), 2, "unhealthy", "so no request is answered"),
     (facts(state=state_with(gateways={})), 2, "degraded", "nothing is known of requests"),
-    (facts(state=seen(away=3)), 2, "unhealthy", "3 requests were turned away"),
+    (facts(state=seen(away=3)), 2, "unhealthy", "3 of 3 requests were turned away"),
+    (facts(state=seen(away=3, in_time=97)), 2, "degraded", "3 of 100 requests were turned away"),
     (
         facts(state=seen(in_time=94, late=6, overran=4)),
         2,
@@ -250,6 +251,13 @@ def test_what_is_wrong(known, tier, verdict, sentence):
     assert [bool(re.search(sentence, said)) for said in tier["reasons"]].count(True) == 1
 
 
+SCALED = replace(
+    engines()[WRITER],
+    spec=SET.model_set.engines["writer"].model_copy(
+        update={"deployment_config": {"autoscaling_config": {"initial_replicas": 4}}}
+    ),
+)
+
 RIGHT = {
     "all is well": facts(),
     "nothing was asked": facts(state=seen()),
@@ -261,6 +269,9 @@ RIGHT = {
     "a node died long ago": facts(cluster=dead(NODE_NEWS_SECONDS)),
     "a node was told to go": facts(cluster=dead(1, expected=True)),
     "replicas come for more load": facts(cluster=writers(1, 3, "UPSCALING")),
+    "fewer replicas than at the start": facts(
+        state=state_with(engines={WRITER: SCALED, ROUTER: engines()[ROUTER]}), cluster=writers(1)
+    ),
     "a heartbeat went missing": facts(silent={"gateway-0": 4.0}),
     "a gateway left": facts(silent={"gone": 60.0}),
     "what a release did that is over": facts(

@@ -211,7 +211,7 @@ async def test_turned_away():
             assert (await post(client)).status_code == 503
         wrong, reasons = await told(world)
         assert wrong == {"agent": "unhealthy"}
-        assert "3 requests were turned away" in reasons
+        assert "3 of 3 requests were turned away" in reasons
         world.admissions[0].turned_away(StoreUnavailable("x"), asked(model="made-up"))
         assert recent(world)[Mark(What.FAILED, 0, "")] == FEWEST + 1
     keys.engine.dispose()
