@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -11,10 +12,14 @@ from fastapi.responses import JSONResponse, Response
 from runtime.api.auth import actor_of
 from runtime.api.bodies import read_json
 from runtime.core.commands import ANY_EDITION, Action, Command
-from runtime.errors import InvalidRequest, UnknownRelease
+from runtime.core.health import unknown
+from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
 
 _MAX_AUDIT = 1000
+
+_HEALTH_S = 6.0
+"""How long the manager is waited for, which itself waits half as long for the cluster."""
 
 
 class Operator(Protocol):
@@ -22,6 +27,10 @@ class Operator(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """Return the whole state for people."""
+        ...
+
+    async def health(self) -> dict[str, Any]:
+        """Return the three tiers of health."""
         ...
 
     async def command(self, command: Command) -> dict[str, Any]:
@@ -41,6 +50,7 @@ def admin_routes(operator: Operator, settings: Settings) -> APIRouter:
     """Return the admin routes of one gateway."""
     routes = APIRouter(prefix="/admin/v1")
     _add_reading(routes, operator, settings)
+    _add_health(routes, operator, settings)
     _add_commands(routes, operator, settings)
     return routes
 
@@ -78,6 +88,20 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
         if not isinstance(wanted, str | dict):
             raise InvalidRequest("model_set must be a path, or the model set itself", param="model_set")
         return JSONResponse(await operator.plan(wanted))
+
+
+def _add_health(routes: APIRouter, operator: Operator, settings: Settings) -> None:
+    @routes.get("/health")
+    async def health(request: Request) -> JSONResponse:
+        """Answer 200 whatever the verdict, and if the manager is away, too: that is what is asked for."""
+        actor_of(request, settings)
+        try:
+            async with asyncio.timeout(_HEALTH_S):
+                return JSONResponse(await operator.health())
+        except Unavailable as error:
+            return JSONResponse(unknown(f"the manager does not answer: {error}").as_json())
+        except TimeoutError:
+            return JSONResponse(unknown(f"the manager does not answer within {_HEALTH_S:g} s").as_json())
 
 
 def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> None:

@@ -70,7 +70,11 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, c
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         arrived = admission.arrival()
-        caller = await callers.caller_of(request)
+        try:
+            caller = await callers.caller_of(request)
+        except InterlockError as error:
+            admission.turned_away(error)
+            raise
         raw = await read_body(request, settings.max_body_bytes)
         return ChatResponse(admission, raw, request_id_of(request), caller, arrived)
 

@@ -40,6 +40,10 @@ class AdminClient:
         """Return the control state."""
         return self._ask("GET", "status")
 
+    def health(self) -> dict[str, Any]:
+        """Return the three tiers of health."""
+        return self._ask("GET", "health")
+
     def releases(self) -> tuple[dict[str, Any], str]:
         """Return the releases and their etag."""
         releases = self._ask("GET", "releases")

@@ -17,6 +17,7 @@ from runtime.cli import releases
 from runtime.cli.budgets import budgets_app
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
+from runtime.cli.health import health
 from runtime.cli.keys import keys_app
 from runtime.cli.models import models_app
 from runtime.cli.releases import Address
@@ -39,6 +40,7 @@ for command in (releases.plan, releases.releases, releases.promote, releases.abo
     app.command()(command)
 app.command()(releases.audit)
 app.command()(usage)
+app.command()(health)
 
 
 @app.command("status")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.core.health import Infrastructure
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage
@@ -62,6 +63,10 @@ class Cluster(Protocol):
 
     async def devices(self) -> list[Device]:
         """Return every GPU and every node's main memory, with what is free now."""
+        ...
+
+    async def infrastructure(self) -> Infrastructure:
+        """Return nodes, GPUs, proxies and the deployments of gateways, manager and engines."""
         ...
 
     async def sleep(self, engine: str) -> None:

@@ -14,6 +14,7 @@ from itertools import cycle
 from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.health import Deployment, Infrastructure, Node
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
@@ -132,6 +133,21 @@ class FakeCluster:
             Batch(name, await replica.ended(cursors.get(name, 0), age, limit))
             for name, replica in named.items()
         ]
+
+    async def infrastructure(self) -> Infrastructure:
+        """Return one node, and a deployment for each engine."""
+        found = {name: [replica.loaded for replica in app.replicas] for name, app in self._apps.items()}
+        deployments = [
+            Deployment(
+                name=f"engine-{name}",
+                running=sum(loaded),
+                wanted=len(loaded),
+                status="HEALTHY" if all(loaded) else "UPDATING",
+                engine=name,
+            )
+            for name, loaded in found.items()
+        ]
+        return Infrastructure((Node("node", "127.0.0.1", alive=True),), deployments=tuple(deployments))
 
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""

@@ -68,6 +68,11 @@ class Hub:
         self._seen.pop(gateway, None)
         self._post(ev.GatewayLost(at=self._clock.wall(), gateway=gateway))
 
+    def silent(self) -> dict[str, float]:
+        """Return for how many seconds each gateway has said nothing."""
+        now = self._clock.now()
+        return {gateway: now - seen for gateway, seen in self._seen.items()}
+
     async def until_silent(self, gateway: str, seconds: float) -> None:
         """Return once the gateway has said nothing for ``seconds``."""
         while (left := self._seen.get(gateway, 0.0) + seconds - self._clock.now()) > TICK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runtime.core.recent import Mark
 from runtime.core.specs import Chain
 from runtime.core.usage import Usage
 
@@ -73,3 +74,5 @@ class GatewayReport:
     """How many requests wait here while the live release sleeps for a swap."""
     overruns: Mapping[Share, int] = field(default_factory=dict)
     """How many hops took longer than their share since the gateway started, by chain and step."""
+    recent: Mapping[Mark, int] = field(default_factory=dict)
+    """How hops and requests have ended here within the trailing window."""

@@ -359,6 +359,15 @@ class Chain(Spec):
         """Names of the engines that the chain's steps call."""
         return frozenset(step.call.engine for step in self.steps)
 
+    @property
+    def latency_objective(self) -> float:
+        """Seconds within which a request is answered in time.
+
+        The sum of its latency budget, if that has a share for every step; its deadline otherwise.
+        """
+        complete = len(self.latency_budget) == len(self.steps)
+        return round(sum(self.latency_budget.values()), 6) if complete else self.deadline
+
 
 class Warmup(Spec):
     """What a release is warmed with besides its samples, and how long all of it may take."""

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.health import Infrastructure
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage, furthest_behind
@@ -32,6 +33,7 @@ from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
 from runtime.serve.actor_classes import forget_replicas_of
 from runtime.serve.devices import devices_of
+from runtime.serve.infrastructure import infrastructure
 from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import PREFIX, HandleEngine
 
@@ -55,9 +57,13 @@ def app_name(engine: str) -> str:
 
 
 class RayCluster:
-    """The cluster port and the gateways' directory, over Ray Serve. Blocking calls run in threads."""
+    """The cluster port and the gateways' directory, over Ray Serve. Blocking calls run in threads.
 
-    def __init__(self) -> None:
+    ``own_app`` is the application of the gateways and the manager, for those who ask how that is.
+    """
+
+    def __init__(self, own_app: str = "") -> None:
+        self._own_app = own_app
         self._clients: dict[str, HandleEngine] = {}
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
@@ -171,6 +177,10 @@ class RayCluster:
         except (RayError, TimeoutError) as error:
             raise EngineUnavailable(f"a node does not tell what memory it has: {error}") from error
         return [device for devices in found for device in devices]
+
+    async def infrastructure(self) -> Infrastructure:
+        """Return what Ray and Serve say of themselves."""
+        return await asyncio.to_thread(infrastructure, self._own_app)
 
     async def sleep(self, engine: str) -> None:
         """Put every replica to sleep."""

@@ -59,6 +59,10 @@ class HandleManager:
         """Return the control state for people."""
         return cast("dict[str, Any]", await answer_of(self._handle.status.remote()))
 
+    async def health(self) -> dict[str, Any]:
+        """Return the three tiers of health."""
+        return cast("dict[str, Any]", await answer_of(self._handle.health.remote()))
+
     async def command(self, command: Command) -> dict[str, Any]:
         """Carry an operator's command out. Raises CommandRefused."""
         return _value(await answer_of(self._handle.command.remote(command)))

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray import serve
 
 from runtime.clock import SystemClock
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
+from runtime.control.health import Checkup
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.core import events as ev
@@ -24,6 +26,7 @@ from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store import database
 from runtime.store.budgets import Budgets
 from runtime.store.database import check_shared, open_store
 from runtime.store.journal import Journal
@@ -31,6 +34,9 @@ from runtime.store.ledger import Ledger
 from runtime.store.model_sets import read_content
 
 _log = logging.getLogger(__name__)
+
+_MISSED_HEARTBEATS = 5
+"""After so many a gateway is told of as silent: one or two go missing when a machine is busy."""
 
 _KEYS = {"model_set", "change"}
 
@@ -45,13 +51,20 @@ class SwapManager:
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
-        self._cluster = RayCluster()
+        self._cluster = RayCluster(serve.get_replica_context().app_name)
         self._controller = Controller(
             StoredJournal(self._journal),
             self._cluster,
             self._clock,
             settings.gateway_silence_s,
             StoredLedger(Ledger(store, Budgets(store, self._clock)), self._clock),
+        )
+        self._checkup = Checkup(
+            self._controller,
+            self._cluster,
+            self._clock,
+            lambda: asyncio.to_thread(database.ask, store),
+            _MISSED_HEARTBEATS * settings.heartbeat_s,
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()
@@ -111,6 +124,10 @@ class SwapManager:
             **status(self._controller.state),
             "manager": {"tasks": len(asyncio.all_tasks()), "clients": self._cluster.clients},
         }
+
+    async def health(self) -> dict[str, Any]:
+        """Return the three tiers of health, within seconds whatever does not answer."""
+        return (await self._checkup.health()).as_json()
 
     async def command(self, command: Command) -> dict[str, Any] | InterlockError:
         """Carry an operator's command out and return the state, or why it was refused.

@@ -93,6 +93,12 @@ def begin_writing(connection: Connection) -> Iterator[None]:
         yield
 
 
+def ask(engine: Engine) -> None:
+    """Return once the database has answered. Raises StoreUnavailable."""
+    with reading(engine) as connection:
+        connection.execute(sa.select(1))
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     try:

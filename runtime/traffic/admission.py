@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from runtime.clock import Clock
+from runtime.core.recent import Mark, What, ending
 from runtime.core.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
 from runtime.traffic.budgets import BudgetPort, NoBudgets
@@ -53,7 +54,13 @@ class Admission:
                 chain names no other that does (``degrade_to``).
 
         """
-        arrived = self.arrival() if arrived is None else arrived
+        try:
+            return await self._admit(request, self.arrival() if arrived is None else arrived)
+        except Exception as error:
+            self.turned_away(error, request)
+            raise
+
+    async def _admit(self, request: ChatRequest, arrived: float) -> ChainCall:
         if self._routing.paused:
             await self._wait(request.model)
         try:
@@ -63,6 +70,18 @@ class Admission:
             if chain.degrade_to is None:
                 raise
             return await self._begin(replace(request, model=chain.degrade_to), arrived)
+
+    def turned_away(self, error: Exception, request: ChatRequest | None = None) -> None:
+        """Count a request that got no further, unless that was its client's doing."""
+        what = ending(error, answered=False, took=0.0, objective=0.0)
+        if what is None:
+            return
+        live, release, chain = self._routing.live, 0, ""
+        # By names that the release declares only: a client may send any.
+        if request is not None and live is not None and request.model in live.routed.chains:
+            release, chain = live.number, request.model
+        refused = request.caller.tenant if request is not None and what is What.REFUSED else ""
+        self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
 
     async def _begin(self, request: ChatRequest, arrived: float) -> ChainCall:
         """Take a lease and reserve what the request may spend, or neither."""

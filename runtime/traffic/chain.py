@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
 from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.recent import Mark, What, ending
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import WITHIN, Chunk
 from runtime.engines.tally import TAG
-from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, WrongEngine
+from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, RequestError, WrongEngine
 from runtime.traffic.budgets import BudgetPort, Hold
 from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
@@ -80,6 +81,8 @@ class _HopCount:
     client: RetryingEngine
     usage: Usage = NOTHING
     outcome: Outcome = Outcome.CANCELLED
+    what: What | None = None
+    """How it counts; not at all if its client has ended it, or sent what its engine refuses."""
     signed: str = ""
     """The (shortened) digest of the engine that answered, as its host signed it."""
 
@@ -119,6 +122,9 @@ class ChainCall:
         self._answer: AsyncGenerator[list[Chunk], None] | None = None
         self._first: list[Chunk] = []
         self._generated = NOTHING
+        self._started = self._answered = False
+        self._error: Exception | None = None
+        self._ended: float | None = None
 
     @property
     def usage(self) -> Usage:
@@ -127,7 +133,8 @@ class ChainCall:
 
     def latency(self) -> Latency:
         """Return where the time has gone up to now, which the caller takes for the answer's end."""
-        return lay_out(self.hops, self._since_arrival(self._begun), self._since_arrival(self._clock.now()))
+        self._ended = self._clock.now()
+        return lay_out(self.hops, self._since_arrival(self._begun), self._since_arrival(self._ended))
 
     def _since_arrival(self, stamp: float) -> float:
         return (stamp - self._arrived) * 1000.0
@@ -181,6 +188,11 @@ class ChainCall:
             EngineUnavailable: an engine did not answer or failed.
 
         """
+        self._started = True
+        with self._noting():
+            await self._reach_answer()
+
+    async def _reach_answer(self) -> None:
         while (hop := self._run.next_hop()) is not None:
             if self.hops and self.hold.counts_tokens:
                 # Now that its prompt is known: what was reserved for it was a guess at what it would hold.
@@ -197,9 +209,11 @@ class ChainCall:
         """Yield the answer's chunks, the first of which ``start`` has already fetched."""
         if self._answer is None:
             raise EngineUnavailable("the chain has not been started")
-        yield self._first
-        async for chunks in self._answer:
-            yield chunks
+        with self._noting():
+            yield self._first
+            async for chunks in self._answer:
+                yield chunks
+        self._answered = True
 
     async def settle(self) -> None:
         """Return once every hop that has ended is in the ledger. Call it before the last byte goes out."""
@@ -217,6 +231,27 @@ class ChainCall:
         finally:
             self._lease.close()
             self._meter.record_request(self.release.number, self._generated)
+            self._count_request()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note what ends the request, if it is an error."""
+        try:
+            yield
+        except Exception as error:
+            self._error = error
+            raise
+
+    def _count_request(self) -> None:
+        """Count how the request has ended; one that never began is admission's to count."""
+        if not self._started:
+            return
+        ended = self._clock.now() if self._ended is None else self._ended
+        took, objective = ended - self._arrived, self._lease.chain.latency_objective
+        what = ending(self._error, answered=self._answered, took=took, objective=objective)
+        if what is not None:
+            refused = self.request.caller.tenant if what is What.REFUSED else ""
+            self._meter.recent.add(ended, Mark(what, self.release.number, self.request.model, refused))
 
     # -- hops -------------------------------------------------------------------------------------
 
@@ -307,10 +342,11 @@ class ChainCall:
         try:
             yield
         except DeadlineExceeded:
-            count.outcome = Outcome.DEADLINE
+            count.outcome, count.what = Outcome.DEADLINE, What.HOP_FAILED
             raise
-        except InterlockError:
+        except InterlockError as error:
             count.outcome = Outcome.ERROR
+            count.what = None if isinstance(error, RequestError) else What.HOP_FAILED
             raise
 
     async def _record(self, count: _HopCount) -> None:
@@ -337,6 +373,10 @@ class ChainCall:
         self._meter.record(count.tag.engine, count.usage)
         if record.overrun_ms:
             self._meter.record_overrun(count.tag.chain, count.tag.step)
+            self._mark(count, What.HOP_OVERRAN, watch.sent + duration)
+        what = What.HOP_DONE if count.outcome is Outcome.OK else count.what
+        if what is not None:
+            self._mark(count, what, watch.sent + duration)
         self._rows.append(
             LedgerRow(
                 self._tag_of(count),
@@ -347,6 +387,9 @@ class ChainCall:
                 record.duration_ms,
             )
         )
+
+    def _mark(self, count: _HopCount, what: What, at: float) -> None:
+        self._meter.recent.add(at, Mark(what, count.tag.release, count.tag.chain, count.tag.step))
 
     def _tag_of(self, count: _HopCount) -> HopTag:
         """Return the tag of the attempt that counts; one before it, if there was, has a row of its own."""

@@ -241,6 +241,7 @@ class Follower:
             tasks=self._count_tasks(),
             clients=self._directory.clients,
             overruns=self._meter.overruns,
+            recent=self._meter.recent.counts(self._clock.now()),
         )
 
     def _count_tasks(self) -> int:

@@ -1,4 +1,4 @@
-"""Counting what live hops spend, by engine, and which steps take longer than their share.
+"""Counting what live hops spend, by engine, which steps take longer than their share, and how all end.
 
 The token counts are the engines' own, passed on with each hop.
 """
@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from runtime.core.routes import Share
 from runtime.core.usage import NOTHING, Usage, total
+from runtime.traffic.recent import RecentCounts
 
 FIRST_REQUESTS = 100
 """How many requests after a cutover show whether its prefix cache was warm."""
@@ -23,6 +24,8 @@ class Meter:
         self._gone = NOTHING
         self._first: dict[int, tuple[int, Usage]] = {}
         self._overruns: Counter[Share] = Counter()
+        self.recent = RecentCounts()
+        """How hops and requests have ended lately."""
 
     def record(self, engine: str, usage: Usage) -> None:
         """Add one hop's usage to its engine's total."""

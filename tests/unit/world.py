@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from runtime.control.controller import Controller
 from runtime.control.fake import FakeCluster
+from runtime.control.health import Checkup
 from runtime.control.journal import MemoryJournal
 from runtime.control.planner import Planner
 from runtime.core import events as ev
@@ -123,6 +124,17 @@ class LocalManager:
 
     async def status(self):
         return status(self.controller.state)
+
+    async def health(self):
+        if self.controller is None:
+            raise EngineUnavailable("the manager is away")
+        return (await self.checkup().health()).as_json()
+
+    def checkup(self):
+        return Checkup(self.controller, self.cluster, LoopClock(), self.ask_store, silent_after=5.0)
+
+    async def ask_store(self):
+        """Answer as a store does that is well."""
 
     async def command(self, command):
         return status(await self.controller.command(command))

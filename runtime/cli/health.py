@@ -1,0 +1,47 @@
+"""``interlock health``: what is wrong, by tier, and an exit code for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.cli.client import AdminClient
+from runtime.cli.exits import exit_codes
+from runtime.cli.releases import Address, AsJson
+from runtime.core.health import Verdict
+from runtime.settings import Settings
+
+_EXITS = {Verdict.HEALTHY: 0, Verdict.DEGRADED: 3, Verdict.UNHEALTHY: 4}
+"""1 is an error of any command, and 2 is one that was called wrongly."""
+
+_STYLES = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.UNHEALTHY: "red"}
+
+
+def health(address: Address = None, *, as_json: AsJson = False) -> None:
+    """Show how infrastructure, orchestration and agent are, and what is wrong.
+
+    Exit 0: healthy. 3: degraded, or something is not known. 4: unhealthy. 1: no gateway answers, or it
+    refuses.
+    """
+    with exit_codes():
+        told = AdminClient(Settings(), address).health()
+        if as_json:
+            sys.stdout.write(json.dumps(told, sort_keys=True) + "\n")
+        else:
+            Console().print(_table(told))
+        raise typer.Exit(_EXITS[Verdict(told["verdict"])])
+
+
+def _table(told: Mapping[str, Any]) -> Table:
+    table = Table("tier", "verdict", "what is wrong")
+    for name, tier in told["tiers"].items():
+        verdict = Verdict(tier["verdict"])
+        table.add_row(name, Text(verdict.value, _STYLES[verdict]), Text("\n".join(tier["reasons"])))
+    return table

@@ -1,0 +1,82 @@
+"""Gathering the facts of health, in bounded time: what does not answer by then is told as not known."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from runtime.clock import Clock
+from runtime.control.cluster import Cluster
+from runtime.control.controller import Controller
+from runtime.core.diagnosis import examine
+from runtime.core.health import Facts, Health
+
+_log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 3.0
+"""How long the cluster and the store are waited for: together, and less than a gateway waits for all."""
+
+_T = TypeVar("_T")
+
+
+class Checkup:
+    """Gathers the facts and lets them be judged. ``ask_store`` returns once the store has answered.
+
+    A gateway that is not heard for ``silent_after`` seconds is told of; the manager waits longer before
+    it takes it as gone.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        cluster: Cluster,
+        clock: Clock,
+        ask_store: Callable[[], Awaitable[None]],
+        silent_after: float,
+    ) -> None:
+        self._controller = controller
+        self._clock = clock
+        self._silent_after = silent_after
+        self._cluster = _Question(cluster.infrastructure)
+        self._store = _Question(ask_store)
+
+    async def health(self) -> Health:
+        """Return how everything is now. It takes little more than ``PATIENCE_SECONDS`` at most."""
+        cluster, store = await asyncio.gather(self._cluster.answer(), self._store.answer())
+        return examine(
+            Facts(
+                state=self._controller.state,
+                now=self._clock.wall(),
+                cluster=cluster,
+                silent=self._controller.hub.silent(),
+                silent_after=self._silent_after,
+                store=store or "",
+            )
+        )
+
+
+class _Question(Generic[_T]):
+    """Asks at most once at a time: each that hangs holds a thread, and health is asked again and again."""
+
+    def __init__(self, ask: Callable[[], Awaitable[_T]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Task[_T | str] | None = None
+
+    async def answer(self) -> _T | str:
+        """Return the answer, or in words why there is none."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._asked())
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asyncio.shield(self._asking)
+        except TimeoutError:
+            return f"no answer within {PATIENCE_SECONDS:g} s"
+
+    async def _asked(self) -> _T | str:
+        try:
+            return await self._ask()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is told
+            _log.info("health is not known: %r", error)
+            return str(error) or type(error).__name__
