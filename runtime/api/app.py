@@ -18,6 +18,7 @@ from runtime.api.budgets import BudgetKeeper, budget_routes
 from runtime.api.chat import ChatResponse, request_id_of
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.keys import Keys
+from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
 from runtime.core.routes import RoutedRelease
@@ -34,6 +35,7 @@ def build_app(
     usage: UsageReader,
     budgets: BudgetKeeper,
     clock: Clock,
+    metrics: MetricsReader,
 ) -> FastAPI:
     """Return the routes of one gateway. ``operator`` is the manager."""
     app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
@@ -48,6 +50,7 @@ def build_app(
     app.include_router(key_routes(keys, settings, clock))
     app.include_router(usage_routes(usage, settings))
     app.include_router(budget_routes(budgets, settings))
+    app.include_router(metrics_routes(metrics, settings))
     return app
 
 

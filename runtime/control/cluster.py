@@ -10,6 +10,7 @@ from runtime.core.health import Infrastructure
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage
+from runtime.core.series import Told
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, WarmResult
@@ -90,4 +91,8 @@ class Cluster(Protocol):
 
         ``cursors`` say, by replica, up to which number they are kept already: those are forgotten there.
         """
+        ...
+
+    async def metrics(self, engine: str) -> list[Told]:
+        """Return what the software of each replica counts for Prometheus."""
         ...

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.clock import Clock
+from runtime.control.aggregator import Aggregator, MemoryMetrics, MetricsPort
 from runtime.control.cluster import Cluster
 from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
@@ -70,14 +71,18 @@ class Controller:
         clock: Clock,
         gateway_silence_s: float,
         ledger: LedgerPort | None = None,
+        metrics: MetricsPort | None = None,
     ) -> None:
         self.state = ControlState()
+        self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state)
         self.hub = Hub(clock, self.post)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
         self._collector = Collector(cluster, ledger or NoLedger())
-        self._effects = Effects(cluster, self.hub, clock, self.post, gateway_silence_s, self._collector)
+        self._effects = Effects(
+            cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
+        )
         self._inbox: asyncio.Queue[ev.Event | _Ended | _Asked] = asyncio.Queue()
         self._running: dict[tuple[str, str | int], _Running] = {}
         self._waits = WaitLog(clock)

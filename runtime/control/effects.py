@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.clock import TICK, Clock
+from runtime.control.aggregator import Aggregator
 from runtime.control.cluster import AppStatus, Cluster
 from runtime.control.collector import Collector
 from runtime.control.hub import Hub
@@ -77,7 +78,9 @@ class Effects:
         post: Callable[[ev.Event], None],
         gateway_silence_s: float,
         collector: Collector,
+        metrics: Aggregator,
     ) -> None:
+        self._metrics = metrics
         self._cluster = cluster
         self._collector = collector
         self._planner = Planner(cluster)
@@ -203,6 +206,7 @@ class Effects:
 
     async def _collect_last(self, engine: str) -> None:
         """Bring what the engine alone knows of into the ledger; with its replicas it would be lost."""
+        await self._metrics.ask(engine)
         try:
             async with asyncio.timeout(COLLECT_LIMIT_SECONDS):
                 await self._collector.collect(engine)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from itertools import cycle
+from itertools import count, cycle
 
 from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
@@ -18,6 +18,7 @@ from runtime.core.health import Deployment, Infrastructure, Node
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
+from runtime.core.series import Told
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
@@ -77,6 +78,7 @@ class FakeCluster:
         self._apps: dict[str, _App] = {}
         self._past = Usage()
         self._past_cold = 0
+        self._told = count()
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.slept: list[str] = []
@@ -148,6 +150,11 @@ class FakeCluster:
             for name, loaded in found.items()
         ]
         return Infrastructure((Node("node", "127.0.0.1", alive=True),), deployments=tuple(deployments))
+
+    async def metrics(self, engine: str) -> list[Told]:
+        """Return what each replica counts."""
+        replicas = self._replicas(engine)
+        return [Told(r.name, next(self._told), await r.metrics()) for r in replicas]
 
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""

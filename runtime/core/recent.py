@@ -53,7 +53,7 @@ Counts = Mapping[Mark, int]
 """How often each was seen within the window; what was not is left out."""
 
 
-def ending(error: Exception | None, *, answered: bool, took: float, objective: float) -> What | None:
+def ending(error: BaseException | None, *, answered: bool, took: float, objective: float) -> What | None:
     """Return how a request has ended that took so many seconds; None if that was its client's doing.
 
     A client that leaves before the objective has passed may have lost interest; after it, it was kept

@@ -145,6 +145,10 @@ class ControlState:
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """By what it is of: ``engine <digest>``, ``release <number>``."""
+    cutovers: int = 0
+    """How many releases have ever gone live, by a swap or a rollback."""
+    failures: int = 0
+    """How many releases have ever failed."""
     history: Mapping[str, float] = field(default_factory=dict)
     """Seconds that loads and warm-ups took last, as ``load <set>/<engine>`` and ``warm <set>``."""
 

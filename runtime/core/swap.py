@@ -51,7 +51,17 @@ def _count(before: ControlState, state: ControlState, event: ev.Durable) -> Cont
     commanded = isinstance(event, ev.Commanded)
     changed = commanded or seen[0] != seen[1] or before.wanted != state.wanted
     paused = (before.paused or revision) if pausing(state) else 0
-    return replace(state, revision=revision, edition=revision if changed else before.edition, paused=paused)
+    edition = revision if changed else before.edition
+    counted = _count_moves(before, state)
+    return replace(counted, revision=revision, edition=edition, paused=paused)
+
+
+def _count_moves(before: ControlState, state: ControlState) -> ControlState:
+    """Count releases that have just gone live or failed; those that are forgotten later stay counted."""
+    was = {number: release.state for number, release in before.releases.items()}
+    entered = [r.state for r in state.releases.values() if r.state is not was.get(r.number)]
+    live, failed = entered.count(ReleaseState.LIVE), entered.count(ReleaseState.FAILED)
+    return replace(state, cutovers=state.cutovers + live, failures=state.failures + failed)
 
 
 # -- model sets -----------------------------------------------------------------------------------

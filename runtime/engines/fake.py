@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from typing import Any
 
 from runtime.clock import Clock, SystemClock
 from runtime.core.ledger import EndedHop
+from runtime.core.series import Family, counted, measured
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.usage import Usage
 from runtime.engines.chunks import pack, run_once
@@ -46,6 +48,8 @@ class FakeEngine:
         self._clock = clock or SystemClock()
         self._tally = Tally(self._clock)
         self._reply = script.reply
+        self.name = uuid.uuid4().hex
+        """Tells it from every other, as a replica's process is."""
         self.loaded = False
         self.asleep = False
         self.warmed = 0
@@ -210,6 +214,15 @@ class FakeEngine:
     async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
         """Return calls that have ended."""
         return self._tally.ended(after, age, limit)
+
+    async def metrics(self) -> list[Family]:
+        """Return its counts under vLLM's names, so that what reads those can be tried without vLLM."""
+        usage = self._tally.usage
+        return [
+            counted("vllm:prompt_tokens", "Prompt tokens.", [({}, float(usage.prompt))]),
+            counted("vllm:generation_tokens", "Generated tokens.", [({}, float(usage.completion))]),
+            measured("vllm:num_requests_running", "Calls under way.", [({}, float(self._tally.in_flight))]),
+        ]
 
     async def unload(self) -> None:
         """Be gone."""

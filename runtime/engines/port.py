@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from runtime.core.ledger import EndedHop
+from runtime.core.series import Family
 from runtime.core.usage import Usage
 
 Body = Mapping[str, Any]
@@ -144,6 +145,13 @@ class Engine(EngineClient, Protocol):
         """Return calls that have ended at least ``age`` seconds ago, oldest first, ``limit`` at most.
 
         Those up to number ``after`` are forgotten: whoever asks has kept them.
+        """
+        ...
+
+    async def metrics(self) -> list[Family]:
+        """Return what the engine's own software counts for Prometheus; nothing if it does not count.
+
+        Labels tell things within the engine apart, never processes.
         """
         ...
 

@@ -25,6 +25,7 @@ from runtime.core.health import Infrastructure
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage, furthest_behind
+from runtime.core.series import Told
 from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
 from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
@@ -201,6 +202,10 @@ class RayCluster:
     async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
         """Return hops that have ended on each replica."""
         return await (await self._client(engine)).collect(cursors, age, limit)
+
+    async def metrics(self, engine: str) -> list[Told]:
+        """Return what the software of each replica counts."""
+        return await (await self._client(engine)).told()
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client whose engine has answered a ping."""

@@ -20,6 +20,7 @@ from runtime.api.usage import StoredUsage
 from runtime.clock import Clock, SystemClock
 from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.series import Told
 from runtime.errors import EngineUnavailable, InterlockError
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
@@ -55,6 +56,14 @@ class HandleManager:
         """Say goodbye."""
         await answer_of(self._handle.leave.remote(gateway))
 
+    async def count(self, told: Told) -> None:
+        """Say what this gateway has counted for Prometheus. Raises StoreUnavailable."""
+        _value(await answer_of(self._handle.count.remote(told)))
+
+    async def metrics(self, told: Told) -> bytes:
+        """Return what the whole application has counted. Raises StoreUnavailable."""
+        return cast("bytes", _value(await answer_of(self._handle.metrics.remote(told))))
+
     async def status(self) -> dict[str, Any]:
         """Return the control state for people."""
         return cast("dict[str, Any]", await answer_of(self._handle.status.remote()))
@@ -65,21 +74,21 @@ class HandleManager:
 
     async def command(self, command: Command) -> dict[str, Any]:
         """Carry an operator's command out. Raises CommandRefused."""
-        return _value(await answer_of(self._handle.command.remote(command)))
+        return cast("dict[str, Any]", _value(await answer_of(self._handle.command.remote(command))))
 
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError."""
-        return _value(await answer_of(self._handle.plan.remote(wanted)))
+        return cast("dict[str, Any]", _value(await answer_of(self._handle.plan.remote(wanted))))
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log."""
         return cast("list[dict[str, Any]]", await answer_of(self._handle.audit.remote(limit)))
 
 
-def _value(answer: Any) -> dict[str, Any]:
+def _value(answer: Any) -> Any:
     if isinstance(answer, InterlockError):
         raise answer
-    return cast("dict[str, Any]", answer)
+    return answer
 
 
 class Gateway:
@@ -123,7 +132,8 @@ class Gateway:
         """Return the HTTP application; Serve calls this after the constructor."""
         keeper = StoredKeeper(self._budgets)
         return build_app(
-            self._admission, self._manager, self._settings, self._keys, self._usage, keeper, self._clock
+            *(self._admission, self._manager, self._settings, self._keys, self._usage, keeper, self._clock),
+            self._follower,
         )
 
     async def check_health(self) -> None:

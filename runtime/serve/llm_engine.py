@@ -15,20 +15,24 @@ from typing import Any
 
 import orjson
 from jinja2 import TemplateError
+from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from runtime.clock import SystemClock
 from runtime.core.ledger import EndedHop
+from runtime.core.series import Family
 from runtime.core.specs import VllmEngine as Spec
 from runtime.core.usage import Usage
 from runtime.engines.chunks import Choices, pack, run_once
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import TAG, Tally
 from runtime.errors import EngineUnavailable, InvalidRequest
+from runtime.observe.vllm_metrics import vllm_families
 from runtime.serve.load_board import telling
 from runtime.serve.load_log import LoadLog
 from runtime.serve.load_progress import Fetching
@@ -149,6 +153,10 @@ class VllmEngine:
         """Return calls that have ended."""
         return self._tally.ended(after, age, limit)
 
+    async def metrics(self) -> list[Family]:
+        """Return vLLM's own metrics. In a thread: they are some hundred series."""
+        return await asyncio.to_thread(vllm_families, REGISTRY)
+
     async def unload(self) -> None:
         """Do nothing: the replica's end is the engine's."""
 
@@ -212,7 +220,17 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
     async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         with LoadLog(_fetching(llm_config)) as log, telling(log.stage):
             await LLMServer.__init__(self, llm_config, **kwargs)
+        _count_here(self.engine._engine_client)  # noqa: SLF001 - nobody else has it
         self._hosted = VllmEngine(self, llm_config.model_id)
+
+
+def _count_here(client: Any) -> None:
+    """Let vLLM count in this process's registry, too: ray.serve.llm has it count for Ray's agent only."""
+    loggers = client.logger_manager
+    if loggers is None:  # `disable_log_stats`
+        return
+    if not any(type(logger) is PrometheusStatLogger for logger in loggers.stat_loggers):
+        loggers.stat_loggers.append(PrometheusStatLogger(client.vllm_config, loggers.engine_indexes))
 
 
 def _fetching(config: LLMConfig) -> Fetching:

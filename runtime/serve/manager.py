@@ -11,6 +11,7 @@ import ray
 from ray import serve
 
 from runtime.clock import SystemClock
+from runtime.control.aggregator import StoredMetrics
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
 from runtime.control.health import Checkup
@@ -20,8 +21,10 @@ from runtime.core import events as ev
 from runtime.core.commands import Command
 from runtime.core.digest import change_digest
 from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.series import Told
 from runtime.core.status import status
 from runtime.errors import InterlockError, ModelSetError
+from runtime.observe.exposition import text_of
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.serve_log import log_with_serve
@@ -31,6 +34,7 @@ from runtime.store.budgets import Budgets
 from runtime.store.database import check_shared, open_store
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
+from runtime.store.metrics import MetricsStore
 from runtime.store.model_sets import read_content
 
 _log = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ class SwapManager:
             self._clock,
             settings.gateway_silence_s,
             StoredLedger(Ledger(store, Budgets(store, self._clock)), self._clock),
+            StoredMetrics(MetricsStore(store, self._journal.epoch)),
         )
         self._checkup = Checkup(
             self._controller,
@@ -117,6 +122,21 @@ class SwapManager:
     async def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""
         self._controller.hub.leave(gateway)
+
+    async def count(self, told: Told) -> InterlockError | None:
+        """Take what a gateway has counted for Prometheus, or return why it must tell again."""
+        try:
+            await self._controller.metrics.take(told)
+        except InterlockError as error:
+            return error
+        return None
+
+    async def metrics(self, told: Told) -> bytes | InterlockError:
+        """Return what the whole application has counted, as Prometheus' text, or why it cannot be told."""
+        try:
+            return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
+        except InterlockError as error:
+            return error
 
     async def status(self) -> dict[str, Any]:
         """Return the control state for people, and what the manager itself holds."""

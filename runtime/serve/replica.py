@@ -16,6 +16,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from runtime.core.ledger import Batch, EndedHop
+from runtime.core.series import Family, Told
 from runtime.core.usage import Usage
 from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
@@ -32,7 +33,10 @@ PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
 
 _CALLS = frozenset(
-    {"classify", "embed", "warm", "ping", "sleep", "wake", "idle", "metered", "count", "spent", "ended"}
+    {
+        *("classify", "embed", "warm", "ping", "sleep", "wake", "idle"),
+        *("metered", "count", "spent", "ended", "metrics"),
+    }
 )
 """What may be called by name on an engine from outside its replica."""
 
@@ -67,6 +71,7 @@ class EngineReplica:
 
     _hosted: Engine
     _digest = ""
+    _told = 0
 
     def _identity(self) -> str:
         """Return the digest in the name of this replica's application: who it is, whoever asks."""
@@ -90,6 +95,12 @@ class EngineReplica:
         """Return hops that have ended here; ``cursors`` say up to which each replica's have been kept."""
         me = serve.get_replica_context().replica_tag
         return Batch(me, await self._hosted.ended(cursors.get(me, 0), age, limit))
+
+    async def engine_metrics(self) -> Told:
+        """Return what the engine's software has counted in this process."""
+        self._told += 1
+        sequence = self._told
+        return Told(serve.get_replica_context().replica_tag, sequence, await self._hosted.metrics())
 
     async def engine_call(self, method: str, *args: Any) -> Any:
         """Call a method of the engine by name; return its result or a fault."""
@@ -210,6 +221,10 @@ class HandleEngine:
         """Return what has ended on one replica."""
         return cast("list[EndedHop]", await self._ask("ended", after, age, limit))
 
+    async def metrics(self) -> list[Family]:
+        """Return what one replica's software counts."""
+        return cast("list[Family]", await self._ask("metrics"))
+
     async def unload(self) -> None:
         """Do nothing: deleting the application is the cluster's."""
 
@@ -230,6 +245,10 @@ class HandleEngine:
     async def collect(self, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
         """Return hops that have ended, from every replica."""
         return await self._broadcast("engine_ended", dict(cursors), age, limit)
+
+    async def told(self) -> list[Told]:
+        """Return what the software of every replica counts."""
+        return await self._broadcast("engine_metrics")
 
     async def _broadcast(self, method: str, *args: Any) -> list[Any]:
         try:

@@ -18,6 +18,7 @@ from runtime.clock import SystemClock
 from runtime.core.digest import canonical
 from runtime.core.ledger import EndedHop
 from runtime.core.phase import EnginePhase, Stage
+from runtime.core.series import Family
 from runtime.core.specs import TransformersEngine as Spec
 from runtime.core.usage import Usage
 from runtime.engines.chunks import run_once
@@ -162,6 +163,10 @@ class TransformersEngine:
     async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
         """Return calls that have ended."""
         return self._tally.ended(after, age, limit)
+
+    async def metrics(self) -> list[Family]:
+        """Return nothing: ``transformers`` counts nothing."""
+        return []
 
     async def unload(self) -> None:
         """End the thread."""

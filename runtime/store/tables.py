@@ -85,6 +85,14 @@ COUNTERS = sa.Table(
     sa.Column("reserved", sa.BigInteger, nullable=False),
 )
 
+METRICS = sa.Table(
+    "metrics",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("counts", sa.LargeBinary, nullable=False),
+)
+
 RESERVATIONS = sa.Table(
     "reservations",
     METADATA,

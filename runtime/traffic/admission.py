@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from runtime.clock import Clock
+from runtime.core.outcomes import outcome_of
 from runtime.core.recent import Mark, What, ending
 from runtime.core.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
@@ -56,7 +57,7 @@ class Admission:
         """
         try:
             return await self._admit(request, self.arrival() if arrived is None else arrived)
-        except Exception as error:
+        except BaseException as error:
             self.turned_away(error, request)
             raise
 
@@ -65,21 +66,23 @@ class Admission:
             await self._wait(request.model)
         try:
             return await self._begin(request, arrived)
-        except QuotaExhausted:
+        except QuotaExhausted as error:
             _, chain = self._routing.choose(request.model)
             if chain.degrade_to is None:
                 raise
+            self._meter.metrics.degraded(request.model, outcome_of(error))
             return await self._begin(replace(request, model=chain.degrade_to), arrived)
 
-    def turned_away(self, error: Exception, request: ChatRequest | None = None) -> None:
-        """Count a request that got no further, unless that was its client's doing."""
-        what = ending(error, answered=False, took=0.0, objective=0.0)
-        if what is None:
-            return
+    def turned_away(self, error: BaseException, request: ChatRequest | None = None) -> None:
+        """Count a request that got no further; the health tells of it unless that was its client's doing."""
         live, release, chain = self._routing.live, 0, ""
         # By names that the release declares only: a client may send any.
         if request is not None and live is not None and request.model in live.routed.chains:
             release, chain = live.number, request.model
+        self._meter.metrics.turned_away(chain, release, outcome_of(error))
+        what = ending(error, answered=False, took=0.0, objective=0.0)
+        if what is None:
+            return
         refused = request.caller.tenant if request is not None and what is What.REFUSED else ""
         self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
 

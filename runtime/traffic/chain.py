@@ -17,6 +17,7 @@ from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
 from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.outcomes import RequestOutcome, outcome_of
 from runtime.core.recent import Mark, What, ending
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
@@ -252,6 +253,14 @@ class ChainCall:
         if what is not None:
             refused = self.request.caller.tenant if what is What.REFUSED else ""
             self._meter.recent.add(ended, Mark(what, self.release.number, self.request.model, refused))
+        own = took - sum(hop.duration_ms for hop in self.hops) / 1000.0
+        where = self.request.model, self.release.number
+        self._meter.metrics.request(*where, self._outcome(), took, max(0.0, own))
+
+    def _outcome(self) -> RequestOutcome:
+        if self._error is not None:
+            return outcome_of(self._error)
+        return RequestOutcome.OK if self._answered else RequestOutcome.CANCELLED
 
     # -- hops -------------------------------------------------------------------------------------
 
@@ -371,6 +380,7 @@ class ChainCall:
         )
         self.hops.append(record)
         self._meter.record(count.tag.engine, count.usage)
+        self._meter.metrics.hop(count.tag, count.outcome, record)
         if record.overrun_ms:
             self._meter.record_overrun(count.tag.chain, count.tag.step)
             self._mark(count, What.HOP_OVERRAN, watch.sent + duration)

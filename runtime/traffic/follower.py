@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from runtime.clock import Clock
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.core.series import Told
 from runtime.engines.port import EngineClient
-from runtime.errors import Unavailable
+from runtime.errors import EngineUnavailable, Unavailable
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
 
@@ -24,6 +25,12 @@ BEHIND_SECONDS = 5.0
 
 PREPARE_SECONDS = 10.0
 """How long an engine may take to answer the ping of a gateway that prepares."""
+
+RETELL_SECONDS = 10.0
+"""How often a gateway that has nothing new to count tells what it has counted."""
+
+METRICS_SECONDS = 8.0
+"""How long a scrape waits for the manager; Prometheus waits for ten seconds unless told otherwise."""
 
 
 class Manager(Protocol):
@@ -39,6 +46,14 @@ class Manager(Protocol):
 
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""
+        ...
+
+    async def count(self, told: Told) -> None:
+        """Say what this gateway has counted for Prometheus."""
+        ...
+
+    async def metrics(self, told: Told) -> bytes:
+        """Say it, and return what the whole application has counted, as Prometheus' text."""
         ...
 
     async def status(self) -> dict[str, Any]:
@@ -90,6 +105,7 @@ class Follower:
         self._prepared: dict[int, PreparedRelease] = {}
         self._faults: dict[int, str] = {}
         self._sequence = 0
+        self._tellings = 0
         self._tasks = 0
         self._tasks_counted = float("-inf")
 
@@ -115,11 +131,19 @@ class Follower:
                 tasks.create_task(self._follow())
                 tasks.create_task(self._prepare_the_rest())
                 tasks.create_task(self._report())
+                tasks.create_task(self._count())
         finally:
-            try:
-                await self._manager.leave(self._gateway)
-            except Unavailable as error:
-                _log.info("the manager did not hear the goodbye: %s", error)
+            await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        try:
+            await self._manager.count(await self._told())
+        except Unavailable as error:
+            _log.info("the manager did not hear what was counted last: %s", error)
+        try:
+            await self._manager.leave(self._gateway)
+        except Unavailable as error:
+            _log.info("the manager did not hear the goodbye: %s", error)
 
     # -- following --------------------------------------------------------------------------------
 
@@ -223,6 +247,48 @@ class Follower:
             except Unavailable as error:
                 _log.info("the manager did not hear a report: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    # -- metrics ----------------------------------------------------------------------------------
+
+    async def metrics(self) -> bytes:
+        """Return what the whole application has counted, as Prometheus' text; the manager knows it.
+
+        Raises:
+            EngineUnavailable, StoreUnavailable: it is not there, or has not read yet what it counted before.
+
+        """
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                return await self._manager.metrics(await self._told())
+        except TimeoutError as error:
+            message = f"the manager did not tell the metrics within {METRICS_SECONDS:g} s"
+            raise EngineUnavailable(message) from error
+
+    async def _count(self) -> None:
+        """Tell the manager what was counted, as often as a heartbeat; not with reports, which are many.
+
+        Now and then also if nothing was: a manager that started meanwhile may not know it.
+        """
+        told, at = 0, self._clock.now()
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            changes, now = self._meter.metrics.changes, self._clock.now()
+            if changes == told and now - at < RETELL_SECONDS:
+                continue
+            try:
+                await self._manager.count(await self._told())
+            except Unavailable as error:
+                _log.info("the manager did not hear what was counted: %s", error)
+            else:
+                told, at = changes, now
+
+    async def _told(self) -> Told:
+        self._tellings += 1
+        told = Told(self._gateway, self._tellings, [])
+        for family in self._meter.metrics.families():
+            told.families.append(family)
+            await asyncio.sleep(0)  # requests go on meanwhile: a family takes up to a millisecond or two
+        return told
 
     def _snapshot(self) -> GatewayReport:
         self._sequence += 1

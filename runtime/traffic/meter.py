@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from runtime.core.routes import Share
 from runtime.core.usage import NOTHING, Usage, total
+from runtime.observe.metrics import GatewayMetrics
 from runtime.traffic.recent import RecentCounts
 
 FIRST_REQUESTS = 100
@@ -20,6 +21,7 @@ class Meter:
     """Totals since the gateway started."""
 
     def __init__(self) -> None:
+        self.metrics = GatewayMetrics()
         self._totals: dict[str, Usage] = {}
         self._gone = NOTHING
         self._first: dict[int, tuple[int, Usage]] = {}

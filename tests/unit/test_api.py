@@ -19,16 +19,17 @@ NO_KEYS = functools.cache(memory_keys)
 """An empty store, made once: what is not about keys shall not wait for migrations."""
 
 
-def app_of(world, *, keys=None, **settings):
+def app_of(world, *, gateway=0, keys=None, **settings):
     settings = Settings(store_url="sqlite://", **settings)
     return build_app(
-        world.admissions[0],
+        world.admissions[gateway],
         world.manager,
         settings,
         keys or NO_KEYS(),
         world.usage,
         world.budgets,
         world.clock,
+        world.followers[gateway],
     )
 
 

@@ -55,6 +55,9 @@ class Desk:
         self.reports.append(report)
         return self.shown.version
 
+    async def count(self, told):
+        self._hear()
+
     async def leave(self, gateway):
         self._hear()
         self.left.append(gateway)

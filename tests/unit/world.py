@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
+from runtime.control.aggregator import MemoryMetrics
 from runtime.control.controller import Controller
 from runtime.control.fake import FakeCluster
 from runtime.control.health import Checkup
@@ -17,6 +18,7 @@ from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
 from runtime.errors import EngineUnavailable
+from runtime.observe.exposition import text_of
 from runtime.store.budgets import Budgets
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
@@ -121,6 +123,14 @@ class LocalManager:
 
     async def leave(self, gateway):
         self._hub(gateway).leave(gateway)
+
+    async def count(self, told):
+        self._hub(told.source)
+        await self.controller.metrics.take(told)
+
+    async def metrics(self, told):
+        self._hub(told.source)
+        return text_of(await self.controller.metrics.scrape(told))
 
     async def status(self):
         return status(self.controller.state)
@@ -251,6 +261,7 @@ class World:
         self.usage = DirectUsage(self.ledger)
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
         self.journal = journal or MemoryJournal()
+        self.metrics = MemoryMetrics()
         self.cluster = cluster or FakeCluster(self.clock)
         self.controller = self._controller()
         self.manager = LocalManager(self.controller, self.cluster)
@@ -279,7 +290,14 @@ class World:
 
     def _controller(self):
         ledger = ManagerLedger(self.ledger)
-        return Controller(self.journal, self.cluster, self.clock, gateway_silence_s=15.0, ledger=ledger)
+        return Controller(
+            self.journal,
+            self.cluster,
+            self.clock,
+            gateway_silence_s=15.0,
+            ledger=ledger,
+            metrics=self.metrics,
+        )
 
     async def _end(self, task):
         task.cancel()

@@ -1,0 +1,60 @@
+"""Prometheus' text format: reading what a registry has counted, and writing it for whoever scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
+
+from runtime.core.series import Family, Kind, Series
+
+__all__ = ["CONTENT_TYPE", "families_of", "text_of"]
+
+_KINDS = {"counter": Kind.COUNTER, "histogram": Kind.HISTOGRAM, "gauge": Kind.GAUGE}
+
+
+def families_of(
+    registry: CollectorRegistry, prefix: str, without: Collection[str] = (), peaks: Collection[str] = ()
+) -> Iterator[Family]:
+    """Yield the families of ``registry`` whose names begin with ``prefix``.
+
+    Labels ``without`` are dropped. Of series that differ by nothing else there is the sum, and of gauges
+    that are ``peaks`` the greatest.
+    """
+    for metric in registry.collect():
+        kind = Kind.PEAK if metric.name in peaks else _KINDS.get(metric.type)
+        if kind is not None and metric.name.startswith(prefix):
+            samples: dict[Series, float] = {}
+            for sample in metric.samples:
+                if not sample.name.endswith("_created"):
+                    series = Series(sample.name, _labels(sample.labels, without))
+                    samples[series] = kind.merged(samples.get(series, 0.0), sample.value)
+            yield Family(metric.name, kind, metric.documentation, samples)
+
+
+def _labels(labels: Mapping[str, str], without: Collection[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in labels.items() if name not in without))
+
+
+class _Collected:
+    """Families as a registry that the library can write."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each family, those of one name as one: it must not be described twice."""
+        by_name: dict[str, Metric] = {}
+        for family in sorted(self._families, key=lambda family: family.name):
+            kind = "gauge" if family.kind is Kind.PEAK else family.kind.value
+            metric = by_name.setdefault(family.name, Metric(family.name, family.help, kind))
+            metric.samples += [Sample(s.name, dict(s.labels), value) for s, value in family.samples.items()]
+        yield from by_name.values()
+
+
+def text_of(families: Iterable[Family]) -> bytes:
+    """Return the text. This takes some 10 µs for each series: with thousands, call it from a thread."""
+    return generate_latest(_Collected(families))

@@ -1,0 +1,150 @@
+"""What one gateway has counted of its requests and hops, for Prometheus.
+
+Labels are ``chain``, ``step``, ``engine``, ``release``, ``purpose`` and ``outcome``, whose values model
+sets declare or the code lists; what clients choose (a tenant, a session, a model that there is not) never
+labels anything. Times are seconds.
+
+To count something more, add its family in ``GatewayMetrics.__init__`` and a method that says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from runtime.core.digest import SHORT
+from runtime.core.ledger import HopTag, Outcome
+from runtime.core.outcomes import REFUSALS, RequestOutcome
+from runtime.core.series import WINDOW, Family
+from runtime.core.usage import HopRecord, Usage
+from runtime.observe.exposition import families_of
+
+PREFIX = "interlock"
+
+BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""Seconds: from a classification on a GPU to the longest answer that anybody waits for."""
+
+_REQUEST = ("chain", "release", "outcome")
+_HOP = ("chain", "step", "engine", "release", "purpose")
+_TIME = ("chain", "step", "purpose")
+
+
+class GatewayMetrics:
+    """Counts since the gateway started."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        """Grows with everything that is counted."""
+        self._releases: set[int] = set()
+        self._found: dict[tuple[str, ...], list[Counter]] = {}
+        """Token counters by their labels: to look each up takes longer than to count."""
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, namespace=PREFIX, registry=self._registry)
+        times = partial(Histogram, namespace=PREFIX, registry=self._registry, buckets=BUCKETS)
+
+        self._requests = counter("requests", "Requests that have ended, by how.", _REQUEST)
+        self._refusals = counter(
+            "budget_refusals", "Requests that a budget or a limit had no room for.", ("chain", "outcome")
+        )
+        self._degraded = counter(
+            "degraded_requests", "Requests that went to the chain that theirs degrades to.", ("chain",)
+        )
+        self._hops = counter("hops", "Hops that have ended, by how.", (*_HOP, "outcome"))
+        self._prompt = counter("prompt_tokens", "Prompt tokens, cached ones included.", _HOP)
+        self._cached = counter("cached_prompt_tokens", "Prompt tokens that a prefix cache had.", _HOP)
+        self._completion = counter("completion_tokens", "Generated tokens, reasoning included.", _HOP)
+        self._reasoning = counter("reasoning_tokens", "Generated tokens that no answer shows.", _HOP)
+        tokens = self._prompt, self._cached, self._completion, self._reasoning
+        self._by_release = (self._requests, self._hops, *tokens)
+        self._overruns = counter(
+            "latency_budget_overruns", "Hops that took longer than their share.", ("chain", "step")
+        )
+
+        self._duration = times(
+            "request_duration_seconds", "From a request's arrival to the end of its answer.", ("chain",)
+        )
+        self._own = times("request_gateway_seconds", "What of a request's duration no hop took.", ("chain",))
+        self._hop_duration = times("hop_duration_seconds", "From a hop's start to its end.", _TIME)
+        self._queue = times("hop_queue_seconds", "What a hop waited before a replica began with it.", _TIME)
+        self._first = times(
+            "hop_time_to_first_token_seconds", "From a hop's start to its first token.", _TIME
+        )
+        self._pace = times("hop_inter_token_seconds", "Mean time between the tokens of a hop.", _TIME)
+
+    # -- what is counted ----------------------------------------------------------------------------
+
+    def request(
+        self, chain: str, release: int, outcome: RequestOutcome, total_s: float, own_s: float
+    ) -> None:
+        """Count a request that was let in; no hop took ``own_s`` of the ``total_s`` that it took."""
+        self.changes += 1
+        self._requests.labels(chain, self._see(release), outcome.value).inc()
+        self._duration.labels(chain).observe(total_s)
+        self._own.labels(chain).observe(own_s)
+        if outcome in REFUSALS:
+            self._refusals.labels(chain, outcome.value).inc()
+
+    def turned_away(self, chain: str, release: int, outcome: RequestOutcome) -> None:
+        """Count a request that was not let in; ``chain`` is empty and ``release`` 0 if none has taken it."""
+        self.changes += 1
+        self._requests.labels(chain, self._see(release) if release else "", outcome.value).inc()
+        if outcome in REFUSALS:
+            self._refusals.labels(chain, outcome.value).inc()
+
+    def degraded(self, chain: str, outcome: RequestOutcome) -> None:
+        """Count a request that was refused, and goes on to the chain that ``chain`` degrades to."""
+        self.changes += 1
+        self._refusals.labels(chain, outcome.value).inc()
+        self._degraded.labels(chain).inc()
+
+    def hop(self, tag: HopTag, outcome: Outcome, record: HopRecord) -> None:
+        """Count a hop that has ended."""
+        self.changes += 1
+        where = tag.chain, tag.step, tag.engine[:SHORT], self._see(tag.release), str(tag.purpose)
+        self._hops.labels(*where, outcome.value).inc()
+        self._spend(where, record.usage)
+        self._time(where, record, came=outcome is Outcome.OK or record.usage.completion > 0)
+        if record.overrun_ms:
+            self._overruns.labels(tag.chain, tag.step).inc()
+
+    def _spend(self, where: tuple[str, ...], usage: Usage) -> None:
+        counters = self._found.get(where)
+        if counters is None:
+            families = self._prompt, self._completion, self._cached, self._reasoning  # as in ``Usage``
+            counters = self._found[where] = [family.labels(*where) for family in families]
+        for counter, tokens in zip(counters, usage, strict=True):
+            if tokens:
+                counter.inc(tokens)
+
+    def _time(self, where: tuple[str, ...], record: HopRecord, *, came: bool) -> None:
+        """Note a hop's times; those of its first token only if it ``came``."""
+        step = where[0], where[1], where[4]
+        self._hop_duration.labels(*step).observe(record.duration_ms / 1000.0)
+        if came:
+            self._queue.labels(*step).observe(record.queue_ms / 1000.0)
+            self._first.labels(*step).observe(record.ttft_ms / 1000.0)
+        if record.inter_token_ms is not None:
+            self._pace.labels(*step).observe(record.inter_token_ms / 1000.0)
+
+    # -- what is told of it -------------------------------------------------------------------------
+
+    def families(self) -> Iterator[Family]:
+        """Yield everything that was counted, a family at a time: there may be thousands of series."""
+        return families_of(self._registry, PREFIX)
+
+    def _see(self, release: int) -> str:
+        """Return the label of a release. With a new one, that of the oldest goes: the manager has it."""
+        if release not in self._releases:
+            self._releases.add(release)
+            if len(self._releases) > WINDOW:
+                oldest = min(self._releases)
+                self._releases.discard(oldest)
+                self._found.clear()
+                for family in self._by_release:
+                    family.remove_by_labels({"release": str(oldest)})
+        return str(release)

@@ -1,0 +1,23 @@
+"""vLLM's own metrics, read from the registry of the process that it runs in.
+
+Its labels for the model and for the engine within the process are dropped: the digest that the manager
+adds says which engine it is. What describes settings or names adapters (``vllm:*_info``) is left out.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from runtime.core.series import Family
+from runtime.observe.exposition import families_of
+
+_PREFIX = "vllm:"
+_OF_THE_PROCESS = ("model_name", "engine")
+_SHARES = frozenset({"vllm:kv_cache_usage_perc", "vllm:engine_sleep_state"})
+"""Gauges that must not be added up."""
+
+
+def vllm_families(registry: CollectorRegistry) -> list[Family]:
+    """Return what vLLM has counted in this process."""
+    families = families_of(registry, _PREFIX, without=_OF_THE_PROCESS, peaks=_SHARES)
+    return [family for family in families if not family.name.endswith("_info")]
