@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from runtime.core.series import Family, Kind, Series
+from runtime.core.series import Family, Kind, Labels, Series
 
 __all__ = ["CONTENT_TYPE", "families_of", "text_of"]
+
+_KNOWN = 20_000
+"""How many series are not made anew each time that they are told."""
 
 _KINDS = {"counter": Kind.COUNTER, "histogram": Kind.HISTOGRAM, "gauge": Kind.GAUGE}
 
 
 def families_of(
-    registry: CollectorRegistry, prefix: str, without: Collection[str] = (), peaks: Collection[str] = ()
+    registry: CollectorRegistry, prefix: str, without: tuple[str, ...] = (), peaks: Collection[str] = ()
 ) -> Iterator[Family]:
     """Yield the families of ``registry`` whose names begin with ``prefix``.
 
@@ -30,13 +34,14 @@ def families_of(
             samples: dict[Series, float] = {}
             for sample in metric.samples:
                 if not sample.name.endswith("_created"):
-                    series = Series(sample.name, _labels(sample.labels, without))
+                    series = _series(sample.name, tuple(sample.labels.items()), without)
                     samples[series] = kind.merged(samples.get(series, 0.0), sample.value)
             yield Family(metric.name, kind, metric.documentation, samples)
 
 
-def _labels(labels: Mapping[str, str], without: Collection[str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, value) for name, value in labels.items() if name not in without))
+@lru_cache(_KNOWN)
+def _series(name: str, labels: Labels, without: tuple[str, ...]) -> Series:
+    return Series(name, tuple(sorted(pair for pair in labels if pair[0] not in without)))
 
 
 class _Collected:

@@ -11,10 +11,10 @@ import pytest
 from runtime.core.budget import Kind, Unit, Window
 from runtime.core.ledger import HopTag, Outcome
 from runtime.core.outcomes import RequestOutcome
-from runtime.core.series import WINDOW
+from runtime.core.series import GONE_KEPT, WINDOW
 from runtime.core.usage import HopRecord, Usage
 from runtime.engines.fake import FakeEngine
-from runtime.errors import Fenced, QuotaExhausted, RateLimited, StoreUnavailable
+from runtime.errors import EngineUnavailable, Fenced, QuotaExhausted, RateLimited, StoreUnavailable
 from runtime.observe.exposition import CONTENT_TYPE, text_of
 from runtime.observe.metrics import BUCKETS, GatewayMetrics
 from tests.prometheus import LABELS, counts_of, fallen, families_of, problems_of, samples_of, total_of
@@ -24,6 +24,7 @@ from tests.unit.test_spending import WORST, ask, cap, limited
 from tests.unit.world import World, content, content_of, document
 
 QUICK = {"load": "10ms", "tokens": 6}
+BODY = {"messages": [{"content": "my bill"}]}
 SESSIONS = 10_000
 HOP = HopRecord("answer", "e", Usage(3, 4, 2, 1), 1.0, 20.0, 900.0, 0.0, 800.0, 200.0, 300.0, 50.0)
 
@@ -290,7 +291,8 @@ async def test_a_gateway_comes_back(restarts):
     async with live() as world:
         await world.ask(0)
         await world.ask(1)
-        await scrape(world, 1)
+        await asyncio.sleep(2)
+        assert answered(await scrape(world, 1)) == 2
         world.manager.lost.add("gateway-0")
         await asyncio.sleep(40)
         assert "gateway-0" not in world.state.gateways
@@ -306,6 +308,37 @@ async def test_a_gateway_comes_back(restarts):
         assert answered(await scrape(world, 1)) == 2
 
 
+# After a restart, a scrape that comes before all are heard forgets nobody who is only about to be.
+@pytest.mark.parametrize("unheard", ["gateways", "replicas"])
+async def test_a_scrape_right_after_a_restart(unheard, monkeypatch):
+    many = GONE_KEPT + 4
+    wanted = content(1, writer=QUICK | {"deployment_config": {"num_replicas": many}})
+    async with live(wanted, gateways=many) as world:
+        for gateway in range(many):
+            await world.ask(gateway)
+        await asyncio.sleep(2)
+        shown = await scrape(world)
+        await world.stop_manager()
+        world.start_manager()
+        with monkeypatch.context() as patched:
+            if unheard == "gateways":
+                world.manager.lost.update(f"gateway-{n}" for n in range(1, many))
+            else:
+                await asyncio.sleep(20)
+                patched.setattr(world.cluster, "metrics", refuse)
+            await world.until(lambda s: s.live is not None)
+            await scrape(world)
+        world.manager.lost.clear()
+        await asyncio.sleep(12)
+        text = await scrape(world)
+        assert answered(text) == answered(shown) == many
+        assert total_of(text, "vllm:prompt_tokens_total") == total_of(shown, "vllm:prompt_tokens_total")
+
+
+async def refuse(_engine):
+    raise EngineUnavailable("not yet")
+
+
 # An engine's replica that dies and is replaced, and an engine that is unloaded, take back no count.
 async def test_engines_die():
     async with live(content(1, writer=QUICK, rollback_window="1s")) as world:
@@ -317,15 +350,16 @@ async def test_engines_die():
         fresh.loaded = True
         app.replicas[0] = fresh
         assert fallen(shown, await scrape(world)) == {}
-        assert [chunk async for chunk in fresh.generate({"messages": [{"content": "my bill"}]})]
+        assert [chunk async for chunk in fresh.generate(BODY)]
         text = await scrape(world)
         told = total_of(text, "vllm:generation_tokens_total", engine=engine[:12])
         assert told == total_of(shown, "vllm:generation_tokens_total", engine=engine[:12]) + 6
+        assert [chunk async for chunk in fresh.generate(BODY)]  # nobody has seen this when it is unloaded
         world.want(content(2, writer=QUICK))
         await world.until(lambda s: engine not in s.engines)
         text = await scrape(world)
         assert fallen(shown, text) == {}
-        assert total_of(text, "vllm:generation_tokens_total", engine=engine[:12]) == told
+        assert total_of(text, "vllm:generation_tokens_total", engine=engine[:12]) == told + 6
         gauges = [s for s in samples_of(text) if s[0] == "vllm:num_requests_running"]
         assert ("engine", engine[:12]) not in {label for _, labels in gauges for label in labels}
 
