@@ -33,7 +33,8 @@ class MetricsStore:
         new = insert_into(engine, METRICS)
         mine = {"epoch": new.excluded.epoch, "counts": new.excluded.counts}
         older = METRICS.c.epoch <= epoch
-        self._put = new.on_conflict_do_update(index_elements=["id"], set_=mine, where=older)
+        put = new.on_conflict_do_update(index_elements=["id"], set_=mine, where=older)
+        self._put = put.returning(METRICS.c.epoch)  # no row, if nothing was written
 
     def load(self) -> Sums:
         """Return what was kept last; counts of a format that is not known here begin at nothing."""
@@ -57,5 +58,5 @@ class MetricsStore:
         told = orjson.dumps(sums.as_json(), option=orjson.OPT_NON_STR_KEYS)
         row = {"id": 1, "epoch": self._epoch, "counts": zlib.compress(told, _LEVEL)}
         with writing(self._engine) as connection:
-            if connection.execute(self._put, row).rowcount != 1:
+            if connection.execute(self._put, row).first() is None:
                 raise Fenced(f"epoch {self._epoch} is over: another manager tells the metrics")

@@ -61,5 +61,4 @@ def test_counts_outlast_a_gateway(interlock):
     assert total_of(shown, "vllm:generation_tokens_total") > total_of(first, "vllm:generation_tokens_total")
     interlock.replicas("interlock", "Gateway")[0].kill()
     ask(interlock, REQUESTS)
-    shown = until(interlock, lambda text: answered(text) >= answered(first) + 2 * REQUESTS - 1, shown)
-    until(interlock, lambda text: total_of(text, "interlock_gateways_acknowledged") >= 2, shown)
+    until(interlock, lambda text: answered(text) >= answered(first) + 2 * REQUESTS, shown)

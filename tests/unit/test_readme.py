@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from runtime.cli.main import app
 from runtime.core.specs import parse
 from runtime.errors import ModelSetError
+from tests.unit.test_metrics import client_of, live
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,6 +42,15 @@ def test_serve_config_of_the_readme_is_the_shipped_one():
     shipped = yaml.safe_load((ROOT / "serve_configs/support-v2.yaml").read_text())["applications"][0]
     assert shown["import_path"] == shipped["import_path"]
     assert shown["deployments"][1] == shipped["deployments"][1]
+
+
+# Prometheus, set up as the README says, may read `/metrics`.
+async def test_scrape_config_of_the_readme():
+    shown = next(d for d in map(yaml.safe_load, blocks("yaml")) if "scrape_configs" in d)["scrape_configs"][0]
+    key = shown["authorization"]["credentials"]
+    async with live(gateways=1) as world, client_of(world, host="10.1.2.3", admin_key=key) as client:
+        answer = await client.get("/metrics", headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == 200
 
 
 # Every `make` verb, `interlock` command, option and file that the README's shell lines name exists.
