@@ -1,5 +1,5 @@
 """What is measured, in the forms that tools read.
 
 What belongs here: turning measurements that others have made into the text of a standard, such as
-``Server-Timing``. What may not: measuring, deciding by what was measured, HTTP, Ray.
+``Server-Timing`` or OpenTelemetry's spans. What may not: measuring, deciding by what was measured, HTTP, Ray.
 """
