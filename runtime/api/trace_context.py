@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 
 from starlette.datastructures import Headers
 
 from runtime.observe.tracing import TraceContext
-
-NO_CONTEXT: TraceContext = MappingProxyType({})
 
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_STATE = 512
@@ -22,7 +19,7 @@ def trace_context_of(headers: Headers) -> TraceContext:
     """
     parent = headers.get("traceparent")
     if parent is None or not _PARENT.fullmatch(parent):
-        return NO_CONTEXT
+        return {}
     state = ",".join(headers.getlist("tracestate"))
     if not state or len(state) > _MAX_STATE or not (state.isascii() and state.isprintable()):
         return {"traceparent": parent}

@@ -119,7 +119,7 @@ class FakeEngine:
             raise EngineUnavailable("the script says that generating fails")
 
     def _begin(self, body: Body) -> None:
-        if TRACE in body:
+        if body.get(TRACE):
             self.traces.append(body[TRACE])
         if not self.warmed and not _WARMING.get():
             self.served_cold += 1

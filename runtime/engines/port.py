@@ -19,7 +19,7 @@ WITHIN = "interlock_within_s"
 
 TRACE = "interlock_trace"
 """Key of a body: the caller's W3C trace context by its headers' names, beneath which an engine that makes
-spans hangs its own."""
+spans hangs its own; empty if there is none."""
 
 
 class Chunk(NamedTuple):

@@ -151,7 +151,7 @@ def open_tracer(instance: str, clock: Clock) -> Tracer:
             wanted.protocol,
         )
         return NoTracer()
-    # OpenTelemetry's SDK is for those who trace: it costs a gateway half a second and twenty megabytes.
+    # OpenTelemetry's SDK, 10 MB of a gateway's memory, is for those who trace.
     from runtime.observe.otel import exporting  # noqa: PLC0415
 
     return exporting(wanted.protocol, instance, clock)

@@ -307,10 +307,8 @@ class ChainCall:
             self._generated = self._generated.plus(count.usage)
 
     def _told(self, count: _HopCount) -> dict[str, Any]:
-        """Return what an engine's host is told of a call, in the body that is the call's."""
-        told = {TAG: count.tag, WITHIN: self._left}
-        context = count.span.context
-        return {**told, TRACE: context} if context else told
+        """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
+        return {TAG: count.tag, WITHIN: self._left, TRACE: count.span.context}
 
     def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
         return RetryingEngine(self._lease.release.clients[hop.engine], span.retried if span else None)

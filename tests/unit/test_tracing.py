@@ -231,6 +231,13 @@ async def test_contexts_go_on_while_it_is_off():
         assert engine_traces(world) == {"router": [SAMPLED], "writer": [SAMPLED]}
 
 
+# What a client writes into its body under the name of what engines are told is not told to them.
+async def test_a_body_tells_no_context():
+    async with serving() as (world, client):
+        await ask(client, {}, interlock_trace=SAMPLED | {"x-other": "header"})
+        assert not any(engine_traces(world).values())
+
+
 async def leave(world, stream, after):
     """One request whose client goes away ``after`` so many seconds."""
     raw = json.dumps(ASK | {"stream": stream}).encode()
