@@ -7,11 +7,9 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import sqlalchemy as sa
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,6 +23,7 @@ from runtime.observe.otel import OtelTracer
 from runtime.observe.tracing import NoTracer, open_tracer
 from runtime.store.tables import LEDGER
 from runtime.traffic.chain import ChatRequest
+from tests.collector import collector
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import ASK, app_of, events, post, serving
 from tests.unit.test_latency import hurry
@@ -471,28 +470,6 @@ def test_nothing_is_imported_while_it_is_off():
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
-@contextlib.contextmanager
-def collector():
-    """A collector on this host: its address, and what is posted to it."""
-    posted = []
-
-    class Take(BaseHTTPRequestHandler):
-        def do_POST(self):
-            posted.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Take) as server:
-        serving = threading.Thread(target=server.serve_forever, args=[0.01])
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}", posted
-        server.shutdown()
-        serving.join()
-
-
 AGENTS = {"OTEL_SERVICE_NAME": "agents", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}
 
 
@@ -508,24 +485,25 @@ AGENTS = {"OTEL_SERVICE_NAME": "agents", "OTEL_RESOURCE_ATTRIBUTES": "deployment
 )
 async def test_export(more, service, otel_variables, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with collector() as (address, posted):
-        otel_variables({"OTEL_EXPORTER_OTLP_ENDPOINT": address, **more})
+    with collector() as collected:
+        otel_variables({"OTEL_EXPORTER_OTLP_ENDPOINT": collected.address, **more})
         async with serving() as (world, client):
             tracer = world.admissions[0]._tracer = open_tracer("gateway-1", world.clock)
             await ask(client, stream=True)
             tracer.close()
     if service is None:
-        assert posted == []
+        assert collected.spans == []
         return
-    ((path, body),) = posted
-    (told,) = ExportTraceServiceRequest.FromString(body).resource_spans
-    resource = {each.key: each.value.string_value for each in told.resource.attributes}
-    spans = [span for scope in told.scope_spans for span in scope.spans]
-    assert path == "/v1/traces"
+    (resource,) = collected.resources
+    assert collected.paths == {"/v1/traces"}
     assert (resource["service.name"], resource["service.instance.id"]) == (service, "gateway-1")
     assert resource.get("deployment.environment") == ("test" if more else None)
-    assert [span.name for span in spans] == ["classify router", "chat writer", "invoke_workflow agent"]
-    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    assert [span.name for span in collected.spans] == [
+        "classify router",
+        "chat writer",
+        "invoke_workflow agent",
+    ]
+    assert {span.trace_id.hex() for span in collected.spans} == {TRACE}
 
 
 # A gateway that ends waits for its collector, but not for ever.
