@@ -49,6 +49,36 @@ class Settings(BaseSettings):
     """Where the ``interlock`` command finds the gateway."""
 
 
+class TraceSettings(BaseSettings):
+    """OpenTelemetry's own variables, as far as they say whether requests are traced, and by which protocol.
+
+    Its SDK reads the others by itself: endpoints and headers, service name and resource, sampler, batches.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True)
+
+    sdk_disabled: str = ""
+    traces_exporter: str = ""
+    exporter_otlp_endpoint: str = ""
+    exporter_otlp_traces_endpoint: str = ""
+    exporter_otlp_protocol: str = ""
+    exporter_otlp_traces_protocol: str = ""
+
+    @property
+    def on(self) -> bool:
+        """Say whether traces are asked for: by the exporter's name, or by where it shall send them."""
+        if self.sdk_disabled.strip().lower() == "true":
+            return False
+        exporters = {name.strip() for name in self.traces_exporter.split(",")} - {""}
+        named = self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint
+        return "otlp" in exporters if exporters else bool(named)
+
+    @property
+    def protocol(self) -> str:
+        """The exporter's protocol."""
+        return self.exporter_otlp_traces_protocol or self.exporter_otlp_protocol or "http/protobuf"
+
+
 _LOAD_LOG = "INTERLOCK_LOAD_LOG"
 
 

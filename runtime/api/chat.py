@@ -7,7 +7,7 @@ import contextlib
 import uuid
 
 import orjson
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -15,8 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.trace_context import trace_context_of
 from runtime.core.keys import Caller
 from runtime.errors import InterlockError
+from runtime.observe.tracing import RequestSpan, TraceContext
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall
 
@@ -53,9 +55,9 @@ class ChatResponse(Response):
         self._arrived = arrived
         self.background = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request; stop all work for it as soon as the client goes away."""
-        answer = asyncio.create_task(self._answer(send))
+        answer = asyncio.create_task(self._traced(trace_context_of(Headers(scope=scope)), send))
         gone = asyncio.create_task(_until_disconnect(receive))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -67,11 +69,15 @@ class ChatResponse(Response):
             # The lease closes in the answer's own cleanup: wait for that, also when this is cancelled.
             await asyncio.shield(asyncio.gather(answer, gone, return_exceptions=True))
 
-    async def _answer(self, send: Send) -> None:
+    async def _traced(self, context: TraceContext, send: Send) -> None:
+        with self._admission.traced(self._request_id, context, self._arrived) as span:
+            await self._answer(span, send)
+
+    async def _answer(self, span: RequestSpan, send: Send) -> None:
         call, started = None, False
         try:
             request = read_chat_request(self._raw, self._request_id, self._caller)
-            call = await self._admission.admit(request, self._arrived)
+            call = await self._admission.admit(request, self._arrived, span)
             try:
                 await call.start()
                 started = True
@@ -81,6 +87,7 @@ class ChatResponse(Response):
         except InterlockError as error:
             if started:
                 raise
+            span.failed(error)
             headers = headers_of(error) | (timing_headers(call) if call else {})
             await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
 

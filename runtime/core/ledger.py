@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from runtime.core.usage import Usage
+from runtime.errors import DeadlineExceeded
 
 GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day")
 """What usage can be summed up by."""
@@ -34,6 +35,11 @@ class Outcome(StrEnum):
     """The engine refused, failed, or was lost."""
     ORPHANED = "orphaned"
     """The gateway that had asked for it died: the engine alone told of it."""
+
+
+def hop_outcome(error: Exception) -> Outcome:
+    """Return how what ``error`` has ended is said to have ended."""
+    return Outcome.DEADLINE if isinstance(error, DeadlineExceeded) else Outcome.ERROR
 
 
 class HopTag(NamedTuple):

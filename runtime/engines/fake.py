@@ -22,7 +22,7 @@ from runtime.core.series import Family, counted, measured
 from runtime.core.specs import FakeEngine as Script
 from runtime.core.usage import Usage
 from runtime.engines.chunks import pack, run_once
-from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import Tally
 from runtime.errors import EngineLoadError, EngineUnavailable, InvalidRequest, WarmupError
 
@@ -56,6 +56,8 @@ class FakeEngine:
         """How many warm-up calls have run to their end."""
         self.seen_grammars: list[dict[str, Any]] = []
         """What gave answers their form, each once: a real engine compiles a grammar for it the first time."""
+        self.traces: list[Mapping[str, str]] = []
+        """The trace contexts that calls came with."""
         self.served_cold = 0
         """Calls other than warm-ups that came before the first warm-up had ended."""
 
@@ -82,7 +84,7 @@ class FakeEngine:
         """Yield the scripted reply, a token at a time."""
         prompt = self._check_generate(body)
         self._see_grammar(body)
-        self._begin()
+        self._begin(body)
         begun = self._clock.now()
         with self._tally.call(body) as count, self._receipt(prompt) as receipt:
             count.usage = Usage(prompt)
@@ -120,7 +122,9 @@ class FakeEngine:
         if self._script.fail == "generate":
             raise EngineUnavailable("the script says that generating fails")
 
-    def _begin(self) -> None:
+    def _begin(self, body: Body) -> None:
+        if body.get(TRACE):
+            self.traces.append(body[TRACE])
         if not self.warmed and not _WARMING.get():
             self.served_cold += 1
 
@@ -153,7 +157,7 @@ class FakeEngine:
         """Return the choice whose examples share most words with the input."""
         text, choices = checked_choices(body)
         begun, usage = self._clock.now(), Usage(prompt=count_tokens(text))
-        self._begin()
+        self._begin(body)
         with self._tally.call(body) as count, self._receipt(usage.prompt):
             count.usage = usage
             await self._pause(0)
@@ -167,7 +171,7 @@ class FakeEngine:
         """Return unit vectors that depend on the text alone."""
         texts = checked_input(body)
         begun, usage = self._clock.now(), Usage(prompt=sum(count_tokens(text) for text in texts))
-        self._begin()
+        self._begin(body)
         with self._tally.call(body) as count, self._receipt(usage.prompt):
             count.usage = usage
             await self._pause(0)

@@ -18,6 +18,10 @@ Body = Mapping[str, Any]
 WITHIN = "interlock_within_s"
 """Key of a body: for how many seconds the caller still waits. Whoever hosts the engine takes it out."""
 
+TRACE = "interlock_trace"
+"""Key of a body: the caller's W3C trace context by its headers' names, beneath which an engine that makes
+spans hangs its own; empty if there is none."""
+
 
 class Chunk(NamedTuple):
     """A part of an answer.

@@ -22,6 +22,7 @@ from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.series import Told
 from runtime.errors import EngineUnavailable, InterlockError
+from runtime.observe.tracing import open_tracer
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.replica import answer_of
@@ -98,8 +99,10 @@ class Gateway:
         log_with_serve()
         clock, meter = SystemClock(), Meter()
         self._manager = HandleManager(manager)
+        name = f"gateway-{uuid.uuid4().hex[:8]}"
+        self._tracer = await asyncio.to_thread(open_tracer, name, clock)
         self._follower = Follower(
-            f"gateway-{uuid.uuid4().hex[:8]}",
+            name,
             self._manager,
             RayCluster(),
             meter,
@@ -113,7 +116,12 @@ class Gateway:
         self._quick_store = await asyncio.to_thread(quick)
         self._spend(clock)
         self._admission = Admission(
-            self._follower.routing, clock, meter, self._ledger, StoredBudgets(self._budgets, self._thread)
+            self._follower.routing,
+            clock,
+            meter,
+            self._ledger,
+            StoredBudgets(self._budgets, self._thread),
+            self._tracer,
         )
         self._keys = StoredKeys(KeyStore(self._store))
         await warn_if_open(self._keys)
@@ -148,6 +156,7 @@ class Gateway:
         self._following.cancel()
         await asyncio.wait([self._following])
         await self._ledger.close()
+        await asyncio.to_thread(self._tracer.close)
         self._thread.shutdown()
         self._store.dispose()
         self._quick_store.dispose()

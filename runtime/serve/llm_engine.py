@@ -17,6 +17,7 @@ import orjson
 from jinja2 import TemplateError
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
@@ -29,7 +30,7 @@ from runtime.core.series import Family
 from runtime.core.specs import VllmEngine as Spec
 from runtime.core.usage import Usage
 from runtime.engines.chunks import Choices, pack, run_once
-from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
+from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import TAG, Tally
 from runtime.errors import EngineUnavailable, InvalidRequest
 from runtime.observe.vllm_metrics import vllm_families
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _SSE, _DONE = "data: ", "[DONE]"
 _CLIENT_FAULTS = range(400, 500)
+_OURS = frozenset({TAG, TRACE})
+"""Members of a body that vLLM has no word for."""
 
 
 class VllmEngine:
@@ -63,7 +66,7 @@ class VllmEngine:
         """Yield vLLM's answer; closing this aborts the request in the engine."""
         begun, request, choices = time.perf_counter(), self._request(body), Choices()
         with self._tally.call(body) as count, self._outputs.of(count) as request.request_id:
-            answer = await self._server.chat(request)
+            answer = await self._server.chat(request, _headers(body))
             try:
                 async for item in answer:
                     chunks = _chunks(item, count.usage, begun, choices)
@@ -74,7 +77,7 @@ class VllmEngine:
                 await answer.aclose()
 
     def _request(self, body: Body) -> ChatCompletionRequest:
-        fields = {key: value for key, value in body.items() if value is not None and key != TAG}
+        fields = {key: value for key, value in body.items() if value is not None and key not in _OURS}
         if body.get("stream"):
             # Running usage on every chunk: what was generated is known when a client goes away, too.
             fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
@@ -159,6 +162,12 @@ class VllmEngine:
 
     async def unload(self) -> None:
         """Do nothing: the replica's end is the engine's."""
+
+
+def _headers(body: Body) -> RawRequestInfo | None:
+    """Return the trace context as vLLM takes it, in headers of a request that it takes to be HTTP."""
+    context = body.get(TRACE)
+    return RawRequestInfo(headers=dict(context)) if context else None
 
 
 def _answers(item: Any) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from runtime.clock import Clock
@@ -10,6 +12,7 @@ from runtime.core.outcomes import outcome_of
 from runtime.core.recent import Mark, What, ending
 from runtime.core.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
+from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContext, Tracer
 from runtime.traffic.budgets import BudgetPort, NoBudgets
 from runtime.traffic.chain import ChainCall, ChatRequest
 from runtime.traffic.ledger import LedgerPort, NoLedger
@@ -27,21 +30,39 @@ class Admission:
         meter: Meter,
         ledger: LedgerPort | None = None,
         budgets: BudgetPort | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._routing = routing
         self._clock = clock
         self._meter = meter
         self._ledger = ledger or NoLedger()
         self._budgets = budgets or NoBudgets()
+        self._tracer = tracer or NoTracer()
 
     def arrival(self) -> float:
         """Return the stamp that the latency of a request which arrives now counts from."""
         return self._clock.now()
 
-    async def admit(self, request: ChatRequest, arrived: float | None = None) -> ChainCall:
+    @contextmanager
+    def traced(self, request_id: str, context: TraceContext, arrived: float) -> Iterator[RequestSpan]:
+        """Trace a request that ``arrived`` then, from there to the end of this block."""
+        span = self._tracer.request(request_id, context, arrived)
+        try:
+            yield span
+            span.answered()
+        except Exception as error:
+            span.failed(error)
+            raise
+        finally:
+            span.end()
+
+    async def admit(
+        self, request: ChatRequest, arrived: float | None = None, span: RequestSpan = UNTRACED
+    ) -> ChainCall:
         """Take a lease for ``request``; the caller closes the call that comes back.
 
-        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now.
+        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now. Its hops'
+        spans come beneath ``span``.
 
         While the live release sleeps for a swap, the request waits here, for at most as long as its
         chain may take in all.
@@ -56,22 +77,23 @@ class Admission:
 
         """
         try:
-            return await self._admit(request, self.arrival() if arrived is None else arrived)
+            return await self._admit(request, self.arrival() if arrived is None else arrived, span)
         except BaseException as error:
             self.turned_away(error, request)
             raise
 
-    async def _admit(self, request: ChatRequest, arrived: float) -> ChainCall:
+    async def _admit(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:
         if self._routing.paused:
             await self._wait(request.model)
         try:
-            return await self._begin(request, arrived)
+            return await self._begin(request, arrived, span)
         except QuotaExhausted as error:
             _, chain = self._routing.choose(request.model)
             if chain.degrade_to is None:
                 raise
             self._meter.metrics.degraded(request.model, outcome_of(error))
-            return await self._begin(replace(request, model=chain.degrade_to), arrived)
+            span.degraded(request.model)
+            return await self._begin(replace(request, model=chain.degrade_to), arrived, span)
 
     def turned_away(self, error: BaseException, request: ChatRequest | None = None) -> None:
         """Count a request that got no further; the health tells of it unless that was its client's doing."""
@@ -86,10 +108,10 @@ class Admission:
         refused = request.caller.tenant if request is not None and what is What.REFUSED else ""
         self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
 
-    async def _begin(self, request: ChatRequest, arrived: float) -> ChainCall:
+    async def _begin(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:
         """Take a lease and reserve what the request may spend, or neither."""
         lease = self._routing.lease(request.model)
-        call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived)
+        call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived, span)
         try:
             await call.reserve()
         except BaseException:

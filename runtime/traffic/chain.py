@@ -16,14 +16,15 @@ from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
 from runtime.core.latency import Latency, Pace, lay_out, overrun
-from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.ledger import HopTag, LedgerRow, Outcome, hop_outcome
 from runtime.core.outcomes import RequestOutcome, outcome_of
 from runtime.core.recent import Mark, What, ending
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
-from runtime.engines.port import WITHIN, Chunk
+from runtime.engines.port import TRACE, WITHIN, Chunk
 from runtime.engines.tally import TAG
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, RequestError, WrongEngine
+from runtime.observe.tracing import UNTRACED, HopSpan, RequestSpan
 from runtime.traffic.budgets import BudgetPort, Hold
 from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
@@ -80,8 +81,11 @@ class _HopCount:
     tag: HopTag
     watch: _Stopwatch
     client: RetryingEngine
+    span: HopSpan
     usage: Usage = NOTHING
     outcome: Outcome = Outcome.CANCELLED
+    error: InterlockError | None = None
+    """What ended it early, unless the client did."""
     what: What | None = None
     """How it counts; not at all if its client has ended it, or sent what its engine refuses."""
     signed: str = ""
@@ -105,6 +109,7 @@ class ChainCall:
         ledger: LedgerPort,
         budgets: BudgetPort,
         arrived: float | None = None,
+        span: RequestSpan = UNTRACED,
     ) -> None:
         self.request = request
         self.release = lease.release.routed
@@ -116,7 +121,10 @@ class ChainCall:
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
         self._admitted = clock.wall()
-        self.hold = Hold(budgets, clock, self._tag(), lease.chain.deadline)
+        tag = self._tag()
+        self.hold = Hold(budgets, clock, tag, lease.chain.deadline)
+        self._span = span
+        span.leased(tag, self.release.model_set, stream=request.stream)
         self._begun = clock.now()
         self._arrived = self._begun if arrived is None else arrived
         self._run = self._walk()
@@ -241,6 +249,7 @@ class ChainCall:
             yield
         except Exception as error:
             self._error = error
+            self._span.failed(error)
             raise
 
     def _count_request(self) -> None:
@@ -278,9 +287,7 @@ class ChainCall:
         count = self._count(hop)
         try:
             async with self._counted(count), self._until_deadline(hop):
-                answer = await count.client.classify(
-                    {**self._capped(hop), TAG: count.tag, WITHIN: self._left}
-                )
+                answer = await count.client.classify({**self._capped(hop), **self._told(count)})
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
                 self._sign(count, answer.engine)
@@ -291,8 +298,7 @@ class ChainCall:
 
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         count = self._count(hop)
-        told = {"stream": stream, TAG: count.tag, WITHIN: self._left}
-        answer = count.client.generate({**self._capped(hop), **told})
+        answer = count.client.generate({**self._capped(hop), "stream": stream, **self._told(count)})
         try:
             while True:
                 async with self._counted(count), self._until_deadline(hop):
@@ -309,8 +315,12 @@ class ChainCall:
             await self._record(count)
             self._generated = self._generated.plus(count.usage)
 
-    def _client(self, hop: Hop) -> RetryingEngine:
-        return RetryingEngine(self._lease.release.clients[hop.engine])
+    def _told(self, count: _HopCount) -> dict[str, Any]:
+        """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
+        return {TAG: count.tag, WITHIN: self._left, TRACE: count.span.context}
+
+    def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
+        return RetryingEngine(self._lease.release.clients[hop.engine], span.retried if span else None)
 
     def _sign(self, count: _HopCount, engine: str) -> None:
         """Note who signed an answer, which is on its first chunk.
@@ -343,18 +353,17 @@ class ChainCall:
             engine=self.release.engines[hop.engine],
             started=self._clock.wall(),
         )
-        return _HopCount(tag, _Stopwatch(self._clock), self._client(hop))
+        watch = _Stopwatch(self._clock)
+        span = self._span.hop(hop, watch.sent)
+        return _HopCount(tag, watch, self._client(hop, span), span)
 
     @asynccontextmanager
     async def _counted(self, count: _HopCount) -> AsyncIterator[None]:
         """Note how the hop ends if this is where it does."""
         try:
             yield
-        except DeadlineExceeded:
-            count.outcome, count.what = Outcome.DEADLINE, What.HOP_FAILED
-            raise
         except InterlockError as error:
-            count.outcome = Outcome.ERROR
+            count.outcome, count.error = hop_outcome(error), error
             count.what = None if isinstance(error, RequestError) else What.HOP_FAILED
             raise
 
@@ -387,16 +396,16 @@ class ChainCall:
         what = What.HOP_DONE if count.outcome is Outcome.OK else count.what
         if what is not None:
             self._mark(count, what, watch.sent + duration)
-        self._rows.append(
-            LedgerRow(
-                self._tag_of(count),
-                count.usage,
-                count.outcome,
-                record.queue_ms,
-                record.ttft_ms,
-                record.duration_ms,
-            )
+        row = LedgerRow(
+            self._tag_of(count),
+            count.usage,
+            count.outcome,
+            record.queue_ms,
+            record.ttft_ms,
+            record.duration_ms,
         )
+        self._rows.append(row)
+        count.span.end(row, record, count.error)
 
     def _mark(self, count: _HopCount, what: What, at: float) -> None:
         self._meter.recent.add(at, Mark(what, count.tag.release, count.tag.chain, count.tag.step))

@@ -28,8 +28,9 @@ class RetryingEngine:
     continue it: then the error is the client's to handle.
     """
 
-    def __init__(self, engine: EngineClient) -> None:
+    def __init__(self, engine: EngineClient, retried: Callable[[EngineLost], None] | None = None) -> None:
         self._engine = engine
+        self._retried = retried or _unnoticed
         self.tag: HopTag | None = None
         """The tag of the last attempt. Each has an id of its own: a lost replica may count on, unheard."""
 
@@ -58,6 +59,7 @@ class RetryingEngine:
                 if begun or not retry:
                     raise
                 _log.warning("asking another replica: %s", error)
+                self._retried(error)
             else:
                 return
             finally:
@@ -66,7 +68,7 @@ class RetryingEngine:
 
     async def classify(self, body: Body) -> Classification:
         """Classify on a replica."""
-        return await _twice(lambda: self._engine.classify(self._attempt(body)))
+        return await _twice(lambda: self._engine.classify(self._attempt(body)), self._retried)
 
     async def embed(self, body: Body) -> Embeddings:
         """Embed on a replica."""
@@ -85,10 +87,17 @@ class RetryingEngine:
         return await _twice(lambda: self._engine.spent(hop))
 
 
-async def _twice(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+def _unnoticed(_error: EngineLost) -> None:
+    """Tell nobody but the log that another replica is asked."""
+
+
+async def _twice(
+    call: Callable[[], Awaitable[_Answer]], retried: Callable[[EngineLost], None] = _unnoticed
+) -> _Answer:
     try:
         return await call()
     except EngineLost as error:
         _log.warning("asking another replica: %s", error)
+        retried(error)
     await asyncio.sleep(RETRY_SECONDS)
     return await call()

@@ -107,9 +107,9 @@ async def test_caller_is_carried(keys):
         seen = []
         admit = world.admissions[0].admit
 
-        async def note(request, arrived):
+        async def note(request, *more):
             seen.append(request.caller)
-            return await admit(request, arrived)
+            return await admit(request, *more)
 
         world.admissions[0].admit = note
         await post(client)

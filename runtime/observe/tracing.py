@@ -1,0 +1,157 @@
+"""Traces of requests: the port that a request's way calls, and what stands in for it while they are off.
+
+One span per request, and one per hop beneath it. Nothing is measured here: a hop's span takes its times from
+the hop's record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from runtime.clock import Clock
+from runtime.core.chain import Hop
+from runtime.core.ledger import HopTag, LedgerRow
+from runtime.core.usage import HopRecord
+from runtime.settings import TraceSettings
+
+_log = logging.getLogger(__name__)
+
+TraceContext = Mapping[str, str]
+"""``traceparent``, and ``tracestate`` if there is one (W3C Trace Context); empty where there is no trace."""
+
+
+class HopSpan(Protocol):
+    """One hop's span."""
+
+    @property
+    def context(self) -> TraceContext:
+        """What the engine gets told, so that its own spans come beneath this one."""
+        ...
+
+    def retried(self, error: Exception) -> None:
+        """Note that the hop's replica is lost and another one is asked."""
+        ...
+
+    def end(self, row: LedgerRow, record: HopRecord, error: Exception | None) -> None:
+        """End the span as the hop did; ``error`` is what ended it early, if not the client."""
+        ...
+
+
+class RequestSpan(Protocol):
+    """One request's span."""
+
+    def leased(self, tag: HopTag, model_set: str, *, stream: bool) -> None:
+        """Note what the request runs on. ``tag`` says of it what all its hops do."""
+        ...
+
+    def degraded(self, chain: str) -> None:
+        """Note that another chain answers than the one asked for, ``chain``."""
+        ...
+
+    def hop(self, hop: Hop, sent: float) -> HopSpan:
+        """Begin a hop's span; ``sent`` is the clock's stamp of its start."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """Note what the request has failed by. The first such error counts."""
+        ...
+
+    def answered(self) -> None:
+        """Note that the last byte has gone out, of an answer or of an error."""
+        ...
+
+    def end(self) -> None:
+        """End the span. One that has neither failed nor been answered was cancelled by its client."""
+        ...
+
+
+class Tracer(Protocol):
+    """Where spans come from."""
+
+    def request(self, request_id: str, context: TraceContext, arrived: float) -> RequestSpan:
+        """Begin a request's span beneath its client's; ``arrived`` is the clock's stamp of its arrival."""
+        ...
+
+    def close(self) -> None:
+        """Export what has ended, within a limit. Blocks."""
+        ...
+
+
+class _HandedOn:
+    """A hop of which no span is made: the engine gets its client's context as it came."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TraceContext) -> None:
+        self.context = context
+
+    def retried(self, error: Exception) -> None:
+        """Do nothing."""
+
+    def end(self, row: LedgerRow, record: HopRecord, error: Exception | None) -> None:
+        """Do nothing."""
+
+
+class Untraced:
+    """A request of which no span is made."""
+
+    __slots__ = ("_hop",)
+
+    def __init__(self, context: TraceContext) -> None:
+        self._hop = _HandedOn(context)
+
+    def leased(self, tag: HopTag, model_set: str, *, stream: bool) -> None:
+        """Do nothing."""
+
+    def degraded(self, chain: str) -> None:
+        """Do nothing."""
+
+    def hop(self, hop: Hop, sent: float) -> HopSpan:  # noqa: ARG002 - the port's form
+        """Return what stands for every hop's span."""
+        return self._hop
+
+    def failed(self, error: Exception) -> None:
+        """Do nothing."""
+
+    def answered(self) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+UNTRACED = Untraced({})
+"""A request that came without a context; one for all, since it keeps nothing."""
+
+
+class NoTracer:
+    """Tracing while it is off: no span is made, and a client's context goes on to engines untouched."""
+
+    def request(self, request_id: str, context: TraceContext, arrived: float) -> RequestSpan:  # noqa: ARG002
+        """Return what stands for the request's span."""
+        return Untraced(context) if context else UNTRACED
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_tracer(instance: str, clock: Clock) -> Tracer:
+    """Return the tracer that OpenTelemetry's variables ask for; one that does nothing if they ask for none.
+
+    ``instance`` tells this process from others of its service.
+    """
+    wanted = TraceSettings()
+    if not wanted.on:
+        return NoTracer()
+    if wanted.protocol not in {"http/protobuf", "grpc"}:
+        _log.warning(
+            "requests are not traced: OTEL_EXPORTER_OTLP_PROTOCOL is %r; say http/protobuf or grpc",
+            wanted.protocol,
+        )
+        return NoTracer()
+    # OpenTelemetry's SDK, 10 MB of a gateway's memory, is for those who trace.
+    from runtime.observe.otel import exporting  # noqa: PLC0415
+
+    return exporting(wanted.protocol, instance, clock)
