@@ -48,6 +48,7 @@ class HopTag(NamedTuple):
     tenant: str = ""
     key: str = ""
     session: str = ""
+    """Its tenant's own id of it: another tenant may have one of the same id."""
     chain: str = ""
     step: str = ""
     release: int = 0

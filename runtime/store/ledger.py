@@ -70,22 +70,25 @@ class Ledger:
         return Usage(int(prompt), int(completion), int(cached), int(reasoning))
 
     def usage(self, by: str, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return requests, hops and tokens by one of ``GROUPS``.
+        """Return requests, hops and tokens by one of ``GROUPS``; sessions with the tenants that they are of.
 
         ``since`` is in seconds since the Unix epoch.
         """
         group = _day(self._engine) if by == "day" else LEDGER.c[by]
+        whose = [LEDGER.c.tenant] if by == "session" else []
         sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
         select = sa.select(
             group.label(by),
+            *whose,
             sa.func.count(sa.distinct(LEDGER.c.request)).label("requests"),
             sa.func.count().label("hops"),
             *sums,
         )
-        grouped = select.where(LEDGER.c.started >= since).group_by(group).order_by(group)
+        grouped = select.where(LEDGER.c.started >= since).group_by(group, *whose).order_by(group, *whose)
         with reading(self._engine) as connection:
             rows = connection.execute(grouped).mappings().all()
-        return [{name: value if name == by else int(value) for name, value in row.items()} for row in rows]
+        named = {by, *(column.name for column in whose)}
+        return [{name: value if name in named else int(value) for name, value in row.items()} for row in rows]
 
     def close(self) -> None:
         """Give the connections back."""

@@ -45,6 +45,8 @@ class ChatRequest:
     body: dict[str, Any]
     stream: bool
     caller: Caller = OPEN
+    session: str = ""
+    """The conversation that it is a turn of, by its tenant's id for it; empty if it is of none."""
 
 
 class _Stopwatch:
@@ -322,6 +324,7 @@ class ChainCall:
             request_id=self.request.request_id,
             tenant=self.request.caller.tenant,
             key=self.request.caller.key,
+            session=self.request.session,
             chain=self.request.model,
             release=self.release.number,
             admitted=self._admitted,
