@@ -19,7 +19,20 @@ from runtime.settings import Settings
 
 budgets_app = typer.Typer(no_args_is_help=True)
 
-_COLUMNS = ("id", "tenant", "key", "per", "unit", "window", "limit", "spent", "reserved", "kind", "hard")
+_COLUMNS = (
+    "id",
+    "tenant",
+    "key",
+    "per",
+    "unit",
+    "window",
+    "limit",
+    "spent",
+    "reserved",
+    "warned",
+    "kind",
+    "hard",
+)
 
 
 @budgets_app.command("set")

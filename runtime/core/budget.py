@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from runtime.core.ledger import HopTag
 
+WARNINGS = (80, 95)
+"""At how many percent of a cap an event is logged and counted; of a soft one also when it is reached."""
+
 
 class Per(StrEnum):
     """Whose spending a cap counts."""
@@ -70,6 +73,11 @@ class Cap:
     hard: bool = True
     """A soft one is never refused by; it warns."""
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """At how many percent of it those who look after it are warned, once in each window."""
+        return WARNINGS if self.hard else (*WARNINGS, 100)
+
     def counts(self, tag: HopTag) -> bool:
         """Say whether spending under ``tag`` counts towards this cap."""
         return self.tenant == tag.tenant and self.key in ("", tag.key) and bool(self.subject(tag))
@@ -100,6 +108,8 @@ class Counter(NamedTuple):
 
     spent: int = 0
     reserved: int = 0
+    warned: int = 0
+    """How many of its cap's warning shares it has passed."""
 
 
 class Claim(NamedTuple):
@@ -188,7 +198,9 @@ def taken(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter]) -> dic
     changed: dict[CounterId, Counter] = {}
     for claim in wanted:
         counter = changed.get(claim.counter) or counters.get(claim.counter, Counter())
-        changed[claim.counter] = Counter(counter.spent + claim.spent, counter.reserved + claim.reserved)
+        changed[claim.counter] = counter._replace(
+            spent=counter.spent + claim.spent, reserved=counter.reserved + claim.reserved
+        )
     return changed
 
 
@@ -198,11 +210,47 @@ def completion_cap(body: Mapping[str, Any]) -> int | None:
     return None if most is None else int(most) * int(body.get("n") or 1)
 
 
-WARNINGS = (0.8, 0.95)
-"""At which shares of a budget an event is logged and counted."""
+@dataclass(frozen=True)
+class Crossing:
+    """Spending has just passed a share of a cap, for the first time in its window."""
+
+    cap: Cap
+    counter: CounterId
+    share: int
+    """In percent."""
+    spent: int
+
+    def __str__(self) -> str:
+        """Return what an operator has to know, of a key its id alone."""
+        cap, subject = self.cap, self.counter.subject
+        keyed = cap.key or (subject if cap.per is Per.KEY else "")
+        whose = f"tenant {cap.tenant}" + (f", key {keyed}" if keyed else "")
+        if cap.per in {Per.SESSION, Per.REQUEST}:
+            whose += f", {cap.per.value} {subject!r}"
+        began = datetime.fromtimestamp(self.counter.window, UTC).isoformat()
+        window = cap.window.value + ("" if cap.window is Window.TOTAL else f" since {began}")
+        spent = f"{self.spent} of {cap.limit} {cap.unit.value} are spent"
+        kind = f"{'hard' if cap.hard else 'soft'} {cap.kind.value} {cap.id}"
+        return f"{whose}: {spent}, {self.share} % of the {kind} ({window})"
 
 
-def crossed(limit: int, before: int, after: int) -> float | None:
-    """Return the highest warning share that spending from ``before`` to ``after`` has passed."""
-    passed = [share for share in WARNINGS if before < share * limit <= after]
-    return max(passed, default=None)
+def crossings(caps: Mapping[CounterId, Cap], stands: Mapping[CounterId, Counter]) -> list[Crossing]:
+    """Return which shares of their caps counters have passed that nobody has been warned of yet."""
+    return [
+        Crossing(caps[counter], counter, share, stand.spent)
+        for counter, stand in stands.items()
+        for share in caps[counter].shares[stand.warned : _passed(caps[counter], stand)]
+    ]
+
+
+def _passed(cap: Cap, stand: Counter) -> int:
+    return sum(stand.spent * 100 >= share * cap.limit for share in cap.shares) if stand.spent else 0
+
+
+def warned(stands: Mapping[CounterId, Counter], crossed: Iterable[Crossing]) -> dict[CounterId, Counter]:
+    """Return how counters stand once somebody has been warned of what they ``crossed``."""
+    noted = dict(stands)
+    for each in crossed:
+        counter = noted[each.counter]
+        noted[each.counter] = counter._replace(warned=counter.warned + 1)
+    return noted

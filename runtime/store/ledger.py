@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from runtime.core.budget import Crossing
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.store.budgets import Budgets
@@ -47,15 +48,18 @@ class Ledger:
         # In one order always: of two processes that write the same rows, each would wait for the other.
         told = sorted(rows, key=lambda row: row.tag.hop)
         caps = self._budgets.caps() if self._budgets is not None else []
+        crossed: list[Crossing] = []
         with writing(self._engine) as connection:
             known = _known(connection, told)
             new = [row for row in told if known.get(row.tag.hop) != row.usage[:2] or row.ttft_ms is not None]
             if new:
                 connection.execute(self._merge, [row.as_row() for row in new])
             if self._budgets is not None:
-                self._budgets.charge(connection, caps, _added(new, known))
+                crossed = self._budgets.charge(connection, caps, _added(new, known))
                 if ended:
                     self._budgets.release(connection, ended)
+        if self._budgets is not None:
+            self._budgets.tell(crossed)
         return len(new)
 
     def sweep(self, now: float) -> int:

@@ -83,6 +83,7 @@ COUNTERS = sa.Table(
     sa.Column("window", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("spent", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("warned", sa.Integer, nullable=False, server_default="0"),
 )
 
 RESERVATIONS = sa.Table(
