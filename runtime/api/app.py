@@ -47,7 +47,7 @@ def build_app(
     app.include_router(admin_routes(operator, settings))
     app.include_router(key_routes(keys, settings, clock))
     app.include_router(usage_routes(usage, settings))
-    app.include_router(budget_routes(budgets, settings))
+    app.include_router(budget_routes(budgets, settings, admission))
     return app
 
 

@@ -13,13 +13,19 @@ from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
 from runtime.api.bodies import read_json, text_in
-from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window
+from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window, amount_text
+from runtime.core.cost import parse_money
+from runtime.core.routes import RoutedRelease
 from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest, UnknownBudget
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
+from runtime.traffic.admission import Admission
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+_MOST = 2**63 - 1
+"""The store's greatest number."""
 
 
 class BudgetKeeper(Protocol):
@@ -57,7 +63,7 @@ class StoredKeeper:
         return await asyncio.to_thread(self._budgets.remove, cap)
 
 
-def budget_routes(keeper: BudgetKeeper, settings: Settings) -> APIRouter:
+def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission) -> APIRouter:
     """Return the routes of budgets."""
     routes = APIRouter(prefix="/admin/v1/budgets")
 
@@ -71,7 +77,10 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings) -> APIRouter:
         actor_of(request, settings)
         cap = cap_of(await read_json(request, settings.max_body_bytes))
         await keeper.set(cap)
-        return JSONResponse({"budgets": [_shown(known, counter) for known, counter in await keeper.list()]})
+        budgets = [_shown(known, counter) for known, counter in await keeper.list()]
+        return JSONResponse(
+            {"budgets": budgets, "warnings": _warnings(cap, admission.live() if admission.ready else None)}
+        )
 
     @routes.delete("/{cap}")
     async def remove(cap: int, request: Request) -> JSONResponse:
@@ -89,9 +98,7 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
     unknown = sorted(set(body) - known)
     if unknown:
         raise InvalidRequest(f"{unknown[0]} is no field of a budget", param=unknown[0])
-    limit, hard = body.get("limit"), body.get("hard", True)
-    if type(limit) is not int or limit < 0:  # true is an int, too
-        raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
+    hard, unit = body.get("hard", True), _choice(body, "unit", Unit.TOKENS)
     if not isinstance(hard, bool):
         raise InvalidRequest("hard must be true or false", param="hard")
     return Cap(
@@ -99,12 +106,35 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
         tenant=text_in(body, "tenant", needed=True),
         key=text_in(body, "key"),
         per=_choice(body, "per", Per.TENANT),
-        unit=_choice(body, "unit", Unit.TOKENS),
+        unit=unit,
         window=_choice(body, "window", Window.TOTAL),
-        limit=limit,
+        limit=_limit(body.get("limit"), unit),
         kind=_choice(body, "kind", Kind.BUDGET),
         hard=hard,
     )
+
+
+def _limit(limit: Any, unit: Unit) -> int:
+    if unit is Unit.COST:
+        try:
+            limit = parse_money(limit)
+        except ValueError as error:
+            message = "limit must be an amount of money, such as 25.5, with at most nine decimals"
+            raise InvalidRequest(message, param="limit") from error
+    if type(limit) is not int or limit < 0:  # true is an int, too
+        raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
+    if limit > _MOST:
+        most = amount_text(unit, _MOST)
+        raise InvalidRequest(f"limit must be at most {most}: the store has no greater number", param="limit")
+    return limit
+
+
+def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
+    """Return what whoever sets a cap should know. It is set all the same: the next set may have prices."""
+    if cap.unit is not Unit.COST or live is None or not live.unpriced:
+        return []
+    engines = ", ".join(live.unpriced)
+    return [f"the live model set has no price for these engines, so their tokens cost nothing: {engines}"]
 
 
 def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
@@ -120,4 +150,8 @@ def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
 
 
 def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
-    return asdict(cap) | counter._asdict()
+    if cap.unit is not Unit.COST:
+        return asdict(cap) | counter._asdict()
+    money = {"limit": cap.limit, "spent": counter.spent, "reserved": counter.reserved}
+    told = {name: amount_text(cap.unit, amount) for name, amount in money.items()}
+    return asdict(cap) | counter._asdict() | told

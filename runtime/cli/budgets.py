@@ -15,6 +15,7 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.core.budget import Kind, Per, Unit, Window
+from runtime.errors import CommandError
 from runtime.settings import Settings
 
 budgets_app = typer.Typer(no_args_is_help=True)
@@ -38,7 +39,12 @@ _COLUMNS = (
 @budgets_app.command("set")
 def put(
     tenant: Annotated[str, typer.Option(help="Whose spending is capped.")],
-    limit: Annotated[int, typer.Option(min=0, help="How much of the unit in each window.")],
+    limit: Annotated[
+        str | None, typer.Option(help="How much of the unit in each window: a whole number, or money.")
+    ] = None,
+    cost: Annotated[
+        str | None, typer.Option(help="How much money: the same as --unit cost --limit; such as 25.50.")
+    ] = None,
     unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.TOKENS,
     window: Annotated[Window, typer.Option(help="In which time, by the calendar in UTC.")] = Window.TOTAL,
     per: Annotated[
@@ -53,9 +59,28 @@ def put(
     soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nobody.")] = False,
 ) -> None:
     """Set a budget or a limit; one that caps the same is replaced, and what is spent of it stays spent."""
-    cap = {"tenant": tenant, "limit": limit, "unit": unit.value, "window": window.value, "per": per.value}
     with exit_codes():
-        AdminClient(Settings(), address).set_budget({**cap, "key": key, "kind": kind.value, "hard": not soft})
+        unit, amount = _amount(unit, limit, cost)
+        cap = {
+            "tenant": tenant,
+            "limit": amount,
+            "unit": unit.value,
+            "window": window.value,
+            "per": per.value,
+        }
+        cap |= {"key": key, "kind": kind.value, "hard": not soft}
+        for warning in AdminClient(Settings(), address).set_budget(cap):
+            typer.echo(f"warning: {warning}", err=True)
+
+
+def _amount(unit: Unit, limit: str | None, cost: str | None) -> tuple[Unit, int | str]:
+    """Return what is counted, and how much of it. Raises CommandError."""
+    if (limit is None) == (cost is None):
+        raise CommandError("say how much: either --limit or --cost")
+    if cost is not None:
+        return Unit.COST, cost
+    assert limit is not None  # noqa: S101 - one of the two is there
+    return unit, int(limit) if limit.isdecimal() else limit
 
 
 @budgets_app.command("list")

@@ -76,9 +76,10 @@ class AdminClient:
         budgets: list[dict[str, Any]] = self._ask("GET", "budgets")["budgets"]
         return budgets
 
-    def set_budget(self, budget: Mapping[str, Any]) -> None:
-        """Set a budget or a limit."""
-        self._ask("PUT", "budgets", budget)
+    def set_budget(self, budget: Mapping[str, Any]) -> list[str]:
+        """Set a budget or a limit; return what to know about it."""
+        warnings: list[str] = self._ask("PUT", "budgets", budget)["warnings"]
+        return warnings
 
     def remove_budget(self, budget: int) -> None:
         """Remove a budget or a limit."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from runtime.core.cost import money_text
 from runtime.core.ledger import HopTag
 
 WARNINGS = (80, 95)
@@ -33,9 +34,40 @@ class Unit(StrEnum):
 
     TOKENS = "tokens"
     """Prompt and completion of every hop."""
+    COST = "cost"
+    """What these cost by the prices of the model set, in nano-units of its currency."""
     REQUESTS = "requests"
     CONCURRENT = "concurrent"
     """Requests that are under way; nothing is spent of it."""
+
+
+OF_TOKENS = frozenset({Unit.TOKENS, Unit.COST})
+"""What is charged by the ledger's rows, and reserved at its worst."""
+
+
+def amount_text(unit: Unit, amount: int) -> str:
+    """Return so much of a unit for people and for JSON: money in units of its currency."""
+    return money_text(amount) if unit is Unit.COST else str(amount)
+
+
+class Amount(NamedTuple):
+    """What hops have spent, or may spend."""
+
+    tokens: int = 0
+    cost: int = 0
+    """In nano-units."""
+
+    def plus(self, other: Amount) -> Amount:
+        """Return the sum, field by field."""
+        return Amount(self.tokens + other.tokens, self.cost + other.cost)
+
+    def beyond(self, other: Amount) -> Amount:
+        """Return what of this is more than ``other``, field by field."""
+        return Amount(max(0, self.tokens - other.tokens), max(0, self.cost - other.cost))
+
+    def of(self, unit: Unit) -> int:
+        """Return how much of ``unit`` it is."""
+        return {Unit.TOKENS: self.tokens, Unit.COST: self.cost}.get(unit, 0)
 
 
 class Window(StrEnum):
@@ -167,16 +199,16 @@ def window_of(window: Window, at: float) -> tuple[int, float]:
     return begin_s, float(begin_s + seconds)
 
 
-def claims(caps: Iterable[Cap], tag: HopTag, worst: int, at: float) -> list[Claim]:
+def claims(caps: Iterable[Cap], tag: HopTag, worst: Amount, at: float) -> list[Claim]:
     """Return what a request that begins at ``at`` takes of every cap that counts it."""
     return [_claim(cap, tag, worst, at) for cap in caps if cap.counts(tag)]
 
 
-def _claim(cap: Cap, tag: HopTag, worst: int, at: float) -> Claim:
+def _claim(cap: Cap, tag: HopTag, worst: Amount, at: float) -> Claim:
     counter = CounterId(cap.id, cap.subject(tag), window_of(cap.window, at)[0])
     match cap.unit:
-        case Unit.TOKENS:
-            return Claim(counter, cap, 0, worst)
+        case Unit.TOKENS | Unit.COST:
+            return Claim(counter, cap, 0, worst.of(cap.unit))
         case Unit.REQUESTS:
             return Claim(counter, cap, 1, 0)
         case Unit.CONCURRENT:
@@ -229,7 +261,8 @@ class Crossing:
             whose += f", {cap.per.value} {subject!r}"
         began = datetime.fromtimestamp(self.counter.window, UTC).isoformat()
         window = cap.window.value + ("" if cap.window is Window.TOTAL else f" since {began}")
-        spent = f"{self.spent} of {cap.limit} {cap.unit.value} are spent"
+        spent, limit = amount_text(cap.unit, self.spent), amount_text(cap.unit, cap.limit)
+        spent = f"{spent} of {limit} {cap.unit.value} are spent"
         kind = f"{'hard' if cap.hard else 'soft'} {cap.kind.value} {cap.id}"
         return f"{whose}: {spent}, {self.share} % of the {kind} ({window})"
 

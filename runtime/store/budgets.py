@@ -19,6 +19,8 @@ from sqlalchemy.engine import Connection, Engine, Row
 
 from runtime.clock import Clock
 from runtime.core.budget import (
+    OF_TOKENS,
+    Amount,
     Cap,
     Claim,
     Counter,
@@ -213,21 +215,21 @@ class Budgets:
     # -- spending ---------------------------------------------------------------------------------
 
     def charge(
-        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, int]]
+        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, Amount]]
     ) -> list[Crossing]:
-        """Count tokens as spent, within the caller's transaction, in all of ``caps`` that count them.
+        """Count hops as spent, within the caller's transaction, in all of ``caps`` that count them.
 
         Returns what to ``tell`` once it is committed.
         """
         sums: defaultdict[CounterId, int] = defaultdict(int)
         cap_of: dict[CounterId, Cap] = {}
-        caps = [cap for cap in caps if cap.unit is Unit.TOKENS]
-        for tag, tokens in spent:
+        caps = [cap for cap in caps if cap.unit in OF_TOKENS]
+        for tag, amount in spent:
             for cap in caps:
-                if tokens and cap.counts(tag):
+                if amount.of(cap.unit) and cap.counts(tag):
                     begins, _ = window_of(cap.window, tag.admitted or tag.started)
                     counter = CounterId(cap.id, cap.subject(tag), begins)
-                    sums[counter] += tokens
+                    sums[counter] += amount.of(cap.unit)
                     cap_of[counter] = cap
         stands = self._add(connection, sums)
         crossed = crossings(cap_of, stands)

@@ -34,11 +34,11 @@ def app_of(world, *, keys=None, **settings):
 
 
 @contextlib.asynccontextmanager
-async def serving(host="127.0.0.1", *, writer=None, live=True, keys=None, **settings):
+async def serving(host="127.0.0.1", *, writer=None, router=None, live=True, keys=None, **settings):
     """A world with a live release, and an HTTP client of its gateway."""
     async with World(gateways=1) as world:
         if live:
-            wanted = content(1, writer={"load": "10ms", **(writer or {})})
+            wanted = content(1, writer={"load": "10ms", **(writer or {})}, router=router)
             world.want(wanted)
             await world.until_live(wanted)
         transport = httpx.ASGITransport(app=app_of(world, keys=keys, **settings), client=(host, 4000))

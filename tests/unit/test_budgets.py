@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.clock import SystemClock
 from runtime.core.budget import (
+    Amount,
     Cap,
     Counter,
     CounterId,
@@ -57,7 +58,7 @@ def tag(call, **changes):
 
 
 def wish(budgets, call, worst, at=NOW, **changes):
-    return Wish(call, claims(budgets.caps(), tag(call, **changes), worst, at), at, at + 60)
+    return Wish(call, claims(budgets.caps(), tag(call, **changes), Amount(worst), at), at, at + 60)
 
 
 def fits(answers):
@@ -275,7 +276,7 @@ def test_what_is_not_committed_is_not_told(engine, gateways, heard):
 
 def charge_and_fail(engine, budgets):
     with writing(engine) as connection:
-        budgets.charge(connection, budgets.caps(), [(tag("a"), 90)])
+        budgets.charge(connection, budgets.caps(), [(tag("a"), Amount(90))])
         raise ZeroDivisionError
 
 
