@@ -46,7 +46,7 @@ def build_app(
     _add_health_routes(app, admission)
     app.include_router(admin_routes(operator, settings))
     app.include_router(key_routes(keys, settings, clock))
-    app.include_router(usage_routes(usage, settings))
+    app.include_router(usage_routes(usage, budgets, settings))
     app.include_router(budget_routes(budgets, settings, admission))
     return app
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Request
@@ -15,6 +16,7 @@ from runtime.api.auth import actor_of
 from runtime.api.bodies import read_json, text_in
 from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window, amount_text
 from runtime.core.cost import parse_money
+from runtime.core.forecast import Forecast
 from runtime.core.routes import RoutedRelease
 from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest, UnknownBudget
@@ -43,6 +45,10 @@ class BudgetKeeper(Protocol):
         """Remove a cap; say whether there was one."""
         ...
 
+    async def forecast(self) -> Sequence[Forecast]:
+        """Return for every cap when it runs out at the present rate."""
+        ...
+
 
 class StoredKeeper:
     """The database's budgets; each call runs in a thread, for SQLAlchemy's calls block."""
@@ -61,6 +67,10 @@ class StoredKeeper:
     async def remove(self, cap: int) -> bool:
         """Remove a cap; say whether there was one."""
         return await asyncio.to_thread(self._budgets.remove, cap)
+
+    async def forecast(self) -> Sequence[Forecast]:
+        """Return for every cap when it runs out at the present rate."""
+        return await asyncio.to_thread(self._budgets.forecast)
 
 
 def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission) -> APIRouter:
@@ -150,8 +160,20 @@ def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
 
 
 def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
-    if cap.unit is not Unit.COST:
-        return asdict(cap) | counter._asdict()
-    money = {"limit": cap.limit, "spent": counter.spent, "reserved": counter.reserved}
-    told = {name: amount_text(cap.unit, amount) for name, amount in money.items()}
-    return asdict(cap) | counter._asdict() | told
+    told = {**asdict(cap), **counter._asdict()}
+    return told | _as_text(cap.unit, told, ("limit", "spent", "reserved"))
+
+
+def shown_forecast(forecast: Forecast) -> dict[str, Any]:
+    """Return a forecast as the admin API shows it: ``runs_out`` is null if it does not within its window."""
+    cap = forecast.cap
+    told = {**asdict(cap), "subject": forecast.subject, "spent": forecast.spent}
+    per_second = forecast.per_second * (1e-9 if cap.unit is Unit.COST else 1.0)
+    ends = forecast.ends if isfinite(forecast.ends) else None
+    told |= {"per_second": per_second, "runs_out": forecast.runs_out, "ends": ends}
+    return told | _as_text(cap.unit, told, ("limit", "spent"))
+
+
+def _as_text(unit: Unit, told: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Return those amounts that are text because they are money; others stay numbers."""
+    return {name: amount_text(unit, told[name]) for name in names} if unit is Unit.COST else {}

@@ -90,6 +90,11 @@ class AdminClient:
         usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}")["usage"]
         return usage
 
+    def forecast(self) -> list[dict[str, Any]]:
+        """Return for every budget and limit when it runs out at the present rate."""
+        forecast: list[dict[str, Any]] = self._ask("GET", "usage/forecast")["forecast"]
+        return forecast
+
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End an API key and return it."""
         return self._ask("DELETE", f"keys/{quote(key_id, safe='')}")

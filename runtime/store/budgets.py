@@ -38,8 +38,10 @@ from runtime.core.budget import (
     warned,
     window_of,
 )
+from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
 from runtime.store.database import insert_into, reading, writing
+from runtime.store.forecast import forecast_of
 from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
@@ -168,6 +170,12 @@ class Budgets:
         with reading(self._engine) as connection:
             stand = {cap: Counter(*map(int, sums)) for cap, *sums in connection.execute(select)}
         return [(cap, stand.get(cap.id, Counter())) for cap in self.caps()]
+
+    def forecast(self) -> list[Forecast]:
+        """Return for every cap when it runs out at the present rate, if it does within its window."""
+        caps, at = self.caps(), self._clock.wall()
+        with reading(self._engine) as connection:
+            return [forecast_of(connection, cap, at) for cap in caps]
 
     # -- reservations -----------------------------------------------------------------------------
 

@@ -220,6 +220,9 @@ class DirectBudgets:
     async def list(self):
         return self.budgets.standing()
 
+    async def forecast(self):
+        return self.budgets.forecast()
+
     async def set(self, cap):
         self.budgets.set(cap)
 
