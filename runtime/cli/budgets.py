@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +21,11 @@ from runtime.errors import CommandError
 from runtime.settings import Settings
 
 budgets_app = typer.Typer(no_args_is_help=True)
+
+_BUDGET = re.compile(
+    r"(?:(?P<unit>\w+)=)?(?P<amount>\d+(?:\.\d+)?)(?P<times>[kMG]?)(?:/(?P<window>\w+))?", re.ASCII
+)
+_TIMES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 _COLUMNS = (
     "id",
@@ -71,6 +78,20 @@ def put(
         cap |= {"key": key, "kind": kind.value, "hard": not soft}
         for warning in AdminClient(Settings(), address).set_budget(cap):
             typer.echo(f"warning: {warning}", err=True)
+
+
+def budget_of(text: str) -> dict[str, Any]:
+    """Return the budget that ``text`` such as ``1M/day`` or ``cost=25.50/month`` stands for.
+
+    Without a unit it counts tokens, without a window it is in total. Raises CommandError.
+    """
+    match = _BUDGET.fullmatch(text)
+    if match is None:
+        raise CommandError(f"a budget is like 1M/day, requests=500/hour or cost=25.50/month, not {text!r}")
+    amount = Decimal(match["amount"]) * _TIMES[match["times"] or ""]
+    unit, window = match["unit"] or Unit.TOKENS.value, match["window"] or Window.TOTAL.value
+    whole = amount == amount.to_integral_value()
+    return {"unit": unit, "limit": int(amount) if whole else str(amount), "window": window}
 
 
 def _amount(unit: Unit, limit: str | None, cost: str | None) -> tuple[Unit, int | str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -62,9 +62,9 @@ class AdminClient:
         entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}")["entries"]
         return entries
 
-    def create_key(self, tenant: str, name: str) -> dict[str, Any]:
-        """Make an API key; its secret is in the answer, under ``key``."""
-        return self._ask("POST", "keys", {"tenant": tenant, "name": name})
+    def create_key(self, tenant: str, name: str, budgets: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Make an API key with budgets of its own; its secret is in the answer, under ``key``."""
+        return self._ask("POST", "keys", {"tenant": tenant, "name": name, "budgets": list(budgets)})
 
     def keys(self) -> list[dict[str, Any]]:
         """Return every API key that ever was, without its secret."""

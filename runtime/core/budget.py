@@ -108,7 +108,18 @@ class Cap:
     @property
     def shares(self) -> tuple[int, ...]:
         """At how many percent of it those who look after it are warned, once in each window."""
+        if self.per is Per.REQUEST:  # it bounds each request, and nobody wants to hear of every one
+            return () if self.hard else (100,)
         return WARNINGS if self.hard else (*WARNINGS, 100)
+
+    def __str__(self) -> str:
+        """Return what it caps, for people."""
+        whose = f"tenant {self.tenant}" + (f", key {self.key}" if self.key else "")
+        each = "" if self.per is Per.TENANT else f", of each {self.per.value} by itself"
+        kind = f"{'hard' if self.hard else 'soft'} {self.kind.value}"
+        amount = f"{amount_text(self.unit, self.limit)} {self.unit.value}"
+        window = "in total" if self.window is Window.TOTAL else f"per {self.window.value}"
+        return f"{whose}: {kind} of {amount} {window}{each}"
 
     def counts(self, tag: HopTag) -> bool:
         """Say whether spending under ``tag`` counts towards this cap."""

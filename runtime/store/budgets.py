@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Engine
 
 from runtime.clock import Clock
 from runtime.core.budget import (
@@ -26,12 +26,8 @@ from runtime.core.budget import (
     Counter,
     CounterId,
     Crossing,
-    Kind,
-    Per,
     Refusal,
     Standing,
-    Unit,
-    Window,
     crossings,
     refusal,
     taken,
@@ -40,9 +36,10 @@ from runtime.core.budget import (
 )
 from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
+from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing
 from runtime.store.forecast import forecast_of
-from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
+from runtime.store.tables import COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +96,8 @@ class Budgets:
         self.warnings: defaultdict[tuple[int, int], int] = defaultdict(int)
         """How many warnings this process has given, by cap and share."""
         self._caps: list[Cap] = []
-        self._fresh_until = float("-inf")
+        self._edition = 0
+        self._fresh = self._edition, float("-inf")
         new = insert_into(engine, COUNTERS)
         self._new = new.on_conflict_do_nothing()
         more = {"spent": COUNTERS.c.spent + new.excluded.spent}
@@ -110,42 +108,34 @@ class Budgets:
     @property
     def known(self) -> list[Cap] | None:
         """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
-        return self._caps if self._clock.now() < self._fresh_until else None
+        edition, until = self._fresh
+        return self._caps if edition == self._edition and self._clock.now() < until else None
 
     def caps(self) -> list[Cap]:
-        """Return all caps, as they were at most ``FRESH_SECONDS`` ago."""
-        if self._clock.now() >= self._fresh_until:
+        """Return all caps, as they were at most ``FRESH_SECONDS`` ago, and not before ``forget``."""
+        if self.known is None:
+            edition = self._edition
             with reading(self._engine) as connection:
-                self._caps = [_cap(row) for row in connection.execute(sa.select(CAPS).order_by(CAPS.c.id))]
-            self._fresh_until = self._clock.now() + FRESH_SECONDS
+                self._caps = every_cap(connection)
+            self._fresh = edition, self._clock.now() + FRESH_SECONDS
         return self._caps
+
+    def forget(self) -> None:
+        """Let the caps be read again: what is being read meanwhile may be too old already."""
+        self._edition += 1
 
     def set(self, cap: Cap) -> None:
         """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting."""
-        row = {
-            **{name: getattr(cap, name) for name in ("tenant", "key", "limit", "hard")},
-            **{name: getattr(cap, name).value for name in ("per", "unit", "window", "kind")},
-        }
-        insert = insert_into(self._engine, CAPS).values(row)
-        changed = {name: insert.excluded[name] for name in ("limit", "kind", "hard")}
-        same = ["tenant", "key", "per", "unit", "window"]
-        is_same = sa.and_(*(CAPS.c[name] == row[name] for name in same))
         with writing(self._engine) as connection:
-            known = connection.execute(sa.select(CAPS.c.id, CAPS.c.limit).where(is_same)).one_or_none()
-            connection.execute(insert.on_conflict_do_update(index_elements=same, set_=changed))
-            if known is not None and known.limit != cap.limit:
-                # Of another limit the same spending is another share, of which nobody has been warned.
-                connection.execute(sa.update(COUNTERS).where(COUNTERS.c.cap == known.id).values(warned=0))
-        self._fresh_until = float("-inf")
+            put_cap(connection, cap)
+        self.forget()
 
     def remove(self, cap: int) -> bool:
         """Remove a cap and its counters; say whether there was one."""
         with writing(self._engine) as connection:
-            gone = connection.execute(sa.delete(CAPS).where(CAPS.c.id == cap)).rowcount
-            for table in (COUNTERS, RESERVATIONS):
-                connection.execute(sa.delete(table).where(table.c.cap == cap))
-        self._fresh_until = float("-inf")
-        return bool(gone)
+            gone = drop_cap(connection, cap)
+        self.forget()
+        return gone is not None
 
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
@@ -262,21 +252,6 @@ class Budgets:
 
 def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
-
-
-def _cap(row: Row[tuple[object, ...]]) -> Cap:
-    told = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
-    return Cap(
-        id=told["id"],
-        tenant=told["tenant"],
-        key=told["key"],
-        per=Per(told["per"]),
-        unit=Unit(told["unit"]),
-        window=Window(told["window"]),
-        limit=told["limit"],
-        kind=Kind(told["kind"]),
-        hard=told["hard"],
-    )
 
 
 def _read(

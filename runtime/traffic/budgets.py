@@ -39,12 +39,17 @@ class StoredBudgets:
         self._budgets = budgets
         self._caps: Batches[None, list[Cap]] = Batches(thread, lambda asked: [budgets.caps()] * len(asked))
         self._reserving = Batches(thread, budgets.reserve)
+        self._met: set[str] = set()
+        """Keys that have asked before. A new one's caps may be newer than those that are known here."""
 
     async def caps(self, tag: HopTag) -> list[Cap]:
         """Return the caps that count spending under ``tag``."""
+        if tag.key not in self._met:
+            self._budgets.forget()
         known = self._budgets.known
         if known is None:
             known = await self._caps.put(None)
+        self._met.add(tag.key)
         return [cap for cap in known if cap.counts(tag)]
 
     async def reserve(self, wish: Wish) -> Standing | Refusal:

@@ -250,6 +250,18 @@ def test_requests_pass_shares(engine, gateways, heard):
     assert heard.shares == [(requests, 80), (requests, 95)]
 
 
+# Of a cap that bounds each request nobody hears, unless it is soft and does nothing else.
+def test_requests_by_themselves(engine, gateways, heard):
+    gateways[0].set(cap(100, per=Per.REQUEST))
+    spend(engine, gateways[0], "a", 99)
+    assert heard.shares == []
+    gateways[0].set(cap(100, per=Per.REQUEST, hard=False))
+    spend(engine, gateways[0], "b", 99)
+    assert heard.shares == []
+    spend(engine, gateways[0], "c", 101)
+    assert [share for _, share in heard.shares] == [100]
+
+
 # A limit that is changed is another limit: what was spent is told of anew, by its share of that one.
 def test_a_changed_limit_warns_anew(engine, gateways, heard):
     gateways[0].set(cap(100))
