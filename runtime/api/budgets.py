@@ -1,4 +1,7 @@
-"""``/admin/v1/budgets``: operators set budgets and limits, see how they stand, and remove them."""
+"""``/admin/v1/budgets``: operators set budgets and limits, see how they stand, and remove them.
+
+Each change is in the audit log.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ class BudgetKeeper(Protocol):
         """Return every cap, and how its newest counter stands."""
         ...
 
-    async def set(self, cap: Cap) -> None:
-        """Add a cap, or replace the one that caps the same."""
+    async def set(self, cap: Cap, by: str) -> None:
+        """Add a cap, or replace the one that caps the same; ``by`` is who wants it."""
         ...
 
-    async def remove(self, cap: int) -> bool:
-        """Remove a cap; say whether there was one."""
+    async def remove(self, cap: int, by: str) -> bool:
+        """Remove a cap; say whether there was one. ``by`` is who wants it."""
         ...
 
     async def forecast(self) -> Sequence[Forecast]:
@@ -60,13 +63,13 @@ class StoredKeeper:
         """Return every cap, and how its newest counter stands."""
         return await asyncio.to_thread(self._budgets.standing)
 
-    async def set(self, cap: Cap) -> None:
-        """Add a cap, or replace the one that caps the same."""
-        await asyncio.to_thread(self._budgets.set, cap)
+    async def set(self, cap: Cap, by: str) -> None:
+        """Add a cap, or replace the one that caps the same; ``by`` is who wants it."""
+        await asyncio.to_thread(self._budgets.set, cap, by)
 
-    async def remove(self, cap: int) -> bool:
-        """Remove a cap; say whether there was one."""
-        return await asyncio.to_thread(self._budgets.remove, cap)
+    async def remove(self, cap: int, by: str) -> bool:
+        """Remove a cap; say whether there was one. ``by`` is who wants it."""
+        return await asyncio.to_thread(self._budgets.remove, cap, by)
 
     async def forecast(self) -> Sequence[Forecast]:
         """Return for every cap when it runs out at the present rate."""
@@ -84,9 +87,9 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
 
     @routes.put("")
     async def put(request: Request) -> JSONResponse:
-        actor_of(request, settings)
+        actor = actor_of(request, settings)
         cap = cap_of(await read_json(request, settings.max_body_bytes))
-        await keeper.set(cap)
+        await keeper.set(cap, actor)
         budgets = [_shown(known, counter) for known, counter in await keeper.list()]
         return JSONResponse(
             {"budgets": budgets, "warnings": _warnings(cap, admission.live() if admission.ready else None)}
@@ -94,8 +97,8 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
 
     @routes.delete("/{cap}")
     async def remove(cap: int, request: Request) -> JSONResponse:
-        actor_of(request, settings)
-        if not await keeper.remove(cap):
+        actor = actor_of(request, settings)
+        if not await keeper.remove(cap, actor):
             raise UnknownBudget(f"there is no budget {cap}; see: interlock budgets list")
         return JSONResponse({"removed": cap})
 

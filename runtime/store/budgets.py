@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from runtime.clock import Clock
+from runtime.core.audit import cap_changed
 from runtime.core.budget import (
     OF_TOKENS,
     Amount,
@@ -39,7 +40,7 @@ from runtime.core.ledger import HopTag
 from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing
 from runtime.store.forecast import forecast_of
-from runtime.store.tables import COUNTERS, RESERVATIONS
+from runtime.store.tables import AUDIT, COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
 
@@ -124,18 +125,28 @@ class Budgets:
         """Let the caps be read again: what is being read meanwhile may be too old already."""
         self._edition += 1
 
-    def set(self, cap: Cap) -> None:
-        """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting."""
+    def set(self, cap: Cap, by: str | None = None) -> None:
+        """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting.
+
+        ``by`` is who wants it, for the audit log, which is told with it or not at all; None if nobody asked.
+        """
         with writing(self._engine) as connection:
-            put_cap(connection, cap)
+            self._note(connection, by, put_cap(connection, cap), cap)
         self.forget()
 
-    def remove(self, cap: int) -> bool:
-        """Remove a cap and its counters; say whether there was one."""
+    def remove(self, cap: int, by: str | None = None) -> bool:
+        """Remove a cap and its counters; say whether there was one. ``by`` is as for ``set``."""
         with writing(self._engine) as connection:
             gone = drop_cap(connection, cap)
+            if gone is not None:
+                self._note(connection, by, gone, None)
         self.forget()
         return gone is not None
+
+    def _note(self, connection: Connection, by: str | None, before: Cap | None, after: Cap | None) -> None:
+        entry = cap_changed(self._clock.wall(), by, before, after) if by is not None else None
+        if entry is not None:
+            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""

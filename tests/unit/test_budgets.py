@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.store.budgets import Budgets, Wish
 from runtime.store.database import writing
+from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 
 NOW = 1_764_000_000.0
@@ -140,6 +142,19 @@ def test_caps_can_be_changed(budgets):
     assert not fits(budgets.reserve([wish(budgets, "b", 11)]))
     assert budgets.remove(budgets.caps()[0].id)
     assert fits(budgets.reserve([wish(budgets, "b", 11)]))
+
+
+# A change and its audit entry are written together or not at all.
+def test_a_change_is_audited_or_not_made(engine, budgets, monkeypatch):
+    budgets.set(cap(10), "ann")
+    monkeypatch.setattr("runtime.core.audit.AuditEntry.as_json", lambda _: {"at": 0.0})
+    with pytest.raises(sa.exc.IntegrityError):
+        budgets.set(cap(20), "ann")
+    with pytest.raises(sa.exc.IntegrityError):
+        budgets.remove(budgets.caps()[0].id, "ann")
+    budgets.forget()
+    assert [known.limit for known in budgets.caps()] == [10]
+    assert [entry["detail"] for entry in Journal(engine).audit(9)] == [str(cap(10))]
 
 
 # At any concurrency the sum of what begins is the limit exactly: nothing over, nothing refused too soon.

@@ -81,9 +81,7 @@ def test_create_with_budgets(command, keys):
     assert {cap.key for cap in caps} == {key.id for key in keys.store.list()}
 
 
-@pytest.mark.parametrize(
-    "text", ["much", "1X/day", "-1", "1/days", "token=1", "1.5", "", "1M/day "]
-)
+@pytest.mark.parametrize("text", ["much", "1X/day", "-1", "1/days", "token=1", "1.5", "", "1M/day "])
 def test_no_budget(command, keys, text):
     refused = command("create", "--tenant", "acme", "--budget", text)
     assert (refused.exit_code, refused.stdout, keys.store.list()) == (1, "", [])

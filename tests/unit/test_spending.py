@@ -10,6 +10,7 @@ import pytest
 from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.keys import Caller
 from runtime.errors import QuotaExhausted, RateLimited
+from runtime.store.journal import Journal
 from runtime.traffic.chain import ChatRequest
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import post, serving
@@ -226,3 +227,25 @@ async def test_budgets_over_the_admin_api():
         assert (await client.get(path)).json() == {"budgets": []}
     async with serving("10.1.2.3") as (_, client):
         assert (await client.get(path)).status_code == 403
+
+
+# Every change of a budget is in the audit log with its actor and what it was before; what changes nothing,
+# or is refused, is not.
+async def test_audit_of_budgets():
+    async with serving() as (world, client):
+        path, body = "/admin/v1/budgets", {"tenant": "acme", "limit": 100, "window": "day"}
+        client.headers["x-interlock-actor"] = "ann"
+        for change in ({}, {}, {"limit": 200, "hard": False}, {"limit": -1}):
+            await client.put(path, json=body | change)
+        (told,) = (await client.get(path)).json()["budgets"]
+        for _ in range(2):
+            await client.delete(f"{path}/{told['id']}", headers={"x-interlock-actor": "bob"})
+        journal = Journal(world.ledger._engine)
+        hard, soft = (
+            f"tenant acme: {kind} tokens per day" for kind in ("hard budget of 100", "soft budget of 200")
+        )
+        assert [(e["actor"], e["action"], e["outcome"], e["detail"]) for e in journal.audit(9)] == [
+            ("bob", "remove_budget", "accepted", soft),
+            ("ann", "set_budget", "accepted", f"{soft}; it was {hard}"),
+            ("ann", "set_budget", "accepted", hard),
+        ]
