@@ -29,7 +29,7 @@ from benchmarks.load import percentile
 from benchmarks.local_postgresql import local_postgresql
 from benchmarks.report import versions
 from runtime.clock import SystemClock
-from runtime.core.budget import Cap, Per, Unit, Window
+from runtime.core.budget import Amount, Cap, Per, Unit, Window
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.errors import CommandError
@@ -77,7 +77,7 @@ class Load:
         begun = time.perf_counter()
         hold = Hold(self.budgets, clock, tag, 60.0)
         await hold.look()
-        await hold.begin(500)
+        await hold.begin(Amount(500))
         reserved = time.perf_counter()
         await asyncio.sleep(seconds)
         ended = time.perf_counter()

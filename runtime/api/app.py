@@ -15,7 +15,7 @@ from runtime.api.admin_keys import key_routes
 from runtime.api.auth import Callers
 from runtime.api.bodies import read_body
 from runtime.api.budgets import BudgetKeeper, budget_routes
-from runtime.api.chat import ChatResponse, request_id_of
+from runtime.api.chat import ChatResponse, request_id_of, session_of
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
@@ -48,8 +48,8 @@ def build_app(
     _add_health_routes(app, admission)
     app.include_router(admin_routes(operator, settings))
     app.include_router(key_routes(keys, settings, clock))
-    app.include_router(usage_routes(usage, settings))
-    app.include_router(budget_routes(budgets, settings))
+    app.include_router(usage_routes(usage, budgets, settings))
+    app.include_router(budget_routes(budgets, settings, admission))
     app.include_router(metrics_routes(metrics, settings))
     return app
 
@@ -74,12 +74,12 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, c
     async def chat_completions(request: Request) -> Response:
         arrived = admission.arrival()
         try:
-            caller = await callers.caller_of(request)
+            caller, session = await callers.caller_of(request), session_of(request)
         except InterlockError as error:
             admission.turned_away(error)
             raise
         raw = await read_body(request, settings.max_body_bytes)
-        return ChatResponse(admission, raw, request_id_of(request), caller, arrived)
+        return ChatResponse(admission, raw, request_id_of(request), caller, arrived, session)
 
 
 def _add_health_routes(app: FastAPI, admission: Admission) -> None:

@@ -1,11 +1,15 @@
-"""``/admin/v1/budgets``: operators set budgets and limits, see how they stand, and remove them."""
+"""``/admin/v1/budgets``: operators set budgets and limits, see how they stand, and remove them.
+
+Each change is in the audit log.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Request
@@ -13,13 +17,20 @@ from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
 from runtime.api.bodies import read_json, text_in
-from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window
+from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window, amount_text
+from runtime.core.cost import parse_money
+from runtime.core.forecast import Forecast
+from runtime.core.routes import RoutedRelease
 from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest, UnknownBudget
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
+from runtime.traffic.admission import Admission
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+_MOST = 2**63 - 1
+"""The store's greatest number."""
 
 
 class BudgetKeeper(Protocol):
@@ -29,12 +40,16 @@ class BudgetKeeper(Protocol):
         """Return every cap, and how its newest counter stands."""
         ...
 
-    async def set(self, cap: Cap) -> None:
-        """Add a cap, or replace the one that caps the same."""
+    async def set(self, cap: Cap, by: str) -> None:
+        """Add a cap, or replace the one that caps the same; ``by`` is who wants it."""
         ...
 
-    async def remove(self, cap: int) -> bool:
-        """Remove a cap; say whether there was one."""
+    async def remove(self, cap: int, by: str) -> bool:
+        """Remove a cap; say whether there was one. ``by`` is who wants it."""
+        ...
+
+    async def forecast(self) -> Sequence[Forecast]:
+        """Return for every cap when it runs out at the present rate."""
         ...
 
 
@@ -48,16 +63,20 @@ class StoredKeeper:
         """Return every cap, and how its newest counter stands."""
         return await asyncio.to_thread(self._budgets.standing)
 
-    async def set(self, cap: Cap) -> None:
-        """Add a cap, or replace the one that caps the same."""
-        await asyncio.to_thread(self._budgets.set, cap)
+    async def set(self, cap: Cap, by: str) -> None:
+        """Add a cap, or replace the one that caps the same; ``by`` is who wants it."""
+        await asyncio.to_thread(self._budgets.set, cap, by)
 
-    async def remove(self, cap: int) -> bool:
-        """Remove a cap; say whether there was one."""
-        return await asyncio.to_thread(self._budgets.remove, cap)
+    async def remove(self, cap: int, by: str) -> bool:
+        """Remove a cap; say whether there was one. ``by`` is who wants it."""
+        return await asyncio.to_thread(self._budgets.remove, cap, by)
+
+    async def forecast(self) -> Sequence[Forecast]:
+        """Return for every cap when it runs out at the present rate."""
+        return await asyncio.to_thread(self._budgets.forecast)
 
 
-def budget_routes(keeper: BudgetKeeper, settings: Settings) -> APIRouter:
+def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission) -> APIRouter:
     """Return the routes of budgets."""
     routes = APIRouter(prefix="/admin/v1/budgets")
 
@@ -68,15 +87,18 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings) -> APIRouter:
 
     @routes.put("")
     async def put(request: Request) -> JSONResponse:
-        actor_of(request, settings)
+        actor = actor_of(request, settings)
         cap = cap_of(await read_json(request, settings.max_body_bytes))
-        await keeper.set(cap)
-        return JSONResponse({"budgets": [_shown(known, counter) for known, counter in await keeper.list()]})
+        await keeper.set(cap, actor)
+        budgets = [_shown(known, counter) for known, counter in await keeper.list()]
+        return JSONResponse(
+            {"budgets": budgets, "warnings": _warnings(cap, admission.live() if admission.ready else None)}
+        )
 
     @routes.delete("/{cap}")
     async def remove(cap: int, request: Request) -> JSONResponse:
-        actor_of(request, settings)
-        if not await keeper.remove(cap):
+        actor = actor_of(request, settings)
+        if not await keeper.remove(cap, actor):
             raise UnknownBudget(f"there is no budget {cap}; see: interlock budgets list")
         return JSONResponse({"removed": cap})
 
@@ -89,9 +111,7 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
     unknown = sorted(set(body) - known)
     if unknown:
         raise InvalidRequest(f"{unknown[0]} is no field of a budget", param=unknown[0])
-    limit, hard = body.get("limit"), body.get("hard", True)
-    if type(limit) is not int or limit < 0:  # true is an int, too
-        raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
+    hard, unit = body.get("hard", True), _choice(body, "unit", Unit.TOKENS)
     if not isinstance(hard, bool):
         raise InvalidRequest("hard must be true or false", param="hard")
     return Cap(
@@ -99,12 +119,35 @@ def cap_of(body: Mapping[str, Any]) -> Cap:
         tenant=text_in(body, "tenant", needed=True),
         key=text_in(body, "key"),
         per=_choice(body, "per", Per.TENANT),
-        unit=_choice(body, "unit", Unit.TOKENS),
+        unit=unit,
         window=_choice(body, "window", Window.TOTAL),
-        limit=limit,
+        limit=_limit(body.get("limit"), unit),
         kind=_choice(body, "kind", Kind.BUDGET),
         hard=hard,
     )
+
+
+def _limit(limit: Any, unit: Unit) -> int:
+    if unit is Unit.COST:
+        try:
+            limit = parse_money(limit)
+        except ValueError as error:
+            message = "limit must be an amount of money, such as 25.5, with at most nine decimals"
+            raise InvalidRequest(message, param="limit") from error
+    if type(limit) is not int or limit < 0:  # true is an int, too
+        raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
+    if limit > _MOST:
+        most = amount_text(unit, _MOST)
+        raise InvalidRequest(f"limit must be at most {most}: the store has no greater number", param="limit")
+    return limit
+
+
+def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
+    """Return what whoever sets a cap should know. It is set all the same: the next set may have prices."""
+    if cap.unit is not Unit.COST or live is None or not live.unpriced:
+        return []
+    engines = ", ".join(live.unpriced)
+    return [f"the live model set has no price for these engines, so their tokens cost nothing: {engines}"]
 
 
 def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
@@ -120,4 +163,20 @@ def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
 
 
 def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
-    return asdict(cap) | counter._asdict()
+    told = {**asdict(cap), **counter._asdict()}
+    return told | _as_text(cap.unit, told, ("limit", "spent", "reserved"))
+
+
+def shown_forecast(forecast: Forecast) -> dict[str, Any]:
+    """Return a forecast as the admin API shows it: ``runs_out`` is null if it does not within its window."""
+    cap = forecast.cap
+    told = {**asdict(cap), "subject": forecast.subject, "spent": forecast.spent}
+    per_second = forecast.per_second * (1e-9 if cap.unit is Unit.COST else 1.0)
+    ends = forecast.ends if isfinite(forecast.ends) else None
+    told |= {"per_second": per_second, "runs_out": forecast.runs_out, "ends": ends}
+    return told | _as_text(cap.unit, told, ("limit", "spent"))
+
+
+def _as_text(unit: Unit, told: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Return those amounts that are text because they are money; others stay numbers."""
+    return {name: amount_text(unit, told[name]) for name in names} if unit is Unit.COST else {}

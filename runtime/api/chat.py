@@ -17,13 +17,16 @@ from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.trace_context import trace_context_of
 from runtime.core.keys import Caller
-from runtime.errors import InterlockError
+from runtime.errors import InterlockError, InvalidRequest
 from runtime.observe.tracing import RequestSpan, TraceContext
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall
 
 REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
+
+SESSION = "x-interlock-session"
+_MAX_SESSION = 128
 
 
 def request_id_of(request: Request) -> str:
@@ -37,6 +40,24 @@ def request_id_of(request: Request) -> str:
     return given if sane else uuid.uuid4().hex
 
 
+def session_of(request: Request) -> str:
+    """Return the id of the conversation that a request belongs to, which is its tenant's own; empty without.
+
+    Raises:
+        InvalidRequest: it is none. Another one cannot be made up for it, as for a request's id: what is
+            spent would count for nobody.
+
+    """
+    given = request.headers.getlist(SESSION)
+    if not given:
+        return ""
+    session, *more = given
+    if more or not (0 < len(session) <= _MAX_SESSION and session.isascii() and session.isprintable()):
+        message = f"{SESSION} must be one id of 1 to {_MAX_SESSION} printable ASCII characters"
+        raise InvalidRequest(message, param=SESSION)
+    return session
+
+
 class ChatResponse(Response):
     """Runs the request when it is sent.
 
@@ -46,13 +67,20 @@ class ChatResponse(Response):
     """
 
     def __init__(
-        self, admission: Admission, raw: bytes, request_id: str, caller: Caller, arrived: float
+        self,
+        admission: Admission,
+        raw: bytes,
+        request_id: str,
+        caller: Caller,
+        arrived: float,
+        session: str = "",
     ) -> None:
         self._admission = admission
         self._raw = raw
         self._request_id = request_id
         self._caller = caller
         self._arrived = arrived
+        self._session = session
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +104,7 @@ class ChatResponse(Response):
     async def _answer(self, span: RequestSpan, send: Send) -> None:
         call, started = None, False
         try:
-            request = read_chat_request(self._raw, self._request_id, self._caller)
+            request = read_chat_request(self._raw, self._request_id, self._caller, self._session)
             call = await self._admission.admit(request, self._arrived, span)
             try:
                 await call.start()

@@ -43,8 +43,8 @@ class _ChatBody(BaseModel):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
 
 
-def read_chat_request(raw: bytes, request_id: str, caller: Caller) -> ChatRequest:
-    """Return the request of ``caller`` in ``raw`` (a JSON body).
+def read_chat_request(raw: bytes, request_id: str, caller: Caller, session: str = "") -> ChatRequest:
+    """Return the request of ``caller`` in ``raw`` (a JSON body), a turn of ``session`` if that is one.
 
     Raises:
         InvalidRequest: not JSON, or a field of the wrong type or out of range; names the field.
@@ -62,7 +62,8 @@ def read_chat_request(raw: bytes, request_id: str, caller: Caller) -> ChatReques
         raise _named(error) from error
     if checked.stream_options is not None and not checked.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
-    return ChatRequest(request_id, checked.model, body["messages"], body, bool(checked.stream), caller)
+    stream = bool(checked.stream)
+    return ChatRequest(request_id, checked.model, body["messages"], body, stream, caller, session)
 
 
 def wants_usage(request: ChatRequest) -> bool:

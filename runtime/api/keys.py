@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from runtime.core.audit import AuditEntry
+from runtime.core.budget import Cap
 from runtime.core.keys import ApiKey
 from runtime.store.keys import KeyStore
 
@@ -13,8 +15,8 @@ from runtime.store.keys import KeyStore
 class Keys(Protocol):
     """Where keys are kept. Every call may raise StoreUnavailable."""
 
-    async def create(self, key: ApiKey, entry: AuditEntry) -> None:
-        """Keep a new key, and its audit entry."""
+    async def create(self, key: ApiKey, entry: AuditEntry, caps: Sequence[Cap] = ()) -> None:
+        """Keep a new key, its audit entry and its caps, or nothing of it."""
         ...
 
     async def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:
@@ -40,9 +42,9 @@ class StoredKeys:
     def __init__(self, store: KeyStore) -> None:
         self._store = store
 
-    async def create(self, key: ApiKey, entry: AuditEntry) -> None:
-        """Keep a new key, and its audit entry."""
-        await asyncio.to_thread(self._store.create, key, entry)
+    async def create(self, key: ApiKey, entry: AuditEntry, caps: Sequence[Cap] = ()) -> None:
+        """Keep a new key, its audit entry and its caps, or nothing of it."""
+        await asyncio.to_thread(self._store.create, key, entry, caps)
 
     async def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:
         """End a key and return it."""

@@ -1,4 +1,4 @@
-"""``/admin/v1/usage``: what was spent, summed up from the ledger."""
+"""``/admin/v1/usage``: what was spent, summed up from the ledger, and when budgets run out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
+from runtime.api.budgets import BudgetKeeper, shown_forecast
 from runtime.core.ledger import GROUPS
 from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest
@@ -35,7 +36,7 @@ class StoredUsage:
         return await asyncio.to_thread(self._ledger.usage, by, since)
 
 
-def usage_routes(reader: UsageReader, settings: Settings) -> APIRouter:
+def usage_routes(reader: UsageReader, budgets: BudgetKeeper, settings: Settings) -> APIRouter:
     """Return the routes of usage."""
     routes = APIRouter(prefix="/admin/v1/usage")
 
@@ -47,5 +48,10 @@ def usage_routes(reader: UsageReader, settings: Settings) -> APIRouter:
             hint = f"; did you mean {near!r}?" if near else f"; there is: {', '.join(GROUPS)}"
             raise InvalidRequest(f"usage cannot be summed up by {by!r}{hint}", param="by")
         return JSONResponse({"by": by, "since": since, "usage": await reader.usage(by, since)})
+
+    @routes.get("/forecast")
+    async def forecast(request: Request) -> JSONResponse:
+        actor_of(request, settings)
+        return JSONResponse({"forecast": [shown_forecast(each) for each in await budgets.forecast()]})
 
     return routes

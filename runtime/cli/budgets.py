@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,17 +17,41 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.core.budget import Kind, Per, Unit, Window
+from runtime.errors import CommandError
 from runtime.settings import Settings
 
 budgets_app = typer.Typer(no_args_is_help=True)
 
-_COLUMNS = ("id", "tenant", "key", "per", "unit", "window", "limit", "spent", "reserved", "kind", "hard")
+_BUDGET = re.compile(
+    r"(?:(?P<unit>\w+)=)?(?P<amount>\d+(?:\.\d+)?)(?P<times>[kMG]?)(?:/(?P<window>\w+))?", re.ASCII
+)
+_TIMES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+_COLUMNS = (
+    "id",
+    "tenant",
+    "key",
+    "per",
+    "unit",
+    "window",
+    "limit",
+    "spent",
+    "reserved",
+    "warned",
+    "kind",
+    "hard",
+)
 
 
 @budgets_app.command("set")
 def put(
     tenant: Annotated[str, typer.Option(help="Whose spending is capped.")],
-    limit: Annotated[int, typer.Option(min=0, help="How much of the unit in each window.")],
+    limit: Annotated[
+        str | None, typer.Option(help="How much of the unit in each window: a whole number, or money.")
+    ] = None,
+    cost: Annotated[
+        str | None, typer.Option(help="How much money: the same as --unit cost --limit; such as 25.50.")
+    ] = None,
     unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.TOKENS,
     window: Annotated[Window, typer.Option(help="In which time, by the calendar in UTC.")] = Window.TOTAL,
     per: Annotated[
@@ -40,9 +66,42 @@ def put(
     soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nobody.")] = False,
 ) -> None:
     """Set a budget or a limit; one that caps the same is replaced, and what is spent of it stays spent."""
-    cap = {"tenant": tenant, "limit": limit, "unit": unit.value, "window": window.value, "per": per.value}
     with exit_codes():
-        AdminClient(Settings(), address).set_budget({**cap, "key": key, "kind": kind.value, "hard": not soft})
+        unit, amount = _amount(unit, limit, cost)
+        cap = {
+            "tenant": tenant,
+            "limit": amount,
+            "unit": unit.value,
+            "window": window.value,
+            "per": per.value,
+        }
+        cap |= {"key": key, "kind": kind.value, "hard": not soft}
+        for warning in AdminClient(Settings(), address).set_budget(cap):
+            typer.echo(f"warning: {warning}", err=True)
+
+
+def budget_of(text: str) -> dict[str, Any]:
+    """Return the budget that ``text`` such as ``1M/day`` or ``cost=25.50/month`` stands for.
+
+    Without a unit it counts tokens, without a window it is in total. Raises CommandError.
+    """
+    match = _BUDGET.fullmatch(text)
+    if match is None:
+        raise CommandError(f"a budget is like 1M/day, requests=500/hour or cost=25.50/month, not {text!r}")
+    amount = Decimal(match["amount"]) * _TIMES[match["times"] or ""]
+    unit, window = match["unit"] or Unit.TOKENS.value, match["window"] or Window.TOTAL.value
+    whole = amount == amount.to_integral_value()
+    return {"unit": unit, "limit": int(amount) if whole else str(amount), "window": window}
+
+
+def _amount(unit: Unit, limit: str | None, cost: str | None) -> tuple[Unit, int | str]:
+    """Return what is counted, and how much of it. Raises CommandError."""
+    if (limit is None) == (cost is None):
+        raise CommandError("say how much: either --limit or --cost")
+    if cost is not None:
+        return Unit.COST, cost
+    assert limit is not None  # noqa: S101 - one of the two is there
+    return unit, int(limit) if limit.isdecimal() else limit
 
 
 @budgets_app.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -62,9 +62,9 @@ class AdminClient:
         entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}")["entries"]
         return entries
 
-    def create_key(self, tenant: str, name: str) -> dict[str, Any]:
-        """Make an API key; its secret is in the answer, under ``key``."""
-        return self._ask("POST", "keys", {"tenant": tenant, "name": name})
+    def create_key(self, tenant: str, name: str, budgets: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Make an API key with budgets of its own; its secret is in the answer, under ``key``."""
+        return self._ask("POST", "keys", {"tenant": tenant, "name": name, "budgets": list(budgets)})
 
     def keys(self) -> list[dict[str, Any]]:
         """Return every API key that ever was, without its secret."""
@@ -76,9 +76,10 @@ class AdminClient:
         budgets: list[dict[str, Any]] = self._ask("GET", "budgets")["budgets"]
         return budgets
 
-    def set_budget(self, budget: Mapping[str, Any]) -> None:
-        """Set a budget or a limit."""
-        self._ask("PUT", "budgets", budget)
+    def set_budget(self, budget: Mapping[str, Any]) -> list[str]:
+        """Set a budget or a limit; return what to know about it."""
+        warnings: list[str] = self._ask("PUT", "budgets", budget)["warnings"]
+        return warnings
 
     def remove_budget(self, budget: int) -> None:
         """Remove a budget or a limit."""
@@ -88,6 +89,11 @@ class AdminClient:
         """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
         usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}")["usage"]
         return usage
+
+    def forecast(self) -> list[dict[str, Any]]:
+        """Return for every budget and limit when it runs out at the present rate."""
+        forecast: list[dict[str, Any]] = self._ask("GET", "usage/forecast")["forecast"]
+        return forecast
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End an API key and return it."""

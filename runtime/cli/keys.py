@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runtime.cli.budgets import budget_of
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
@@ -24,11 +25,16 @@ keys_app = typer.Typer(no_args_is_help=True)
 def create(
     tenant: Annotated[str, typer.Option(help="Whom the requests with this key are for.")],
     name: Annotated[str, typer.Option(help="What tells the key from the tenant's others.")] = "",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="What the key alone may spend, like 1M/day or cost=25.50/month. May be repeated."),
+    ] = None,
     address: Address = None,
 ) -> None:
     """Make an API key and print it. It is shown this once: only its hash is kept."""
     with exit_codes():
-        made = AdminClient(Settings(), address).create_key(tenant, name)
+        budgets = [budget_of(text) for text in budget or ()]
+        made = AdminClient(Settings(), address).create_key(tenant, name, budgets)
         typer.echo(f"{made['id']} for tenant {made['tenant']}; this is shown once:", err=True)
         sys.stdout.write(made["key"] + "\n")  # alone, for $(...)
 

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -45,11 +45,20 @@ def usage(
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.TABLE,
     address: Address = None,
+    *,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="When each budget and limit runs out at the present rate.")
+    ] = False,
 ) -> None:
     """Show requests, hops and tokens, as the engines counted them: warm-ups and broken-off requests, too."""
     with exit_codes():
-        told = AdminClient(Settings(), address).usage(by.value, _moment(since, time.time()))
-        _print(told, by.value, form)
+        client = AdminClient(Settings(), address)
+        if forecast:
+            if since is not None:
+                raise CommandError("--forecast looks back by each budget's window: leave --since out")
+            print_forecast(client.forecast(), form, time.time())
+            return
+        _print(client.usage(by.value, _moment(since, time.time())), by.value, form)
 
 
 def _moment(since: str | None, now: float) -> float:
@@ -65,6 +74,29 @@ def _moment(since: str | None, now: float) -> float:
     except ValueError as error:
         raise CommandError(f"--since is like 24h, 7d or 2026-11-25, not {since!r}") from error
     return (named if named.tzinfo else named.replace(tzinfo=UTC)).timestamp()
+
+
+def print_forecast(rows: Sequence[Mapping[str, Any]], form: Format, now: float) -> None:
+    """Print when budgets run out: for people in words, else as the admin API tells it."""
+    if form is Format.TABLE:
+        rows = [_in_words(row, now) for row in rows]
+    _print(rows, "id", form)
+
+
+def _in_words(row: Mapping[str, Any], now: float) -> dict[str, Any]:
+    told = {
+        name: row[name] for name in ("id", "tenant", "key", "subject", "unit", "window", "limit", "spent")
+    }
+    return told | {"per_hour": f"{row['per_second'] * 3600:.6g}", "runs_out": _when(row["runs_out"], now)}
+
+
+def _when(at: float | None, now: float) -> str:
+    if at is None:
+        return "not within its window"
+    if at <= now:
+        return "it has"
+    moment = datetime.fromtimestamp(at).astimezone().isoformat(timespec="minutes")
+    return f"{moment}, in {timedelta(seconds=round(at - now))}"
 
 
 def _print(rows: Sequence[Mapping[str, Any]], by: str, form: Format) -> None:

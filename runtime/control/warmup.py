@@ -13,6 +13,7 @@ from typing import Any
 
 from runtime.control.cluster import Cluster
 from runtime.core.chain import ChainRun, Hop
+from runtime.core.cost import FREE
 from runtime.core.digest import Content
 from runtime.core.ledger import HopTag, Purpose
 from runtime.core.usage import Usage, total
@@ -46,6 +47,7 @@ class _Caller:
         """Make a hop's call on every replica of its engine."""
         engine = self.content.engines[hop.engine]
         tag = self.tag._replace(chain=run.key, step=hop.step, engine=engine)
+        tag = tag.priced(self.content.model_set.prices.get(hop.engine, FREE))
         return await self.cluster.warm(engine, hop.operation, {**run.body(hop), TAG: tag})
 
 

@@ -1,11 +1,12 @@
-"""Who asked for what, when, and from which release to which: one entry for each wish and command."""
+"""Who asked for what, when, and what it was before: one entry for each wish, command and change."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runtime.core import events as ev
+from runtime.core.budget import Cap
 from runtime.core.commands import Command
 from runtime.core.state import ControlState
 from runtime.errors import CommandRefused
@@ -43,6 +44,17 @@ def entry_of(event: ev.Event, before: ControlState, after: ControlState) -> Audi
             outcome = "refused: invalid_model_set" if isinstance(event, ev.Refused) else "accepted"
             return AuditEntry(event.at, CONFIG, "want", live, after.wanted.release, outcome, detail)
     return None
+
+
+def cap_changed(at: float, actor: str, before: Cap | None, after: Cap | None) -> AuditEntry | None:
+    """Return what the audit log says of a cap that is set, replaced or removed; None if it stays as it is."""
+    if before is not None and after is not None and replace(after, id=before.id) == before:
+        return None
+    action = "set_budget" if after is not None else "remove_budget"
+    was = f"it was {before}" if after is not None else str(before)
+    told = [str(after)] if after is not None else []
+    told += [was] if before is not None else []
+    return AuditEntry(at, actor, action, None, None, "accepted", "; ".join(told))
 
 
 def refused(command: Command, refusal: CommandRefused, state: ControlState, at: float) -> AuditEntry:

@@ -13,7 +13,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from runtime.core.cost import money_text
 from runtime.core.ledger import HopTag
+
+WARNINGS = (80, 95)
+"""At how many percent of a cap an event is logged and counted; of a soft one also when it is reached."""
 
 
 class Per(StrEnum):
@@ -30,9 +34,40 @@ class Unit(StrEnum):
 
     TOKENS = "tokens"
     """Prompt and completion of every hop."""
+    COST = "cost"
+    """What these cost by the prices of the model set, in nano-units of its currency."""
     REQUESTS = "requests"
     CONCURRENT = "concurrent"
     """Requests that are under way; nothing is spent of it."""
+
+
+OF_TOKENS = frozenset({Unit.TOKENS, Unit.COST})
+"""What is charged by the ledger's rows, and reserved at its worst."""
+
+
+def amount_text(unit: Unit, amount: int) -> str:
+    """Return so much of a unit for people and for JSON: money in units of its currency."""
+    return money_text(amount) if unit is Unit.COST else str(amount)
+
+
+class Amount(NamedTuple):
+    """What hops have spent, or may spend."""
+
+    tokens: int = 0
+    cost: int = 0
+    """In nano-units."""
+
+    def plus(self, other: Amount) -> Amount:
+        """Return the sum, field by field."""
+        return Amount(self.tokens + other.tokens, self.cost + other.cost)
+
+    def beyond(self, other: Amount) -> Amount:
+        """Return what of this is more than ``other``, field by field."""
+        return Amount(max(0, self.tokens - other.tokens), max(0, self.cost - other.cost))
+
+    def of(self, unit: Unit) -> int:
+        """Return how much of ``unit`` it is."""
+        return {Unit.TOKENS: self.tokens, Unit.COST: self.cost}.get(unit, 0)
 
 
 class Window(StrEnum):
@@ -70,6 +105,22 @@ class Cap:
     hard: bool = True
     """A soft one is never refused by; it warns."""
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """At how many percent of it those who look after it are warned, once in each window."""
+        if self.per is Per.REQUEST:  # it bounds each request, and nobody wants to hear of every one
+            return () if self.hard else (100,)
+        return WARNINGS if self.hard else (*WARNINGS, 100)
+
+    def __str__(self) -> str:
+        """Return what it caps, for people."""
+        whose = f"tenant {self.tenant}" + (f", key {self.key}" if self.key else "")
+        each = "" if self.per is Per.TENANT else f", of each {self.per.value} by itself"
+        kind = f"{'hard' if self.hard else 'soft'} {self.kind.value}"
+        amount = f"{amount_text(self.unit, self.limit)} {self.unit.value}"
+        window = "in total" if self.window is Window.TOTAL else f"per {self.window.value}"
+        return f"{whose}: {kind} of {amount} {window}{each}"
+
     def counts(self, tag: HopTag) -> bool:
         """Say whether spending under ``tag`` counts towards this cap."""
         return self.tenant == tag.tenant and self.key in ("", tag.key) and bool(self.subject(tag))
@@ -100,6 +151,8 @@ class Counter(NamedTuple):
 
     spent: int = 0
     reserved: int = 0
+    warned: int = 0
+    """How many of its cap's warning shares it has passed."""
 
 
 class Claim(NamedTuple):
@@ -157,16 +210,16 @@ def window_of(window: Window, at: float) -> tuple[int, float]:
     return begin_s, float(begin_s + seconds)
 
 
-def claims(caps: Iterable[Cap], tag: HopTag, worst: int, at: float) -> list[Claim]:
+def claims(caps: Iterable[Cap], tag: HopTag, worst: Amount, at: float) -> list[Claim]:
     """Return what a request that begins at ``at`` takes of every cap that counts it."""
     return [_claim(cap, tag, worst, at) for cap in caps if cap.counts(tag)]
 
 
-def _claim(cap: Cap, tag: HopTag, worst: int, at: float) -> Claim:
+def _claim(cap: Cap, tag: HopTag, worst: Amount, at: float) -> Claim:
     counter = CounterId(cap.id, cap.subject(tag), window_of(cap.window, at)[0])
     match cap.unit:
-        case Unit.TOKENS:
-            return Claim(counter, cap, 0, worst)
+        case Unit.TOKENS | Unit.COST:
+            return Claim(counter, cap, 0, worst.of(cap.unit))
         case Unit.REQUESTS:
             return Claim(counter, cap, 1, 0)
         case Unit.CONCURRENT:
@@ -188,7 +241,9 @@ def taken(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter]) -> dic
     changed: dict[CounterId, Counter] = {}
     for claim in wanted:
         counter = changed.get(claim.counter) or counters.get(claim.counter, Counter())
-        changed[claim.counter] = Counter(counter.spent + claim.spent, counter.reserved + claim.reserved)
+        changed[claim.counter] = counter._replace(
+            spent=counter.spent + claim.spent, reserved=counter.reserved + claim.reserved
+        )
     return changed
 
 
@@ -198,11 +253,48 @@ def completion_cap(body: Mapping[str, Any]) -> int | None:
     return None if most is None else int(most) * int(body.get("n") or 1)
 
 
-WARNINGS = (0.8, 0.95)
-"""At which shares of a budget an event is logged and counted."""
+@dataclass(frozen=True)
+class Crossing:
+    """Spending has just passed a share of a cap, for the first time in its window."""
+
+    cap: Cap
+    counter: CounterId
+    share: int
+    """In percent."""
+    spent: int
+
+    def __str__(self) -> str:
+        """Return what an operator has to know, of a key its id alone."""
+        cap, subject = self.cap, self.counter.subject
+        keyed = cap.key or (subject if cap.per is Per.KEY else "")
+        whose = f"tenant {cap.tenant}" + (f", key {keyed}" if keyed else "")
+        if cap.per in {Per.SESSION, Per.REQUEST}:
+            whose += f", {cap.per.value} {subject!r}"
+        began = datetime.fromtimestamp(self.counter.window, UTC).isoformat()
+        window = cap.window.value + ("" if cap.window is Window.TOTAL else f" since {began}")
+        spent, limit = amount_text(cap.unit, self.spent), amount_text(cap.unit, cap.limit)
+        spent = f"{spent} of {limit} {cap.unit.value} are spent"
+        kind = f"{'hard' if cap.hard else 'soft'} {cap.kind.value} {cap.id}"
+        return f"{whose}: {spent}, {self.share} % of the {kind} ({window})"
 
 
-def crossed(limit: int, before: int, after: int) -> float | None:
-    """Return the highest warning share that spending from ``before`` to ``after`` has passed."""
-    passed = [share for share in WARNINGS if before < share * limit <= after]
-    return max(passed, default=None)
+def crossings(caps: Mapping[CounterId, Cap], stands: Mapping[CounterId, Counter]) -> list[Crossing]:
+    """Return which shares of their caps counters have passed that nobody has been warned of yet."""
+    return [
+        Crossing(caps[counter], counter, share, stand.spent)
+        for counter, stand in stands.items()
+        for share in caps[counter].shares[stand.warned : _passed(caps[counter], stand)]
+    ]
+
+
+def _passed(cap: Cap, stand: Counter) -> int:
+    return sum(stand.spent * 100 >= share * cap.limit for share in cap.shares) if stand.spent else 0
+
+
+def warned(stands: Mapping[CounterId, Counter], crossed: Iterable[Crossing]) -> dict[CounterId, Counter]:
+    """Return how counters stand once somebody has been warned of what they ``crossed``."""
+    noted = dict(stands)
+    for each in crossed:
+        counter = noted[each.counter]
+        noted[each.counter] = counter._replace(warned=counter.warned + 1)
+    return noted

@@ -2,7 +2,8 @@
 
 Same content, in another key order or another file: same digest. Another weight file, engine
 argument or replica count: another digest. An engine's digest leaves out how long it may take to
-load and what memory it is said to take, which change nothing of what it is.
+load, what memory it is said to take and what it costs, which change nothing of what it is; prices
+are in the set's.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _sha256(value: Any) -> str:
 
 def engine_digest(spec: EngineSpec, weights: str | None) -> str:
     """Return the digest of an engine: its weights' content, its arguments and its replicas."""
-    content = spec.model_dump(mode="json", exclude={"load_timeout", "memory"})
+    content = spec.model_dump(mode="json", exclude={"load_timeout", "memory", "price"})
     if weights is not None:
         _forget_source(content)
     return _sha256({"engine": content, "weights": weights})
@@ -86,7 +87,9 @@ def _forget_source(content: dict[str, Any]) -> None:
 def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:
     """Return the digest of the whole set, its engines standing in by their own digests."""
     content = model_set.model_dump(mode="json", exclude={"engines"})
-    return _sha256({"set": content, "engines": dict(engines)})
+    # Not there if there are none: a set without prices has the digest that it had before there were any.
+    prices = {"prices": model_set.prices} if model_set.prices else {}
+    return _sha256({"set": content, "engines": dict(engines), **prices})
 
 
 def change_digest(user_config: Mapping[str, Any]) -> str:

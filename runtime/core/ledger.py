@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from runtime.core.cost import Price, cost_of
 from runtime.core.usage import Usage
 from runtime.errors import DeadlineExceeded
 
@@ -54,6 +55,7 @@ class HopTag(NamedTuple):
     tenant: str = ""
     key: str = ""
     session: str = ""
+    """Its tenant's own id of it: another tenant may have one of the same id."""
     chain: str = ""
     step: str = ""
     release: int = 0
@@ -64,6 +66,21 @@ class HopTag(NamedTuple):
     """Seconds since the Unix epoch."""
     admitted: float = 0.0
     """When the whole request began: what it spends counts in the budgets' windows of that moment."""
+    prompt_price: int = 0
+    """What a token costs, in pico-units, by the hop's release: a later one may ask another price."""
+    cached_price: int = 0
+    completion_price: int = 0
+
+    @property
+    def price(self) -> Price:
+        """What its tokens cost."""
+        return Price(self.prompt_price, self.cached_price, self.completion_price)
+
+    def priced(self, price: Price) -> HopTag:
+        """Return the tag of a hop whose tokens cost ``price``."""
+        return self._replace(
+            prompt_price=price.prompt, cached_price=price.cached, completion_price=price.completion
+        )
 
 
 class EndedHop(NamedTuple):
@@ -94,6 +111,11 @@ class LedgerRow:
     ttft_ms: float | None
     duration_ms: float
 
+    @property
+    def cost(self) -> int:
+        """What it has cost, in nano-units."""
+        return cost_of(self.tag.price, self.usage)
+
     def as_row(self) -> dict[str, Any]:
         """Return the row's columns."""
         return {
@@ -102,6 +124,7 @@ class LedgerRow:
             "cached": self.usage.cached,
             "completion": self.usage.completion,
             "reasoning": self.usage.reasoning,
+            "cost": self.cost,
             "outcome": self.outcome.value,
             "queue_ms": self.queue_ms,
             "ttft_ms": self.ttft_ms,

@@ -460,6 +460,7 @@ def release_table(state: ControlState) -> ReleaseTable:
             name=release.content.model_set.name,
             chains=release.content.model_set.chains,
             engines=release.content.engines,
+            prices=release.content.model_set.prices,
         )
         for release in state.releases.values()
         if release.content and release.state in ROUTABLE and release.warm and _resident(state, release)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runtime.core.cost import Price
 from runtime.core.recent import Mark
 from runtime.core.specs import Chain
 from runtime.core.usage import Usage
@@ -24,6 +25,14 @@ class RoutedRelease:
     chains: Mapping[str, Chain]
     engines: Mapping[str, str]
     """Engine name to engine digest."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """Engine name to what its tokens cost; the tokens of one that is left out cost nothing."""
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Names of engines that its chains call and that have no price."""
+        called = frozenset[str]().union(*(chain.engines for chain in self.chains.values()))
+        return sorted(called - self.prices.keys())
 
     @property
     def shares(self) -> frozenset[Share]:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runtime.core import templates
+from runtime.core.cost import Price, TokenPrice
 from runtime.core.units import Duration, Size, TimeShare
 from runtime.errors import ModelSetError
 
@@ -103,6 +104,21 @@ class Memory(Spec):
     overhead: Size | None = None
 
 
+class PriceSpec(Spec):
+    """What an engine's tokens cost, in units of a currency per million tokens."""
+
+    prompt: TokenPrice
+    cached: TokenPrice | None = None
+    """Of the prompt, what came from the prefix cache; default: as much as the rest of it."""
+    completion: TokenPrice = 0
+
+    @property
+    def per_token(self) -> Price:
+        """The price of one token of each kind."""
+        cached = self.prompt if self.cached is None else self.cached
+        return Price(self.prompt, cached, self.completion)
+
+
 class VllmEngine(Spec):
     """A generating model on vLLM, hosted by ``ray.serve.llm``."""
 
@@ -110,6 +126,7 @@ class VllmEngine(Spec):
     llm_config: LLMConfigSpec
     load_timeout: Duration = 600.0
     memory: Memory = Memory()
+    price: PriceSpec | None = None
 
     @property
     def sleeps(self) -> bool:
@@ -156,6 +173,7 @@ class TransformersEngine(Spec):
     deployment_config: dict[str, Any] = {}
     load_timeout: Duration = 300.0
     memory: Memory = Memory()
+    price: PriceSpec | None = None
 
     @property
     def sleeps(self) -> bool:
@@ -203,6 +221,7 @@ class FakeEngine(Spec):
     deployment_config: dict[str, Any] = {}
     load_timeout: Duration = 60.0
     memory: Memory = Memory()
+    price: PriceSpec | None = None
     device: DeviceKind = "cpu"
     shards: Annotated[int, Field(ge=1)] = 1
     sleeps: bool = True
@@ -432,6 +451,11 @@ class ModelSet(Spec):
         return self
 
     @property
+    def prices(self) -> dict[str, Price]:
+        """The prices of those engines that have one, by name."""
+        return {name: spec.price.per_token for name, spec in self.engines.items() if spec.price is not None}
+
+    @property
     def generating(self) -> tuple[str, ...]:
         """Names of the engines that generate steps call."""
         steps = (step for chain in self.chains.values() for step in chain.steps)
@@ -525,6 +549,7 @@ __all__ = [
     "FakeEngine",
     "Generate",
     "ModelSet",
+    "PriceSpec",
     "Route",
     "Sample",
     "Spec",

@@ -8,33 +8,41 @@ What runs for every request is a statement made once: to make one takes SQLAlche
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Engine
 
 from runtime.clock import Clock
+from runtime.core.audit import cap_changed
 from runtime.core.budget import (
+    OF_TOKENS,
+    Amount,
     Cap,
     Claim,
     Counter,
     CounterId,
-    Kind,
-    Per,
+    Crossing,
     Refusal,
     Standing,
-    Unit,
-    Window,
+    crossings,
     refusal,
     taken,
+    warned,
     window_of,
 )
+from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
+from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing
-from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
+from runtime.store.forecast import forecast_of
+from runtime.store.tables import AUDIT, COUNTERS, RESERVATIONS
+
+_log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 2.0
 """How old the caps may be that this process goes by; a new one counts everywhere after so long."""
@@ -43,7 +51,7 @@ _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 _ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
 _SOME = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True))).order_by(*_ID)
 _HOLD = _SOME.with_for_update()
-_KEEP = _ONE.values(spent=sa.bindparam("spent"), reserved=sa.bindparam("reserved"))
+_KEEP = _ONE.values({name: sa.bindparam(name) for name in Counter._fields})
 _LESS = _ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less"))
 
 _RESERVE = sa.insert(RESERVATIONS)
@@ -65,55 +73,80 @@ class Wish:
     """When whoever asks is dead if it has not released by then; seconds since the Unix epoch."""
 
 
-class Budgets:
-    """Reads and changes caps and counters. Calls block, and raise StoreUnavailable."""
+class Observer(Protocol):
+    """Who wants to hear of warnings, in the thread that wrote what led to them."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def warned(self, cap: Cap, share: int) -> None:
+        """Take note that spending has passed ``share`` percent of ``cap``.
+
+        Only one of all processes is told, once in each window.
+        """
+        ...
+
+
+class Budgets:
+    """Reads and changes caps and counters. Calls block, and raise StoreUnavailable.
+
+    Of all processes, the one whose transaction takes a counter past a share of its cap warns of it.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, observers: Sequence[Observer] = ()) -> None:
         self._engine = engine
         self._clock = clock
+        self._observers = observers
+        self.warnings: defaultdict[tuple[int, int], int] = defaultdict(int)
+        """How many warnings this process has given, by cap and share."""
         self._caps: list[Cap] = []
-        self._fresh_until = float("-inf")
+        self._edition = 0
+        self._fresh = self._edition, float("-inf")
         new = insert_into(engine, COUNTERS)
         self._new = new.on_conflict_do_nothing()
         more = {"spent": COUNTERS.c.spent + new.excluded.spent}
-        self._more = new.on_conflict_do_update(index_elements=list(_ID), set_=more)
+        self._more = new.on_conflict_do_update(index_elements=list(_ID), set_=more).returning(COUNTERS)
 
     # -- caps -------------------------------------------------------------------------------------
 
     @property
     def known(self) -> list[Cap] | None:
         """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
-        return self._caps if self._clock.now() < self._fresh_until else None
+        edition, until = self._fresh
+        return self._caps if edition == self._edition and self._clock.now() < until else None
 
     def caps(self) -> list[Cap]:
-        """Return all caps, as they were at most ``FRESH_SECONDS`` ago."""
-        if self._clock.now() >= self._fresh_until:
+        """Return all caps, as they were at most ``FRESH_SECONDS`` ago, and not before ``forget``."""
+        if self.known is None:
+            edition = self._edition
             with reading(self._engine) as connection:
-                self._caps = [_cap(row) for row in connection.execute(sa.select(CAPS).order_by(CAPS.c.id))]
-            self._fresh_until = self._clock.now() + FRESH_SECONDS
+                self._caps = every_cap(connection)
+            self._fresh = edition, self._clock.now() + FRESH_SECONDS
         return self._caps
 
-    def set(self, cap: Cap) -> None:
-        """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting."""
-        row = {
-            **{name: getattr(cap, name) for name in ("tenant", "key", "limit", "hard")},
-            **{name: getattr(cap, name).value for name in ("per", "unit", "window", "kind")},
-        }
-        insert = insert_into(self._engine, CAPS).values(row)
-        changed = {name: insert.excluded[name] for name in ("limit", "kind", "hard")}
-        same = ["tenant", "key", "per", "unit", "window"]
-        with writing(self._engine) as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=same, set_=changed))
-        self._fresh_until = float("-inf")
+    def forget(self) -> None:
+        """Let the caps be read again: what is being read meanwhile may be too old already."""
+        self._edition += 1
 
-    def remove(self, cap: int) -> bool:
-        """Remove a cap and its counters; say whether there was one."""
+    def set(self, cap: Cap, by: str | None = None) -> None:
+        """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting.
+
+        ``by`` is who wants it, for the audit log, which is told with it or not at all; None if nobody asked.
+        """
         with writing(self._engine) as connection:
-            gone = connection.execute(sa.delete(CAPS).where(CAPS.c.id == cap)).rowcount
-            for table in (COUNTERS, RESERVATIONS):
-                connection.execute(sa.delete(table).where(table.c.cap == cap))
-        self._fresh_until = float("-inf")
-        return bool(gone)
+            self._note(connection, by, put_cap(connection, cap), cap)
+        self.forget()
+
+    def remove(self, cap: int, by: str | None = None) -> bool:
+        """Remove a cap and its counters; say whether there was one. ``by`` is as for ``set``."""
+        with writing(self._engine) as connection:
+            gone = drop_cap(connection, cap)
+            if gone is not None:
+                self._note(connection, by, gone, None)
+        self.forget()
+        return gone is not None
+
+    def _note(self, connection: Connection, by: str | None, before: Cap | None, after: Cap | None) -> None:
+        entry = cap_changed(self._clock.wall(), by, before, after) if by is not None else None
+        if entry is not None:
+            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
@@ -124,7 +157,7 @@ class Budgets:
         """Return how all counters of a cap stand, newest window first."""
         newest = sa.select(COUNTERS).where(COUNTERS.c.cap == cap).order_by(COUNTERS.c.window.desc())
         with reading(self._engine) as connection:
-            return [Counter(row.spent, row.reserved) for row in connection.execute(newest)]
+            return [Counter(row.spent, row.reserved, row.warned) for row in connection.execute(newest)]
 
     def standing(self) -> list[tuple[Cap, Counter]]:
         """Return every cap, and how its newest window stands, all its subjects together."""
@@ -132,18 +165,25 @@ class Budgets:
             COUNTERS.c.cap
         )
         latest = newest.subquery()
-        sums = (sa.func.sum(COUNTERS.c.spent), sa.func.sum(COUNTERS.c.reserved))
+        sums = [sa.func.sum(COUNTERS.c[name]) for name in Counter._fields]
         same = (COUNTERS.c.cap == latest.c.cap) & (COUNTERS.c.window == latest.c.window)
         select = sa.select(COUNTERS.c.cap, *sums).join(latest, same).group_by(COUNTERS.c.cap)
         with reading(self._engine) as connection:
-            stand = {cap: Counter(int(spent), int(kept)) for cap, spent, kept in connection.execute(select)}
+            stand = {cap: Counter(*map(int, sums)) for cap, *sums in connection.execute(select)}
         return [(cap, stand.get(cap.id, Counter())) for cap in self.caps()]
+
+    def forecast(self) -> list[Forecast]:
+        """Return for every cap when it runs out at the present rate, if it does within its window."""
+        caps, at = self.caps(), self._clock.wall()
+        with reading(self._engine) as connection:
+            return [forecast_of(connection, cap, at) for cap in caps]
 
     # -- reservations -----------------------------------------------------------------------------
 
     def reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
-        wanted = sorted({claim.counter for wish in wishes for claim in wish.claims})
+        caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
+        wanted = sorted(caps)
         with writing(self._engine) as connection:
             counters = self._hold(connection, wanted)
             changed: dict[CounterId, Counter] = {}
@@ -156,8 +196,10 @@ class Budgets:
                     changed |= taken(wish.claims, counters)
                     counters |= changed
                 answers.append(refused or _standing(wish, counters))
-            _keep(connection, changed)
+            crossed = crossings(caps, changed)
+            _keep(connection, warned(changed, crossed))
             _reserve(connection, begun)
+        self.tell(crossed)
         return answers
 
     def _hold(self, connection: Connection, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
@@ -166,7 +208,7 @@ class Budgets:
         missing = [counter for counter in wanted if counter not in held]
         if not missing:
             return held
-        fresh = [{**counter._asdict(), "spent": 0, "reserved": 0} for counter in missing]
+        fresh = [{**counter._asdict(), **Counter()._asdict()} for counter in missing]
         connection.execute(self._new, fresh)
         return _read(connection, wanted, hold=True)
 
@@ -182,39 +224,45 @@ class Budgets:
     # -- spending ---------------------------------------------------------------------------------
 
     def charge(
-        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, int]]
-    ) -> None:
-        """Count tokens as spent, within the caller's transaction, in all of ``caps`` that count them."""
+        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, Amount]]
+    ) -> list[Crossing]:
+        """Count hops as spent, within the caller's transaction, in all of ``caps`` that count them.
+
+        Returns what to ``tell`` once it is committed.
+        """
         sums: defaultdict[CounterId, int] = defaultdict(int)
-        caps = [cap for cap in caps if cap.unit is Unit.TOKENS]
-        for tag, tokens in spent:
+        cap_of: dict[CounterId, Cap] = {}
+        caps = [cap for cap in caps if cap.unit in OF_TOKENS]
+        for tag, amount in spent:
             for cap in caps:
-                if tokens and cap.counts(tag):
+                if amount.of(cap.unit) and cap.counts(tag):
                     begins, _ = window_of(cap.window, tag.admitted or tag.started)
-                    sums[CounterId(cap.id, cap.subject(tag), begins)] += tokens
+                    counter = CounterId(cap.id, cap.subject(tag), begins)
+                    sums[counter] += amount.of(cap.unit)
+                    cap_of[counter] = cap
+        stands = self._add(connection, sums)
+        crossed = crossings(cap_of, stands)
+        _keep(connection, warned({each.counter: stands[each.counter] for each in crossed}, crossed))
+        return crossed
+
+    def _add(self, connection: Connection, sums: Mapping[CounterId, int]) -> dict[CounterId, Counter]:
+        """Add to what is spent of counters; return how they stand, held until the transaction ends."""
         if not sums:
-            return
-        rows = [{**counter._asdict(), "spent": sums[counter], "reserved": 0} for counter in sorted(sums)]
-        connection.execute(self._more, rows)
+            return {}
+        rows = [{**counter._asdict(), **Counter(sums[counter])._asdict()} for counter in sorted(sums)]
+        return {CounterId(*row[:3]): Counter(*row[3:]) for row in connection.execute(self._more, rows)}
+
+    def tell(self, crossed: Iterable[Crossing]) -> None:
+        """Warn of shares that have been passed, once that is committed."""
+        for each in crossed:
+            _log.warning("%s", each)
+            self.warnings[each.cap.id, each.share] += 1
+            for observer in self._observers:
+                observer.warned(each.cap, each.share)
 
 
 def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
-
-
-def _cap(row: Row[tuple[object, ...]]) -> Cap:
-    told = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
-    return Cap(
-        id=told["id"],
-        tenant=told["tenant"],
-        key=told["key"],
-        per=Per(told["per"]),
-        unit=Unit(told["unit"]),
-        window=Window(told["window"]),
-        limit=told["limit"],
-        kind=Kind(told["kind"]),
-        hard=told["hard"],
-    )
 
 
 def _read(
@@ -223,7 +271,7 @@ def _read(
     if not wanted:
         return {}
     rows = connection.execute(_HOLD if hold else _SOME, {"wanted": list(wanted)})
-    return {CounterId(row.cap, row.subject, row.window): Counter(row.spent, row.reserved) for row in rows}
+    return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
 
 
 def _keep(connection: Connection, changed: Mapping[CounterId, Counter]) -> None:

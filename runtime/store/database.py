@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from runtime.errors import StoreError, StoreUnavailable
 
-HEAD = "0005"
+HEAD = "0007"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))

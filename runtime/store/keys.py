@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from runtime.core.audit import AuditEntry
+from runtime.core.budget import Cap
 from runtime.core.keys import ApiKey
+from runtime.store.caps import put_cap
 from runtime.store.database import reading, writing
 from runtime.store.tables import AUDIT, KEYS
 
@@ -19,10 +22,12 @@ class KeyStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, key: ApiKey, entry: AuditEntry) -> None:
-        """Keep ``key``, and what the audit log says of it, or neither."""
+    def create(self, key: ApiKey, entry: AuditEntry, caps: Sequence[Cap] = ()) -> None:
+        """Keep ``key``, its ``caps`` and what the audit log says of it: all of it or nothing."""
         with writing(self._engine) as connection:
             connection.execute(sa.insert(KEYS).values(**asdict(key)))
+            for cap in caps:
+                put_cap(connection, cap)
             connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
 
     def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:

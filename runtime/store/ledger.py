@@ -7,14 +7,16 @@ the merge gives the same row in whatever order and however often they come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from runtime.core.budget import Amount, Crossing
+from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
-from runtime.core.usage import Usage
+from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets
 from runtime.store.database import insert_into, reading, writing
 from runtime.store.tables import LEDGER
@@ -24,7 +26,7 @@ _AT_ONCE = 500
 """Rows of one statement: databases bound how many parameters it may have."""
 
 _KNOWN = (
-    sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion)
+    sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion, LEDGER.c.cached)
     .where(LEDGER.c.hop.in_(sa.bindparam("hops", expanding=True)))
     .with_for_update()
 )
@@ -47,15 +49,18 @@ class Ledger:
         # In one order always: of two processes that write the same rows, each would wait for the other.
         told = sorted(rows, key=lambda row: row.tag.hop)
         caps = self._budgets.caps() if self._budgets is not None else []
+        crossed: list[Crossing] = []
         with writing(self._engine) as connection:
             known = _known(connection, told)
-            new = [row for row in told if known.get(row.tag.hop) != row.usage[:2] or row.ttft_ms is not None]
+            new = [row for row in told if known.get(row.tag.hop) != row.usage[:3] or row.ttft_ms is not None]
             if new:
                 connection.execute(self._merge, [row.as_row() for row in new])
             if self._budgets is not None:
-                self._budgets.charge(connection, caps, _added(new, known))
+                crossed = self._budgets.charge(connection, caps, _added(new, known))
                 if ended:
                     self._budgets.release(connection, ended)
+        if self._budgets is not None:
+            self._budgets.tell(crossed)
         return len(new)
 
     def sweep(self, now: float) -> int:
@@ -70,58 +75,79 @@ class Ledger:
         return Usage(int(prompt), int(completion), int(cached), int(reasoning))
 
     def usage(self, by: str, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return requests, hops and tokens by one of ``GROUPS``.
+        """Return requests, hops, tokens and cost by one of ``GROUPS``; sessions with whose tenants' they are.
 
-        ``since`` is in seconds since the Unix epoch.
+        The cost is text, in units of the currency that the model sets' prices are in. ``since`` is in
+        seconds since the Unix epoch.
         """
         group = _day(self._engine) if by == "day" else LEDGER.c[by]
+        whose = [LEDGER.c.tenant] if by == "session" else []
         sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
         select = sa.select(
             group.label(by),
+            *whose,
             sa.func.count(sa.distinct(LEDGER.c.request)).label("requests"),
             sa.func.count().label("hops"),
             *sums,
+            sa.func.sum(LEDGER.c.cost).label("cost"),
         )
-        grouped = select.where(LEDGER.c.started >= since).group_by(group).order_by(group)
+        grouped = select.where(LEDGER.c.started >= since).group_by(group, *whose).order_by(group, *whose)
         with reading(self._engine) as connection:
             rows = connection.execute(grouped).mappings().all()
-        return [{name: value if name == by else int(value) for name, value in row.items()} for row in rows]
+        told: dict[str, Callable[[Any], Any]] = {by: _as_it_is, "cost": lambda nano: money_text(int(nano))}
+        told |= {column.name: _as_it_is for column in whose}
+        return [{name: told.get(name, int)(value) for name, value in row.items()} for row in rows]
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
 
 
-def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int]]:
-    """Return prompt and completion tokens of those of ``rows`` that are in the ledger already."""
-    known: dict[str, tuple[int, int]] = {}
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int, int]]:
+    """Return prompt, completion and cached tokens of those of ``rows`` that are in the ledger already."""
+    known: dict[str, tuple[int, int, int]] = {}
     for begin in range(0, len(rows), _AT_ONCE):
         hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
-        for hop, prompt, completion in connection.execute(_KNOWN, {"hops": hops}):
-            known[hop] = prompt, completion
+        for hop, *counts in connection.execute(_KNOWN, {"hops": hops}):
+            known[hop] = (counts[0], counts[1], counts[2])
     return known
 
 
-def _added(rows: Iterable[LedgerRow], known: dict[str, tuple[int, int]]) -> Iterator[tuple[HopTag, int]]:
-    """Yield how many tokens each row adds to what is known of its hop. A hop told twice adds once."""
-    counted = dict(known)
+def _added(
+    rows: Iterable[LedgerRow], known: dict[str, tuple[int, int, int]]
+) -> Iterator[tuple[HopTag, Amount]]:
+    """Yield what each row adds to what is known of its hop. A hop told twice adds once."""
+    counted = {hop: Usage(*counts) for hop, counts in known.items()}
     for row in rows:
-        prompt, completion = counted.get(row.tag.hop, (0, 0))
-        most = max(prompt, row.usage.prompt), max(completion, row.usage.completion)
-        counted[row.tag.hop] = most
-        yield row.tag, sum(most) - prompt - completion
+        before = counted.get(row.tag.hop, NOTHING)
+        after = Usage(*map(max, before[:3], row.usage[:3]))
+        counted[row.tag.hop] = after
+        price = row.tag.price
+        yield row.tag, Amount(after.total - before.total, cost_of(price, after) - cost_of(price, before))
 
 
 def _merged(new: Any) -> dict[str, Any]:
     """Return what becomes of a row that is told again: the greater counts, and what anybody measured."""
     old = LEDGER.c
     merged: dict[str, Any] = {name: _greater(old[name], new[name]) for name in _COUNTS}
+    merged["cost"] = _cost(merged["prompt"], merged["cached"], merged["completion"])
     orphaned = old.outcome == Outcome.ORPHANED.value
     merged["outcome"] = sa.case((orphaned, new.outcome), else_=old.outcome)
     merged["duration_ms"] = sa.case((old.ttft_ms.is_(None), new.duration_ms), else_=old.duration_ms)
     merged["queue_ms"] = sa.func.coalesce(old.queue_ms, new.queue_ms)
     merged["ttft_ms"] = sa.func.coalesce(old.ttft_ms, new.ttft_ms)
     return merged
+
+
+def _cost(prompt: Any, cached: Any, completion: Any) -> Any:
+    """Return ``core.cost.cost_of`` of a row's price and these counts, for the database to work out."""
+    old = LEDGER.c
+    pico = old.prompt_price * (prompt - cached) + old.cached_price * cached
+    return (pico + old.completion_price * completion + (PICO_PER_NANO - 1)) // PICO_PER_NANO
 
 
 def _greater(one: Any, other: Any) -> Any:

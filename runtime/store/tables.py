@@ -54,6 +54,10 @@ LEDGER = sa.Table(
     sa.Column("cached", sa.BigInteger, nullable=False),
     sa.Column("completion", sa.BigInteger, nullable=False),
     sa.Column("reasoning", sa.BigInteger, nullable=False),
+    sa.Column("prompt_price", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cached_price", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("completion_price", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cost", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("queue_ms", sa.Float),
     sa.Column("ttft_ms", sa.Float),
@@ -83,6 +87,7 @@ COUNTERS = sa.Table(
     sa.Column("window", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("spent", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("warned", sa.Integer, nullable=False, server_default="0"),
 )
 
 METRICS = sa.Table(

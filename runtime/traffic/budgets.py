@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from runtime.clock import Clock
-from runtime.core.budget import Cap, Kind, Refusal, Standing, Unit, claims
+from runtime.core.budget import OF_TOKENS, Amount, Cap, Kind, Refusal, Standing, Unit, amount_text, claims
 from runtime.core.ledger import HopTag
 from runtime.errors import QuotaExhausted, RateLimited
 from runtime.store.budgets import Budgets, Wish
@@ -39,12 +39,17 @@ class StoredBudgets:
         self._budgets = budgets
         self._caps: Batches[None, list[Cap]] = Batches(thread, lambda asked: [budgets.caps()] * len(asked))
         self._reserving = Batches(thread, budgets.reserve)
+        self._met: set[str] = set()
+        """Keys that have asked before. A new one's caps may be newer than those that are known here."""
 
     async def caps(self, tag: HopTag) -> list[Cap]:
         """Return the caps that count spending under ``tag``."""
+        if tag.key not in self._met:
+            self._budgets.forget()
         known = self._budgets.known
         if known is None:
             known = await self._caps.put(None)
+        self._met.add(tag.key)
         return [cap for cap in known if cap.counts(tag)]
 
     async def reserve(self, wish: Wish) -> Standing | Refusal:
@@ -73,7 +78,7 @@ class Hold:
         self._tag = tag
         self._deadline = deadline
         self._caps: list[Cap] = []
-        self._reserved = 0
+        self._reserved = Amount()
         self.names: list[str] = []
         self.standing: Standing | None = None
         """How the caps stood just after the request had begun."""
@@ -84,11 +89,11 @@ class Hold:
 
     @property
     def counts_tokens(self) -> bool:
-        """Say whether any cap counts tokens; else nobody need know how many there may be."""
-        return any(cap.unit is Unit.TOKENS for cap in self._caps)
+        """Say whether a cap counts tokens, or what they cost; else nobody need know how many there may be."""
+        return any(cap.unit in OF_TOKENS for cap in self._caps)
 
-    async def begin(self, worst: int) -> None:
-        """Reserve ``worst`` tokens, and whatever else a request takes.
+    async def begin(self, worst: Amount) -> None:
+        """Reserve ``worst``, and whatever else a request takes.
 
         Raises:
             RateLimited: a limit has no room in its window.
@@ -99,19 +104,20 @@ class Hold:
             self.standing = await self._reserve(self._caps, worst)
             self._reserved = worst
 
-    async def cover(self, tokens: int) -> None:
-        """See to it that ``tokens`` are reserved in all. Raises as ``begin`` does."""
-        if tokens > self._reserved:
-            counting = [cap for cap in self._caps if cap.unit is Unit.TOKENS]
-            await self._reserve(counting, tokens - self._reserved)
-            self._reserved = tokens
+    async def cover(self, amount: Amount) -> None:
+        """See to it that ``amount`` is reserved in all. Raises as ``begin`` does."""
+        more = amount.beyond(self._reserved)
+        counting = [cap for cap in self._caps if more.of(cap.unit)]
+        if counting:
+            await self._reserve(counting, more)
+            self._reserved = self._reserved.plus(more)
 
-    async def _reserve(self, caps: Sequence[Cap], tokens: int) -> Standing:
+    async def _reserve(self, caps: Sequence[Cap], amount: Amount) -> Standing:
         name, at = f"{self._tag.request}-{len(self.names)}", self._tag.admitted
         expires = at + self._deadline + GRACE_SECONDS
         # Before it is asked for: if this is cancelled, it may be reserved all the same.
         self.names.append(name)
-        answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, tokens, at), at, expires))
+        answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, amount, at), at, expires))
         if isinstance(answer, Refusal):
             raise refused(answer, self._clock.wall())
         return answer
@@ -121,9 +127,13 @@ def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
     """Return the error that tells a client which cap it has reached, and when to come again."""
     cap, counter = refusal.cap, refusal.counter
     whose = f"{cap.per.value} of {cap.tenant}" if cap.per.value != "tenant" else f"tenant {cap.tenant}"
-    stands = f"{counter.spent} spent and {counter.reserved} reserved of {cap.limit}"
+    spent, reserved, limit, wanted = (
+        amount_text(cap.unit, amount)
+        for amount in (counter.spent, counter.reserved, cap.limit, refusal.wanted)
+    )
+    stands = f"{spent} spent and {reserved} reserved of {limit}"
     said = f"the {cap.kind.value} of {cap.unit.value} per {cap.window.value} of {whose} does not allow it"
-    message = f"{said}: {stands}, and the request may take {refusal.wanted}"
+    message = f"{said}: {stands}, and the request may take {wanted}"
     if cap.kind is Kind.BUDGET or refusal.wanted > cap.limit:
         return QuotaExhausted(message, code="insufficient_quota")
     wait = BUSY_SECONDS if cap.unit is Unit.CONCURRENT else max(0.001, refusal.ends - now)

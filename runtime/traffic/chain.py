@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock
-from runtime.core.budget import completion_cap
+from runtime.core.budget import Amount, completion_cap
 from runtime.core.chain import ChainRun, Hop
+from runtime.core.cost import FREE, Price, worst_cost
 from runtime.core.digest import SHORT
 from runtime.core.keys import OPEN, Caller
 from runtime.core.latency import Latency, Pace, lay_out, overrun
@@ -47,6 +48,8 @@ class ChatRequest:
     body: dict[str, Any]
     stream: bool
     caller: Caller = OPEN
+    session: str = ""
+    """The conversation that it is a turn of, by its tenant's id for it; empty if it is of none."""
 
 
 class _Stopwatch:
@@ -134,6 +137,7 @@ class ChainCall:
         self._started = self._answered = False
         self._error: Exception | None = None
         self._ended: float | None = None
+        self._spent_so_far = Amount()
 
     @property
     def usage(self) -> Usage:
@@ -159,17 +163,23 @@ class ChainCall:
 
         """
         await self.hold.look()
-        await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else 0)
+        await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else Amount())
 
-    async def _worst_case(self) -> int:
-        """Return how many tokens all hops may read and generate: later prompts may hold earlier answers."""
-        walk, tokens, answered = self._walk(), 0, 0
+    async def _worst_case(self) -> Amount:
+        """Return what all hops may read and generate: later prompts may hold earlier answers."""
+        walk, worst, answered = self._walk(), Amount(), 0
         while (hop := walk.next_hop()) is not None:
             prompt, completion = await self._worst_of(hop)
-            tokens += prompt + answered + completion
+            worst = worst.plus(self._at_most(hop, prompt + answered, completion))
             answered += completion
             walk.record({"text": "", "choice": max(hop.body.get("choices", ("",)), key=len), "scores": {}})
-        return tokens
+        return worst
+
+    def _at_most(self, hop: Hop, prompt: int, completion: int) -> Amount:
+        return Amount(prompt + completion, worst_cost(self._price(hop), prompt, completion))
+
+    def _price(self, hop: Hop) -> Price:
+        return self.release.prices.get(hop.engine, FREE)
 
     async def _worst_of(self, hop: Hop) -> tuple[int, int]:
         """Return how many tokens a hop will read, and how many it may generate."""
@@ -205,7 +215,8 @@ class ChainCall:
         while (hop := self._run.next_hop()) is not None:
             if self.hops and self.hold.counts_tokens:
                 # Now that its prompt is known: what was reserved for it was a guess at what it would hold.
-                await self.hold.cover(self.usage.total + sum(await self._worst_of(hop)))
+                worst = self._at_most(hop, *await self._worst_of(hop))
+                await self.hold.cover(self._spent_so_far.plus(worst))
             if hop.final:
                 self._answer = self._generate(hop, stream=self.request.stream)
                 self._first = await anext(self._answer, [])
@@ -341,17 +352,22 @@ class ChainCall:
             request_id=self.request.request_id,
             tenant=self.request.caller.tenant,
             key=self.request.caller.key,
+            session=self.request.session,
             chain=self.request.model,
             release=self.release.number,
             admitted=self._admitted,
         )
 
     def _count(self, hop: Hop) -> _HopCount:
-        tag = self._tag()._replace(
-            hop=f"{self._id}-{len(self.hops)}",
-            step=hop.step,
-            engine=self.release.engines[hop.engine],
-            started=self._clock.wall(),
+        tag = (
+            self._tag()
+            ._replace(
+                hop=f"{self._id}-{len(self.hops)}",
+                step=hop.step,
+                engine=self.release.engines[hop.engine],
+                started=self._clock.wall(),
+            )
+            .priced(self._price(hop))
         )
         watch = _Stopwatch(self._clock)
         span = self._span.hop(hop, watch.sent)
@@ -396,15 +412,10 @@ class ChainCall:
         what = What.HOP_DONE if count.outcome is Outcome.OK else count.what
         if what is not None:
             self._mark(count, what, watch.sent + duration)
-        row = LedgerRow(
-            self._tag_of(count),
-            count.usage,
-            count.outcome,
-            record.queue_ms,
-            record.ttft_ms,
-            record.duration_ms,
-        )
+        tag, times = self._tag_of(count), (record.queue_ms, record.ttft_ms, record.duration_ms)
+        row = LedgerRow(tag, count.usage, count.outcome, *times)
         self._rows.append(row)
+        self._spent_so_far = self._spent_so_far.plus(Amount(count.usage.total, row.cost))
         count.span.end(row, record, count.error)
 
     def _mark(self, count: _HopCount, what: What, at: float) -> None:

@@ -18,8 +18,8 @@ class DirectKeys:
         self.takes = 0.0
         self.error = None
 
-    async def create(self, key, entry):
-        self.store.create(key, entry)
+    async def create(self, key, entry, caps=()):
+        self.store.create(key, entry, caps)
 
     async def revoke(self, key_id, entry):
         return self.store.revoke(key_id, entry)

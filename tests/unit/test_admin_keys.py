@@ -5,7 +5,9 @@ import logging
 import pytest
 from pydantic import SecretStr
 
+from runtime.clock import SystemClock
 from runtime.core.keys import digest_of, is_secret
+from runtime.store.budgets import Budgets
 from runtime.store.journal import Journal
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import serving
@@ -48,6 +50,41 @@ async def test_audit(keys):
             ("ann", "revoke_key", "accepted", made["id"]),
             ("ann", "create_key", "accepted", f"{made['id']} for tenant acme"),
         ]
+
+
+# A key comes with budgets of its own or not at all; the audit log says which.
+async def test_a_key_with_budgets(keys):
+    async with serving(live=False, keys=keys) as (_, client):
+        budgets = [{"limit": 1000, "window": "day"}, {"limit": "2.5", "unit": "cost"}]
+        made = (await client.post("/admin/v1/keys", json=MADE | {"budgets": budgets})).json()
+        caps = Budgets(keys.engine, SystemClock()).caps()
+        assert [(cap.tenant, cap.key, cap.limit) for cap in caps] == [
+            ("acme", made["id"], 1000),
+            ("acme", made["id"], 2_500_000_000),
+        ]
+        detail = Journal(keys.engine).audit(1)[0]["detail"]
+        assert f"; tenant acme, key {made['id']}: hard budget of 1000 tokens per day; " in detail
+        assert detail.endswith("hard budget of 2.5 cost in total")
+
+
+# Budgets that are none are refused with the field's name, and no key is made.
+@pytest.mark.parametrize(
+    ("budgets", "param"),
+    [
+        ({}, "budgets"),
+        ([7], "budgets"),
+        ([{"limit": 1, "window": "days"}], "window"),
+        ([{"limit": 1}, {"limit": -1, "window": "day"}], "limit"),
+        ([{"limit": 1, "tenant": "other"}], "budgets.tenant"),
+        ([{"limit": 1, "key": "key-other"}], "budgets.key"),
+        ([{"limit": 1}, {"limit": 2}], "budgets"),
+    ],
+)
+async def test_a_key_with_no_budget(keys, budgets, param):
+    async with serving(live=False, keys=keys) as (_, client):
+        refused = await client.post("/admin/v1/keys", json=MADE | {"budgets": budgets})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert (keys.store.list(), Budgets(keys.engine, SystemClock()).caps()) == ([], [])
 
 
 # A key that is not there cannot be revoked, and what is no tenant gets no key: with code or field.

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from runtime.api.app import build_app
+from runtime.api.chat import SESSION
 from runtime.settings import Settings
 from tests.unit.direct_keys import memory_keys
 from tests.unit.world import World, content
@@ -34,11 +35,11 @@ def app_of(world, *, gateway=0, keys=None, **settings):
 
 
 @contextlib.asynccontextmanager
-async def serving(host="127.0.0.1", *, writer=None, live=True, keys=None, **settings):
+async def serving(host="127.0.0.1", *, writer=None, router=None, live=True, keys=None, **settings):
     """A world with a live release, and an HTTP client of its gateway."""
     async with World(gateways=1) as world:
         if live:
-            wanted = content(1, writer={"load": "10ms", **(writer or {})})
+            wanted = content(1, writer={"load": "10ms", **(writer or {})}, router=router)
             world.want(wanted)
             await world.until_live(wanted)
         transport = httpx.ASGITransport(app=app_of(world, keys=keys, **settings), client=(host, 4000))
@@ -46,8 +47,8 @@ async def serving(host="127.0.0.1", *, writer=None, live=True, keys=None, **sett
             yield world, client
 
 
-async def post(client, **changes):
-    return await client.post("/v1/chat/completions", json=ASK | changes)
+async def post(client, *, headers=None, **changes):
+    return await client.post("/v1/chat/completions", json=ASK | changes, headers=headers)
 
 
 def events(answer):
@@ -117,6 +118,24 @@ async def test_malformed_is_named(changes, param):
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == param
         assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert world.leases() == 0
+
+
+# A request's session is in the ledger as its client names it; what is none is refused, and costs nothing.
+async def test_sessions():
+    async with serving() as (world, client):
+        for told in ("chat 7", "x" * 128, "~"):
+            assert (await post(client, headers={SESSION: told})).status_code == 200
+        await post(client)
+        for told in ("", "x" * 129, "sé", "a\tb", "\x7f"):
+            answer = await post(client, headers={SESSION: told.encode("latin-1")})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, SESSION)
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+        twice = await post(client, headers=[(SESSION, "a"), (SESSION, "b")])
+        assert twice.status_code == 400
+        told = (await client.get("/admin/v1/usage", params={"by": "session"})).json()["usage"]
+        hops = {group["session"]: group["hops"] for group in told}
+        assert hops == {"": 2, "chat 7": 2, "x" * 128: 2, "~": 2}
         assert world.leases() == 0
 
 

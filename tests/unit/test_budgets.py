@@ -3,25 +3,29 @@
 import threading
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.clock import SystemClock
 from runtime.core.budget import (
+    Amount,
     Cap,
     Counter,
     CounterId,
+    Kind,
     Per,
     Refusal,
     Unit,
     Window,
     claims,
-    crossed,
     window_of,
 )
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.store.budgets import Budgets, Wish
+from runtime.store.database import writing
+from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 
 NOW = 1_764_000_000.0
@@ -56,7 +60,7 @@ def tag(call, **changes):
 
 
 def wish(budgets, call, worst, at=NOW, **changes):
-    return Wish(call, claims(budgets.caps(), tag(call, **changes), worst, at), at, at + 60)
+    return Wish(call, claims(budgets.caps(), tag(call, **changes), Amount(worst), at), at, at + 60)
 
 
 def fits(answers):
@@ -140,6 +144,19 @@ def test_caps_can_be_changed(budgets):
     assert fits(budgets.reserve([wish(budgets, "b", 11)]))
 
 
+# A change and its audit entry are written together or not at all.
+def test_a_change_is_audited_or_not_made(engine, budgets, monkeypatch):
+    budgets.set(cap(10), "ann")
+    monkeypatch.setattr("runtime.core.audit.AuditEntry.as_json", lambda _: {"at": 0.0})
+    with pytest.raises(sa.exc.IntegrityError):
+        budgets.set(cap(20), "ann")
+    with pytest.raises(sa.exc.IntegrityError):
+        budgets.remove(budgets.caps()[0].id, "ann")
+    budgets.forget()
+    assert [known.limit for known in budgets.caps()] == [10]
+    assert [entry["detail"] for entry in Journal(engine).audit(9)] == [str(cap(10))]
+
+
 # At any concurrency the sum of what begins is the limit exactly: nothing over, nothing refused too soon.
 @pytest.mark.parametrize("threads", [1, 8, 64])
 def test_never_overspent(engine, threads):
@@ -170,8 +187,137 @@ def test_windows(window, at):
     assert window_of(window, ends)[0] == ends
 
 
-# A warning is given once on the way past each share, and once for the highest when several are passed.
-def test_warnings():
-    assert crossed(100, 79, 80) == 0.8
-    assert crossed(100, 80, 94) is None
-    assert crossed(100, 50, 99) == 0.95
+class Heard:
+    """Notes warnings, whoever gives them."""
+
+    def __init__(self):
+        self.shares = []
+
+    def warned(self, cap, share):
+        self.shares.append((cap.id, share))
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def gateways(engine, heard):
+    """Three processes' budgets on one store."""
+    return [Budgets(engine, SystemClock(), [heard]) for _ in range(3)]
+
+
+# Whoever's transaction passes a share warns of it, and nobody else: of several processes, once in a window.
+def test_warned_once_of_each_share(engine, gateways, heard):
+    gateways[0].set(cap(100, window=Window.HOUR))
+    (known,) = gateways[0].caps()
+    steps = [(79, []), (1, [80]), (1, [80]), (13, [80]), (1, [80, 95]), (5, [80, 95])]
+    for call, (tokens, told) in enumerate(steps):
+        spend(engine, gateways[call % 3], str(call), tokens)
+        assert heard.shares == [(known.id, share) for share in told]
+    assert sum(gateway.warnings[known.id, 80] for gateway in gateways) == 1
+    spend(engine, gateways[0], "next", 99, admitted=NOW + HOUR)
+    assert heard.shares[2:] == [(known.id, 80), (known.id, 95)]
+    assert [counter.warned for counter in gateways[0].counters_of(known.id)] == [2, 2]
+
+
+# Of gateways that spend at once, none warns of what another has warned of.
+def test_warned_once_at_any_concurrency(engine, gateways, heard):
+    gateways[0].set(cap(30))
+
+    def run(number):
+        for call in range(12):
+            spend(engine, gateways[number], f"{number}-{call}", 1)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert [share for _, share in heard.shares] == [80, 95]
+
+
+# A soft cap, which refuses nobody, warns when it is reached, too; a hard one has no need to.
+def test_a_soft_cap_warns_when_it_is_reached(engine, budgets, gateways, heard):
+    budgets.set(cap(100, hard=False))
+    budgets.set(cap(100, per=Per.KEY))
+    soft, hard = (known.id for known in budgets.caps())
+    spend(engine, gateways[0], "a", 150)
+    assert sorted(heard.shares) == [(soft, 80), (soft, 95), (soft, 100), (hard, 80), (hard, 95)]
+    spend(engine, gateways[1], "b", 150)
+    assert len(heard.shares) == 5
+    assert [counter.warned for _, counter in budgets.standing()] == [3, 2]
+
+
+# Requests are counted when they begin: so are the shares that they pass. What is reserved is not spent.
+def test_requests_pass_shares(engine, gateways, heard):
+    gateways[0].set(cap(5, unit=Unit.REQUESTS, window=Window.MINUTE))
+    gateways[0].set(cap(1000))
+    for number in range(4):
+        wanted = wish(gateways[0], str(number), 250)
+        assert heard.shares == []
+        gateways[number % 3].reserve([wanted])
+    requests, _ = (known.id for known in gateways[0].caps())
+    assert heard.shares == [(requests, 80)]
+    spend(engine, gateways[0], "0", 1)
+    gateways[0].reserve([wish(gateways[0], "4", 1)])
+    assert heard.shares == [(requests, 80), (requests, 95)]
+
+
+# Of a cap that bounds each request nobody hears, unless it is soft and does nothing else.
+def test_requests_by_themselves(engine, gateways, heard):
+    gateways[0].set(cap(100, per=Per.REQUEST))
+    spend(engine, gateways[0], "a", 99)
+    assert heard.shares == []
+    gateways[0].set(cap(100, per=Per.REQUEST, hard=False))
+    spend(engine, gateways[0], "b", 99)
+    assert heard.shares == []
+    spend(engine, gateways[0], "c", 101)
+    assert [share for _, share in heard.shares] == [100]
+
+
+# A limit that is changed is another limit: what was spent is told of anew, by its share of that one.
+def test_a_changed_limit_warns_anew(engine, gateways, heard):
+    gateways[0].set(cap(100))
+    spend(engine, gateways[0], "a", 90)
+    gateways[0].set(cap(100, hard=False))
+    spend(engine, gateways[0], "b", 1)
+    assert [share for _, share in heard.shares] == [80]
+    gateways[0].set(cap(200, hard=False))
+    spend(engine, gateways[0], "c", 1)
+    assert [share for _, share in heard.shares] == [80]
+    spend(engine, gateways[0], "d", 70)
+    assert [share for _, share in heard.shares] == [80, 80]
+
+
+# What is rolled back is not told of: the row of a hop that was not written has spent nothing.
+def test_what_is_not_committed_is_not_told(engine, gateways, heard):
+    gateways[0].set(cap(100))
+    with pytest.raises(ZeroDivisionError):
+        charge_and_fail(engine, gateways[0])
+    assert heard.shares == []
+    spend(engine, gateways[0], "a", 90)
+    assert len(heard.shares) == 1
+
+
+def charge_and_fail(engine, budgets):
+    with writing(engine) as connection:
+        budgets.charge(connection, budgets.caps(), [(tag("a"), Amount(90))])
+        raise ZeroDivisionError
+
+
+# A warning names whose cap it is, which, and how it stands; a session is told apart from the text around it.
+def test_what_a_warning_says(engine, gateways, caplog):
+    gateways[0].set(cap(100, key="k1", window=Window.DAY, kind=Kind.LIMIT, hard=False))
+    gateways[0].set(cap(100, per=Per.KEY))
+    gateways[0].set(cap(100, per=Per.SESSION))
+    spend(engine, gateways[0], "a", 80, session="s: 1")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    first, second, third = (known.id for known in gateways[0].caps())
+    day = "(day since 2025-11-24T00:00:00+00:00)"
+    assert sorted(told) == [
+        f"tenant acme, key k1: 80 of 100 tokens are spent, 80 % of the hard budget {second} (total)",
+        f"tenant acme, key k1: 80 of 100 tokens are spent, 80 % of the soft limit {first} {day}",
+        f"tenant acme, session 's: 1': 80 of 100 tokens are spent, 80 % of the hard budget {third} (total)",
+    ]

@@ -3,18 +3,26 @@
 import hashlib
 import re
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
 from runtime.api.keys import StoredKeys
+from runtime.clock import SystemClock
 from runtime.core.audit import AuditEntry
+from runtime.core.budget import Unit
 from runtime.core.keys import RANDOM_BYTES, Caller, digest_of, is_secret, key_of, secret_of
+from runtime.core.ledger import HopTag
 from runtime.errors import InvalidRequest
+from runtime.store.budgets import Budgets
+from runtime.store.caps import every_cap
 from runtime.store.database import open_store
 from runtime.store.journal import Journal
 from runtime.store.keys import KeyStore
+from runtime.traffic.budgets import StoredBudgets
+from tests.unit.test_budgets import cap
 
 SECRET = secret_of(bytes(range(32)))
 
@@ -129,12 +137,48 @@ def test_audit(keys, engine):
     assert told == [("revoke_key", 7.0, "ann"), ("create_key", 1.0, "ann")]
 
 
-# A key and its audit entry are written together or not at all.
-def test_create_is_all_or_nothing(keys):
+# A key, its caps and its audit entry are written together or not at all.
+def test_create_is_all_or_nothing(keys, engine):
     key = key_of(SECRET, "acme", "", 1.0)
+    caps = [cap(100, key=key.id), cap(5, unit=Unit.REQUESTS, key=key.id)]
     with pytest.raises(sa.exc.IntegrityError):
-        keys.create(key, AuditEntry(1.0, None, "create_key", None, None, "accepted"))
-    assert keys.list() == []
+        keys.create(key, AuditEntry(1.0, None, "create_key", None, None, "accepted"), caps)
+    with pytest.raises(sa.exc.IntegrityError):
+        keys.create(key, entry("create_key", 1.0), [caps[0], replace(caps[1], limit=None)])
+    budgets = Budgets(engine, SystemClock())
+    assert (keys.list(), budgets.caps(), Journal(engine).audit(9)) == ([], [], [])
+    budgets.forget()
+    keys.create(key, entry("create_key", 1.0), caps)
+    assert keys.list() == [key]
+    assert [(known.key, known.limit) for known in budgets.caps()] == [(key.id, 100), (key.id, 5)]
+
+
+# A key's caps hold for its first request already, also at a gateway that has just asked for all caps.
+@pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
+async def test_a_new_keys_caps_hold_at_once(keys, engine):
+    with ThreadPoolExecutor(1) as thread:
+        gateway = StoredBudgets(Budgets(engine, SystemClock()), thread)
+        tag = HopTag("h", tenant="acme", key="before")
+        assert await gateway.caps(tag) == []
+        key = key_of(SECRET, "acme", "", 1.0)
+        keys.create(key, entry("create_key", 1.0), [cap(100, key=key.id)])
+        assert [known.limit for known in await gateway.caps(tag._replace(key=key.id))] == [100]
+
+
+# What was read before the caps were to be forgotten is not taken for fresh.
+def test_caps_that_are_forgotten_while_they_are_read(engine, monkeypatch):
+    budgets, other = Budgets(engine, SystemClock()), Budgets(engine, SystemClock())
+
+    def read(connection):
+        told = every_cap(connection)
+        budgets.forget()
+        return told
+
+    monkeypatch.setattr("runtime.store.budgets.every_cap", read)
+    assert budgets.caps() == []
+    monkeypatch.undo()
+    other.set(cap(7))
+    assert [known.limit for known in budgets.caps()] == [7]
 
 
 # No column of any table holds a secret.

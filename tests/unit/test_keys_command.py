@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from runtime.cli.client import AdminClient
 from runtime.cli.main import app
+from runtime.clock import SystemClock
 from runtime.core.keys import digest_of, is_secret
+from runtime.store.budgets import Budgets
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import app_of
 from tests.unit.world import World
@@ -61,6 +63,28 @@ def test_create_and_list(command, keys):
     assert all(told in listed.stdout for told in (key.id, key.prefix, "acme", "[bold]laptop"))
     assert json.loads(command("list", "--json").stdout) == [key.as_json()]
     assert secret not in listed.stdout
+
+
+# A budget is written as people say it; what is none makes no key.
+def test_create_with_budgets(command, keys):
+    budgets = ("1.5M/day", "requests=60/minute", "cost=25.50/month", "concurrent=4", "tokens=7k")
+    made = command("create", "--tenant", "acme", *(word for text in budgets for word in ("--budget", text)))
+    assert made.exit_code == 0
+    caps = Budgets(keys.engine, SystemClock()).caps()
+    assert [(cap.limit, cap.unit, cap.window) for cap in caps] == [
+        (1_500_000, "tokens", "day"),
+        (60, "requests", "minute"),
+        (25_500_000_000, "cost", "month"),
+        (4, "concurrent", "total"),
+        (7000, "tokens", "total"),
+    ]
+    assert {cap.key for cap in caps} == {key.id for key in keys.store.list()}
+
+
+@pytest.mark.parametrize("text", ["much", "1X/day", "-1", "1/days", "token=1", "1.5", "", "1M/day "])
+def test_no_budget(command, keys, text):
+    refused = command("create", "--tenant", "acme", "--budget", text)
+    assert (refused.exit_code, refused.stdout, keys.store.list()) == (1, "", [])
 
 
 # A revoked key stays in the list with the time of its end.

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import re
+from dataclasses import replace
 
 import pytest
 
 from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.keys import Caller
 from runtime.errors import QuotaExhausted, RateLimited
+from runtime.store.journal import Journal
 from runtime.traffic.chain import ChatRequest
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import post, serving
@@ -36,11 +38,11 @@ async def limited(*caps, gateways=1, wanted=None):
         yield world
 
 
-async def ask(world, gateway=0, caller=ACME, *, abandon=False, **body):
+async def ask(world, gateway=0, caller=ACME, session="", *, abandon=False, **body):
     """One request to its end, or broken off; return the call, or why it was refused."""
     body = {"max_tokens": 6, **body}
     messages = [{"role": "user", "content": "my bill"}]
-    request = ChatRequest("r", "agent", messages, body, stream=True, caller=caller)
+    request = ChatRequest("r", "agent", messages, body, stream=True, caller=caller, session=session)
     try:
         call = await world.admissions[gateway].admit(request)
     except (QuotaExhausted, RateLimited) as error:
@@ -82,26 +84,47 @@ async def test_the_worst_case_is_exact():
         assert isinstance(await ask(world), QuotaExhausted)
 
 
+ALL = [cap(30 * WORST, per=Per.KEY), cap(6 * WORST, per=Per.SESSION)]
+
+
 # At any concurrency over four gateways, with answers broken off: not a token over, and not a refusal
-# while the worst case still fitted. The same with budgets of tenant and key at once.
+# while the worst case still fitted. The same with budgets of tenant, keys and sessions at once.
 @pytest.mark.parametrize("together", [1, 64, 512])
-@pytest.mark.parametrize("more", [[], [cap(40 * WORST, per=Per.KEY)]], ids=["tenant", "tenant and key"])
+@pytest.mark.parametrize("more", [[], ALL], ids=["tenant", "keys and sessions, too"])
 async def test_never_overspent(together, more):
-    limit = 50 * WORST
-    async with limited(cap(limit), *more, gateways=4) as world:
-        tightest = min([limit, *(each.limit for each in more)])
+    async with limited(cap(50 * WORST), *more, gateways=4) as world:
+
+        def asked(number):
+            caller, session = Caller("acme", f"k{number % 2}"), f"s{number % 11}"
+            return ask(world, number % 4, caller, session, abandon=number % 3 == 0)
+
         results = []
         for begun in range(0, 512, together):
-            asked = (
-                ask(world, number % 4, abandon=number % 3 == 0) for number in range(begun, begun + together)
-            )
-            results += await asyncio.gather(*asked)
+            results += await asyncio.gather(*(asked(number) for number in range(begun, begun + together)))
         refused = [result for result in results if isinstance(result, QuotaExhausted)]
-        assert spent(world) <= tightest
         assert len(refused) > 400
         assert all(not_fitting(error) for error in refused)
-        (row,) = world.budgets.budgets.counters_of(world.budgets.budgets.caps()[0].id)
-        assert (row.spent, row.reserved) == (spent(world), 0)
+        budgets = world.budgets.budgets
+        for each in budgets.caps():
+            counters = budgets.counters_of(each.id)
+            assert all(counter.spent <= each.limit and counter.reserved == 0 for counter in counters)
+            assert sum(counter.spent for counter in counters) == spent(world)
+
+
+# A session is its tenant's: what one tenant spends in it is not spent of another's of the same id, and a
+# request without a session counts towards no session's budget.
+async def test_a_session_belongs_to_its_tenant():
+    async with limited(cap(WORST, per=Per.SESSION)) as world:
+        world.budgets.budgets.set(replace(cap(WORST, per=Per.SESSION), tenant="other"))
+        assert not isinstance(await ask(world, session="s"), QuotaExhausted)
+        assert isinstance(await ask(world, session="s"), QuotaExhausted)
+        assert not isinstance(await ask(world, session="t"), QuotaExhausted)
+        assert not isinstance(await ask(world, caller=Caller("other", "k2"), session="s"), QuotaExhausted)
+        assert not isinstance(await ask(world), QuotaExhausted)
+        told = [
+            (group["session"], group["tenant"], group["requests"]) for group in world.ledger.usage("session")
+        ]
+        assert [row for row in told if row[0]] == [("s", "acme", 1), ("s", "other", 1), ("t", "acme", 1)]
 
 
 # Without max_tokens a caller whose tokens are limited gets what the chain allows, and no more.
@@ -204,3 +227,25 @@ async def test_budgets_over_the_admin_api():
         assert (await client.get(path)).json() == {"budgets": []}
     async with serving("10.1.2.3") as (_, client):
         assert (await client.get(path)).status_code == 403
+
+
+# Every change of a budget is in the audit log with its actor and what it was before; what changes nothing,
+# or is refused, is not.
+async def test_audit_of_budgets():
+    async with serving() as (world, client):
+        path, body = "/admin/v1/budgets", {"tenant": "acme", "limit": 100, "window": "day"}
+        client.headers["x-interlock-actor"] = "ann"
+        for change in ({}, {}, {"limit": 200, "hard": False}, {"limit": -1}):
+            await client.put(path, json=body | change)
+        (told,) = (await client.get(path)).json()["budgets"]
+        for _ in range(2):
+            await client.delete(f"{path}/{told['id']}", headers={"x-interlock-actor": "bob"})
+        journal = Journal(world.ledger._engine)
+        hard, soft = (
+            f"tenant acme: {kind} tokens per day" for kind in ("hard budget of 100", "soft budget of 200")
+        )
+        assert [(e["actor"], e["action"], e["outcome"], e["detail"]) for e in journal.audit(9)] == [
+            ("bob", "remove_budget", "accepted", soft),
+            ("ann", "set_budget", "accepted", f"{soft}; it was {hard}"),
+            ("ann", "set_budget", "accepted", hard),
+        ]

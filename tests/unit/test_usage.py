@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from runtime.cli import usage as usage_cli
 from runtime.cli.client import AdminClient
 from runtime.cli.main import app
 from runtime.errors import CommandError
+from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import post, serving
 
 ROWS = [{"tenant": "acme", "requests": 2, "hops": 4, "prompt_tokens": 30}]
@@ -36,6 +38,18 @@ async def test_refusals():
         assert "did you mean 'tenant'?" in answer.json()["error"]["message"]
     async with serving("10.1.2.3") as (_, client):
         assert (await client.get("/admin/v1/usage")).status_code == 403
+
+
+# Whose sessions there are is told to operators alone: a tenant's key opens no usage, its own neither.
+async def test_sessions_are_told_to_operators():
+    keys = memory_keys()
+    async with serving(keys=keys, admin_key=SecretStr("admin")) as (_, client):
+        path, admin = "/admin/v1/usage?by=session", {"authorization": "Bearer admin"}
+        made = (await client.post("/admin/v1/keys", json={"tenant": "acme"}, headers=admin)).json()
+        mine = {"authorization": f"Bearer {made['key']}"}
+        assert (await client.get(path, headers=mine)).status_code == 403
+        assert (await client.get(path, headers=admin)).status_code == 200
+    keys.engine.dispose()
 
 
 # The command prints a table, JSON or CSV, and passes on what it is asked to sum up by.

@@ -230,11 +230,14 @@ class DirectBudgets:
     async def list(self):
         return self.budgets.standing()
 
-    async def set(self, cap):
-        self.budgets.set(cap)
+    async def forecast(self):
+        return self.budgets.forecast()
 
-    async def remove(self, cap):
-        return self.budgets.remove(cap)
+    async def set(self, cap, by):
+        self.budgets.set(cap, by)
+
+    async def remove(self, cap, by):
+        return self.budgets.remove(cap, by)
 
     async def reserve(self, wish):
         return self.budgets.reserve([wish])[0]
