@@ -14,6 +14,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from runtime.core.budget import Cap
 from runtime.core.digest import SHORT
 from runtime.core.ledger import HopTag, Outcome
 from runtime.core.outcomes import REFUSALS, RequestOutcome
@@ -54,6 +55,7 @@ class GatewayMetrics:
         self._degraded = counter(
             "degraded_requests", "Requests that went to the chain that theirs degrades to.", ("chain",)
         )
+        self._warnings = counter("budget_warnings", "Times that spending has passed 80 % or 95 % of a cap.")
         self._hops = counter("hops", "Hops that have ended, by how.", (*_HOP, "outcome"))
         self._prompt = counter("prompt_tokens", "Prompt tokens, cached ones included.", _HOP)
         self._cached = counter("cached_prompt_tokens", "Prompt tokens that a prefix cache had.", _HOP)
@@ -101,6 +103,11 @@ class GatewayMetrics:
         self.changes += 1
         self._refusals.labels(chain, outcome.value).inc()
         self._degraded.labels(chain).inc()
+
+    def warned(self, cap: Cap, share: int) -> None:  # noqa: ARG002 - neither can be a label: tenants have caps
+        """Count a warning of a budget or a limit; called in the thread that spends."""
+        self.changes += 1
+        self._warnings.inc()
 
     def hop(self, tag: HopTag, outcome: Outcome, record: HopRecord) -> None:
         """Count a hop that has ended."""

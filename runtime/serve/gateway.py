@@ -114,7 +114,7 @@ class Gateway:
         # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
         quick = partial(open_store, settings.store_url, survives_power_cut=False)
         self._quick_store = await asyncio.to_thread(quick)
-        self._spend(clock)
+        self._spend(clock, meter)
         self._admission = Admission(
             self._follower.routing,
             clock,
@@ -129,10 +129,10 @@ class Gateway:
         self._following = asyncio.create_task(self._follower.run())
         leave_startup_alone()
 
-    def _spend(self, clock: Clock) -> None:
+    def _spend(self, clock: Clock, meter: Meter) -> None:
         """Open ledger and budgets. One thread writes both: SQLite has one writer at a time."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spending")
-        self._budgets = Budgets(self._quick_store, clock)
+        self._budgets = Budgets(self._quick_store, clock, [meter.metrics])
         ledger = Ledger(self._quick_store, self._budgets)
         self._ledger, self._usage = GroupCommit(ledger, self._thread), StoredUsage(ledger)
 

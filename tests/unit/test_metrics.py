@@ -205,6 +205,7 @@ async def test_refusals(degrades):
         assert total_of(text, "interlock_degraded_requests_total", chain="agent") == (1 if degrades else 0)
         refused = total_of(text, "interlock_budget_refusals_total", outcome="insufficient_quota")
         assert refused == (2 if degrades else 1)
+        assert total_of(text, "interlock_budget_warnings_total") == 2  # of 80 % and of 95 %
         assert await outcomes(world) == {"ok": 1, "insufficient_quota": 1}
 
 

@@ -259,7 +259,9 @@ class World:
     def __init__(self, gateways=2, journal=None, cluster=None):
         self.clock = LoopClock()
         store = fresh_store()
-        self.budgets = DirectBudgets(Budgets(store, self.clock))
+        self.meters = [Meter() for _ in range(gateways)]
+        # One store for all gateways, as each has in life; so one of them counts its warnings.
+        self.budgets = DirectBudgets(Budgets(store, self.clock, [self.meters[0].metrics]))
         self.ledger = Ledger(store, self.budgets.budgets)
         self.usage = DirectUsage(self.ledger)
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
@@ -268,7 +270,6 @@ class World:
         self.cluster = cluster or FakeCluster(self.clock)
         self.controller = self._controller()
         self.manager = LocalManager(self.controller, self.cluster)
-        self.meters = [Meter() for _ in range(gateways)]
         self.directories = [Directory(self.cluster) for _ in range(gateways)]
         self.followers = [
             Follower(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock, heartbeat_s=1.0)
