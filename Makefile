@@ -6,7 +6,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 REPORT ?=
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help check test test-unit test-store test-ray test-e2e demo bench format lock clean
+.PHONY: help check test test-unit test-simulation test-store test-ray test-e2e demo bench format lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,10 +28,13 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-store test-ray test-e2e  ## everything that needs no GPU
+test: test-unit test-simulation test-store test-ray test-e2e  ## everything that needs no GPU
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
-	$(PYTEST) -n auto --dist worksteal -m "not postgresql" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "not postgresql and not simulation" tests/unit
+
+test-simulation: .venv/installed  ## many swaps, histories and spenders in virtual time: tens of seconds
+	$(PYTEST) -n auto --dist worksteal -m "simulation and not postgresql" tests/unit
 
 test-store: .venv/installed  ## the store's tests on a real PostgreSQL
 	$(PYTEST) -m postgresql tests/unit

@@ -17,12 +17,7 @@ settings.register_profile("unit", deadline=None, derandomize=True, database=None
 settings.load_profile("unit")
 
 
-LONGEST = ("test_two_hundred_swaps.py", "test_release_machine.py", "test_spending.py")
-
-
 def pytest_collection_modifyitems(items):
-    # What takes seconds comes first: at the end, the other workers would have nothing left to do.
-    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("looptime") is None:
             item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))

@@ -117,6 +117,7 @@ async def _until_collected(world):
 
 # Under swaps, with a third of the streams broken off at random and a gateway whose process dies, the
 # ledger holds what the engines generated, to the token, warm-ups included.
+@pytest.mark.simulation
 async def test_the_ledger_equals_the_engines_own_counts():
     async with World(gateways=3) as world:
         world.want(small(1))

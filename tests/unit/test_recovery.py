@@ -70,6 +70,7 @@ async def settled(world):
 
 # Wherever in a swap the manager dies, the next one brings the wanted set live, loads nothing twice, frees
 # what is old, and loses no request, not even one that streams across the crash.
+@pytest.mark.simulation
 @pytest.mark.parametrize("phase", CRASHES)
 async def test_crash_in_each_phase(phase):
     async with World(journal=CrashingJournal(CRASHES[phase])) as world:

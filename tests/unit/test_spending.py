@@ -89,6 +89,7 @@ ALL = [cap(30 * WORST, per=Per.KEY), cap(6 * WORST, per=Per.SESSION)]
 
 # At any concurrency over four gateways, with answers broken off: not a token over, and not a refusal
 # while the worst case still fitted. The same with budgets of tenant, keys and sessions at once.
+@pytest.mark.simulation
 @pytest.mark.parametrize("together", [1, 64, 512])
 @pytest.mark.parametrize("more", [[], ALL], ids=["tenant", "keys and sessions, too"])
 async def test_never_overspent(together, more):

@@ -1,11 +1,15 @@
 import asyncio
 import random
 
+import pytest
+
 from runtime.control.fake import FakeCluster
 from runtime.core import policy
 from runtime.core.release import ReleaseState
 from runtime.core.usage import total
 from tests.unit.world import World, content
+
+pytestmark = pytest.mark.simulation
 
 FAST = {"load": "100ms", "time_to_first_token": "20ms", "inter_token": "40ms", "tokens": 8}
 

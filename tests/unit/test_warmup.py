@@ -180,6 +180,7 @@ SETS = {
 
 
 # A plan's tokens are never fewer than the warm-up takes.
+@pytest.mark.simulation
 @pytest.mark.parametrize("made", SETS.values(), ids=SETS)
 async def test_the_plan_is_an_upper_bound(made):
     async with Watched() as world:
@@ -190,6 +191,7 @@ async def test_the_plan_is_an_upper_bound(made):
 
 
 # Where prompts or answers are long the plan is close to what the warm-up takes: no round counts twice.
+@pytest.mark.simulation
 @pytest.mark.parametrize("name", ["long samples", "params", "no limit"])
 async def test_the_plan_is_close(name):
     async with Watched() as world:

@@ -261,7 +261,7 @@ class World:
         store = fresh_store()
         self.meters = [Meter() for _ in range(gateways)]
         # One store for all gateways, as each has in life; so one of them counts its warnings.
-        self.budgets = DirectBudgets(Budgets(store, self.clock, [self.meters[0].metrics]))
+        self.budgets = DirectBudgets(Budgets(store, self.clock, [meter.metrics for meter in self.meters[:1]]))
         self.ledger = Ledger(store, self.budgets.budgets)
         self.usage = DirectUsage(self.ledger)
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
