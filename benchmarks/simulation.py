@@ -31,10 +31,12 @@ from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.digest import Content
 from runtime.core.memory import Device
 from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.series import Told
 from runtime.core.specs import parse
 from runtime.core.state import ControlState
 from runtime.core.status import status
 from runtime.engines.port import EngineClient
+from runtime.observe.exposition import text_of
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
@@ -178,6 +180,17 @@ class Link:
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""
         self._simulation.controller.hub.leave(gateway)
+
+    async def count(self, told: Told) -> None:
+        """Say what was counted for Prometheus."""
+        await self._pass()
+        await self._simulation.controller.metrics.take(told)
+        await self._pass()
+
+    async def metrics(self, told: Told) -> bytes:
+        """Return what the whole application has counted."""
+        await self._pass()
+        return text_of(await self._simulation.controller.metrics.scrape(told))
 
     async def status(self) -> dict[str, Any]:
         """Return the control state."""
