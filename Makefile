@@ -56,6 +56,8 @@ bench: .venv/installed  ## the benchmarks that there are, results into benchmark
 	$(BIN)/python -m benchmarks.demo --report benchmarks/results/demo.json
 	$(BIN)/python -m benchmarks.swap --report benchmarks/results/swap.json
 	$(BIN)/python -m benchmarks.ledger --report benchmarks/results/ledger.json
+	$(BIN)/python -m benchmarks.chain --short --report benchmarks/results/chain.json
+	$(BIN)/python -m benchmarks.scale --short --report benchmarks/results/scale.json
 
 format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .

@@ -52,13 +52,17 @@ class _Asked:
     done: asyncio.Future[ControlState]
 
 
-@dataclass
-class _Running:
-    """A started effect, its task, and whether the task has been told to stop."""
+_Item = ev.Event | _Ended | _Asked
 
-    effect: policy.Effect
-    task: asyncio.Task[ev.Event | None]
-    cancelled: bool = False
+
+def _is_told(item: _Item) -> bool:
+    """Say whether an item only tells something, so that what comes right after it may be told, too.
+
+    What a command does and what an effect found out depends on what has been decided by then.
+    """
+    if isinstance(item, _Ended):
+        return item.event is None
+    return isinstance(item, ev.GatewayReported | ev.Progressed)
 
 
 class Controller:
@@ -83,8 +87,13 @@ class Controller:
         self._effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
         )
-        self._inbox: asyncio.Queue[ev.Event | _Ended | _Asked] = asyncio.Queue()
-        self._running: dict[tuple[str, str | int], _Running] = {}
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._due: frozenset[policy.Effect] = frozenset()
+        """What was due when the state was last settled."""
+        self._started: set[policy.Effect] = set()
+        """Effects that run and have not been told to stop."""
+        self._running: dict[tuple[str, str | int], asyncio.Task[ev.Event | None]] = {}
+        """Tasks by what they work on, with those that have been told to stop and have not ended."""
         self._waits = WaitLog(clock)
 
     def post(self, event: ev.Event) -> None:
@@ -112,16 +121,15 @@ class Controller:
         collecting = asyncio.create_task(self._collector.run(self._loaded))
         try:
             await self._recover()
-            while True:
-                await self._take(await self._inbox.get())
+            await self._serve()
         finally:
             collecting.cancel()
             await asyncio.gather(collecting, return_exceptions=True)
             await self._stop_effects()
 
-    def _loaded(self) -> list[str]:
+    def _loaded(self) -> frozenset[str]:
         """Return the engines whose replicas can be asked."""
-        return [e.digest for e in self.state.engines.values() if e.state in EXISTING]
+        return self.state.of_engines.existing
 
     async def _recover(self) -> None:
         """Fold the journal again and note where the cluster differs from it."""
@@ -138,14 +146,27 @@ class Controller:
             await self._commit(ev.EngineFound(at=self._clock.wall(), engine=digest))
         await self._settle()
 
-    async def _take(self, item: ev.Event | _Ended | _Asked) -> None:
+    async def _serve(self) -> None:
+        """Take one item after the other, and settle after each.
+
+        Those that decide nothing by themselves and have come together are settled together: at a cutover
+        every gateway reports at once.
+        """
+        item = await self._inbox.get()
+        while True:
+            await self._take(item)
+            following = None if self._inbox.empty() else self._inbox.get_nowait()
+            if following is None or not (_is_told(item) and _is_told(following)):
+                await self._settle()
+            item = await self._inbox.get() if following is None else following
+
+    async def _take(self, item: _Item) -> None:
         if isinstance(item, _Asked):
             await self._obey(item)
             return
         event = self._retire(item) if isinstance(item, _Ended) else item
         if event is not None:
             await self._commit(event)
-        await self._settle()
 
     async def _obey(self, asked: _Asked) -> None:
         try:
@@ -163,7 +184,8 @@ class Controller:
     def _retire(self, ended: _Ended) -> ev.Event | None:
         """Take an ended effect off the list. What it found out counts only if it was still due."""
         self._running.pop(policy.subject(ended.effect))
-        return ended.event if ended.effect in policy.due(self.state) else None
+        self._started.discard(ended.effect)
+        return ended.event if ended.effect in self._due else None
 
     async def _commit(self, event: ev.Event) -> None:
         try:
@@ -191,18 +213,18 @@ class Controller:
     # -- effects ----------------------------------------------------------------------------------
 
     def _reconcile(self) -> None:
-        due = policy.due(self.state)
-        for running in self._running.values():
-            if running.effect not in due and not running.cancelled:
-                running.task.cancel()
-                running.cancelled = True
-        for effect in due:
+        self._due = policy.due(self.state)
+        for effect in self._started - self._due:
+            self._running[policy.subject(effect)].cancel()
+            self._started.discard(effect)
+        for effect in self._due - self._started:
             # An effect that was cancelled keeps its subject until it has really ended: a load that
             # is still asking for an application must not overlap with the unload that follows.
             if policy.subject(effect) not in self._running:
                 task = asyncio.create_task(self._run(effect))
                 task.add_done_callback(partial(self._ended, effect))
-                self._running[policy.subject(effect)] = _Running(effect, task)
+                self._running[policy.subject(effect)] = task
+                self._started.add(effect)
 
     def _ended(self, effect: policy.Effect, task: asyncio.Task[ev.Event | None]) -> None:
         """Tell the loop. A task that is cancelled before its first step ends, too, without running."""
@@ -219,7 +241,7 @@ class Controller:
             return None
 
     async def _stop_effects(self) -> None:
-        tasks = [running.task for running in self._running.values()]
+        tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

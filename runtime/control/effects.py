@@ -117,9 +117,9 @@ class Effects:
             case policy.WatchGateway(gateway):
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
-            case policy.AwaitAcknowledgement(gateway, until):
+            case policy.AwaitAcknowledgement(release, until):
                 await self._until(until)
-                return ev.GatewayLags(at=self._clock.wall(), gateway=gateway)
+                return ev.GatewaysLag(at=self._clock.wall(), release=release)
             case policy.HearGateways():
                 await asyncio.sleep(self._gateway_silence_s)
                 return ev.GatewaysHeard(at=self._clock.wall())

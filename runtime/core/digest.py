@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -53,9 +54,20 @@ class Content(BaseModel):
         digest = model_set_digest(model_set, engines)
         return cls(model_set=model_set, weights=dict(weights), digest=digest, engines=engines)
 
+    @cached_property
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        names: dict[str, tuple[str, ...]] = {}
+        for name, digest in self.engines.items():
+            names[digest] = (*names.get(digest, ()), name)
+        return names
+
+    def names_of(self, digest: str) -> tuple[str, ...]:
+        """Return what the engine with this digest is called in the set."""
+        return self._names.get(digest, ())
+
     def spec_of(self, digest: str) -> tuple[EngineSpec, Weights | None]:
         """Return the engine with this digest and its weights."""
-        name = next(name for name, known in self.engines.items() if known == digest)
+        name = self._names[digest][0]
         return self.model_set.engines[name], self.weights.get(name)
 
 

@@ -214,10 +214,10 @@ class GatewayLost(Event):
     gateway: str
 
 
-class GatewayLags(Event):
-    """A gateway reports, and has not taken the live release's table in time."""
+class GatewaysLag(Event):
+    """The time is over in which gateways must have taken the table of a release that has gone live."""
 
-    gateway: str
+    release: int
 
 
 class ManagerRestarted(Event):

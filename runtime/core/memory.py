@@ -5,6 +5,7 @@ Laying a whole swap out is ``core.planning``'s.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -109,6 +110,14 @@ class SwapPlan(_Value):
     unloaded: tuple[str, ...] = ()
     """Digests of engines that go when the rollback window of the live release is over."""
     devices: tuple[DevicePlan, ...] = ()
+
+    @cached_property
+    def _by_digest(self) -> dict[str, EnginePlan]:
+        return {plan.digest: plan for plan in self.loaded}
+
+    def plan_of(self, engine: str) -> EnginePlan | None:
+        """Return what was planned for the engine with this digest, if it was to be loaded."""
+        return self._by_digest.get(engine)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as the admin API shows it."""

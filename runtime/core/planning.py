@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from runtime.core.digest import Content
@@ -85,8 +85,9 @@ def _live_engines(candidate: Content, state: ControlState) -> Iterator[EnginePla
 def _as_loaded(state: ControlState, record: EngineRecord) -> Iterator[EnginePlan]:
     """Yield an engine as it was planned when it was loaded, if that is known."""
     loader = state.releases.get(record.loaded_by or 0)
-    plans = loader.plan.loaded if loader and loader.plan else ()
-    yield from (plan for plan in plans if plan.digest == record.digest)
+    planned = loader.plan.plan_of(record.digest) if loader and loader.plan else None
+    if planned is not None:
+        yield planned
 
 
 def _to_wake(reused: Collection[str], state: ControlState) -> dict[str, int]:
@@ -129,48 +130,57 @@ def _is_kept(state: ControlState, digest: str) -> bool:
 def _to_load(candidate: Content, reused: set[str], devices: Sequence[Device]) -> list[EnginePlan]:
     """Return the engines to load, the largest first: small ones fit into what is left."""
     engines: dict[str, EnginePlan] = {}
+    sizes: dict[str, int] = {}
+    for device in devices:
+        sizes[device.kind] = max(device.total, sizes.get(device.kind, 0))
     for name, digest in candidate.engines.items():
         if digest in reused or digest in engines:
             continue
         spec, weights = candidate.spec_of(digest)
-        size = max((d.total for d in devices if d.kind == spec.device), default=0)
         engines[digest] = EnginePlan(
             name=name,
             digest=digest,
             kind=spec.kind,
             replicas=spec.replicas,
             devices_per_replica=spec.shards,
-            footprint=footprint(spec, weights.size if weights else None, size),
+            footprint=footprint(spec, weights.size if weights else None, sizes.get(spec.device, 0)),
             placement=(spec.device,),
         )
     return sorted(engines.values(), key=lambda e: e.footprint.total, reverse=True)
 
 
-@dataclass
 class _Room:
     """Devices being filled, each shard going where most is left."""
 
-    devices: Sequence[Device]
-    freed: Mapping[str, int]
-    needed: dict[str, int] = field(default_factory=dict)
+    def __init__(
+        self, devices: Sequence[Device], freed: Mapping[str, int], needed: Mapping[str, int]
+    ) -> None:
+        self.devices = devices
+        self.freed = freed
+        self.needed = dict(needed)
+        self._left: dict[str, list[tuple[int, int]]] = {}
+        """By kind, a heap of devices with most left first: what is missing to none left, and its place."""
+        for place, device in enumerate(devices):
+            left = device.free + freed.get(device.id, 0) - self.needed.get(device.id, 0)
+            self._left.setdefault(device.kind, []).append((-left, place))
+        for heap in self._left.values():
+            heapify(heap)
 
     def take(self, engine: EnginePlan) -> EnginePlan:
         """Place every shard of every replica; the shards of one replica on different devices."""
         (kind,) = engine.placement
-        placement: list[str] = []
+        size, placement = engine.footprint.total, []
         for _ in range(engine.replicas):
-            mine: list[str] = []
-            for _ in range(engine.devices_per_replica):
-                mine.append(self._most_left(kind, mine))
-                self.needed[mine[-1]] = self.needed.get(mine[-1], 0) + engine.footprint.total
-            placement += mine
+            heap = self._left.get(kind, [])
+            mine = [heappop(heap) for _ in range(min(engine.devices_per_replica, len(heap)))]
+            for lack, place in mine:
+                heappush(heap, (lack + size, place))
+            names = [self.devices[place].id for _, place in mine]
+            names += [f"another {kind}"] * (engine.devices_per_replica - len(mine))
+            for name in names:
+                self.needed[name] = self.needed.get(name, 0) + size
+            placement += names
         return engine.model_copy(update={"placement": tuple(placement)})
-
-    def _most_left(self, kind: str, taken: list[str]) -> str:
-        fitting = [d for d in self.devices if d.kind == kind and d.id not in taken]
-        if not fitting:
-            return f"another {kind}"
-        return max(fitting, key=lambda d: d.free + self.freed.get(d.id, 0) - self.needed.get(d.id, 0)).id
 
     def plans(self) -> tuple[DevicePlan, ...]:
         """Return every device that there is, and those that would be needed besides."""

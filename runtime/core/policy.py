@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from runtime.core import events as ev
 from runtime.core.digest import SHORT
 from runtime.core.release import CANDIDATE, HOLDING, ROUTABLE, Move, ReleaseState
 from runtime.core.routes import ReleaseTable, RoutedRelease
 from runtime.core.state import (
-    EXISTING,
     ControlState,
     EngineRecord,
     EngineState,
@@ -112,9 +112,9 @@ class WatchGateway:
 
 @dataclass(frozen=True)
 class AwaitAcknowledgement:
-    """Wait until the wall clock says ``until``; the gateway has then been behind for too long."""
+    """Wait until the wall clock says ``until``; gateways that are behind then have been so for too long."""
 
-    gateway: str
+    release: int
     until: float
 
 
@@ -154,8 +154,8 @@ def subject(effect: Effect) -> tuple[str, str | int]:
             return "deadline", release
         case WatchGateway(gateway):
             return "gateway", gateway
-        case AwaitAcknowledgement(gateway):
-            return "acknowledgement", gateway
+        case AwaitAcknowledgement(release):
+            return "acknowledgement", release
         case HearGateways():
             return "gateways", "all"
 
@@ -173,22 +173,34 @@ def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
         move, reason = _next_move(state, release)
         if move is not None:
             yield ev.ReleaseMoved(at=at, release=release.number, move=move, reason=reason)
-    for engine in state.engines.values():
-        unneeded = engine.state is not EngineState.UNLOADING and not state.users_of(engine.digest)
-        if unneeded or engine.state is EngineState.FAILED:
-            yield ev.EngineReleased(at=at, engine=engine.digest)
-        elif engine.state in _AWAKE and may_sleep(state, engine):
-            yield ev.EngineSleeping(at=at, engine=engine.digest)
-        elif engine.state in _SLEPT and not may_sleep(state, engine) and has_room(state, engine):
-            yield ev.EngineWaking(at=at, engine=engine.digest)
-        elif engine.state is EngineState.LOADED and is_beyond_proof(state, engine):
-            yield ev.EngineDoubted(at=at, engine=engine.digest)
+    yield from _engine_decisions(state, at)
 
 
-# One that is on its way to sleep, or from it, is turned round if that is no longer wanted: a sleep or a
-# wake that fails is tried again for ever, and nothing else would end it.
-_AWAKE = frozenset({EngineState.LOADED, EngineState.WAKING})
-_SLEPT = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
+def _engine_decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
+    """Yield what is to become of engines, in their order.
+
+    By sets: with a thousand engines and nothing to do, looking at each after every event would be all
+    that the manager does.
+    """
+    released = unneeded(state) | state.in_states(EngineState.FAILED)
+    needed = needed_awake(state)
+    # One that is on its way to sleep, or from it, is turned round if that is no longer wanted: a sleep or
+    # a wake that fails is tried again for ever, and nothing else would end it.
+    idle = state.in_states(EngineState.LOADED, EngineState.WAKING) - needed
+    sleeping = frozenset(digest for digest in idle if _sleeps(state.engines[digest]))
+    waking = with_room(state, state.in_states(EngineState.ASLEEP, EngineState.SLEEPING) & needed)
+    doubted = beyond_proof(state)
+    if not (released or sleeping or waking or doubted):
+        return
+    for digest in state.engines:
+        if digest in released:
+            yield ev.EngineReleased(at=at, engine=digest)
+        elif digest in sleeping:
+            yield ev.EngineSleeping(at=at, engine=digest)
+        elif digest in waking:
+            yield ev.EngineWaking(at=at, engine=digest)
+        elif digest in doubted:
+            yield ev.EngineDoubted(at=at, engine=digest)
 
 
 def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str | None]:
@@ -217,10 +229,7 @@ def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str 
 
 def engines_loaded(state: ControlState, release: Release) -> bool:
     """Say whether every engine of the release runs."""
-    return all(
-        digest in state.engines and state.engines[digest].state is EngineState.LOADED
-        for digest in release.engines
-    )
+    return release.engines <= state.of_engines.by_state[EngineState.LOADED]
 
 
 def prepared_everywhere(state: ControlState, release: Release) -> bool:
@@ -245,43 +254,53 @@ def held_alone(state: ControlState, release: Release) -> frozenset[str]:
     return frozenset(e for e in release.engines if e in state.engines and not state.users_of(e))
 
 
+def unneeded(state: ControlState) -> frozenset[str]:
+    """Return the engines that no release keeps and that are not yet on their way out."""
+    kept = state.of_releases.users.keys()
+    return frozenset(state.engines.keys() - kept - state.in_states(EngineState.UNLOADING))
+
+
 # -- sleep ----------------------------------------------------------------------------------------
 
 
-def may_sleep(state: ControlState, engine: EngineRecord) -> bool:
-    """Say whether no release needs the engine's KV cache now, and the engine can give it up."""
-    if engine.spec is None or not engine.spec.sleeps:
-        return False
-    return not any(_needs_awake(state, release, engine) for release in state.users_of(engine.digest))
+def needed_awake(state: ControlState) -> frozenset[str]:
+    """Return the engines whose KV cache a release needs now."""
+    return frozenset().union(*(_needs_awake(state, release) for release in state.holding))
 
 
-def _needs_awake(state: ControlState, release: Release, engine: EngineRecord) -> bool:
+def _needs_awake(state: ControlState, release: Release) -> frozenset[str]:
+    """Return the engines that must not sleep for this release."""
     match release.state:
         case ReleaseState.LIVE:
-            return not pausing(state) or not no_leases_while_paused(state, release)
+            needed = not pausing(state) or not no_leases_while_paused(state, release)
         case ReleaseState.STANDBY:
-            return state.is_wanted(release) or not release.was_live or _is_to_prove(state, release)
-        case ReleaseState.DRAINING:
+            needed = state.is_wanted(release) or not release.was_live or _is_to_prove(state, release)
+        case ReleaseState.DRAINING if not state.is_wanted(release):
             # What sleeps already did so before the cutover, with no lease left on it.
-            return state.is_wanted(release) or engine.state is EngineState.LOADED
-    return True
+            return release.engines & state.in_states(EngineState.LOADED)
+        case _:
+            needed = True
+    return release.engines if needed else frozenset()
 
 
 def _is_to_prove(state: ControlState, release: Release) -> bool:
     """Say whether a candidate waits for this release to show that engines of both answer as before."""
-    coming = [r for r in state.releases.values() if r.state is ReleaseState.LOADING]
-    return not release.proven and any(doubtful(state, c) & release.engines for c in coming)
+    if release.proven:
+        return False
+    coming = [r for r in state.unretired if r.state is ReleaseState.LOADING]
+    return any(doubtful(state, c) & release.engines for c in coming)
 
 
 def doubtful(state: ControlState, release: Release) -> frozenset[str]:
     """Return the engines of the release that have slept since they were last seen to answer rightly."""
-    return frozenset(d for d in release.engines if d in state.engines and state.engines[d].slept)
+    return release.engines & state.of_engines.slept
 
 
-def is_beyond_proof(state: ControlState, engine: EngineRecord) -> bool:
-    """Say whether an engine that has slept is used by nobody who knows what it answered before."""
-    users = state.users_of(engine.digest)
-    return engine.slept and bool(users) and not any(release.warm for release in users)
+def beyond_proof(state: ControlState) -> frozenset[str]:
+    """Return the loaded engines that have slept and that nobody uses who knows what they answered before."""
+    back = state.of_engines.slept & state.in_states(EngineState.LOADED)
+    unproven = back.difference(*(release.engines for release in state.holding if release.warm))
+    return unproven & state.of_releases.users.keys()
 
 
 def no_leases_while_paused(state: ControlState, live: Release) -> bool:
@@ -289,12 +308,19 @@ def no_leases_while_paused(state: ControlState, live: Release) -> bool:
     return state.paused > 0 and acknowledged(state, state.paused) and not state.leases_on(live.number)
 
 
-def has_room(state: ControlState, engine: EngineRecord) -> bool:
-    """Say whether the engine may take memory now: nothing that excludes it still has its own."""
+def with_room(state: ControlState, engines: frozenset[str]) -> frozenset[str]:
+    """Return which of ``engines`` may take memory now: nothing that excludes them still has its own."""
     live = state.live
-    if not pausing(state) or live is None or engine.digest in live.engines:
-        return not any(_gives_back(state, other) for other in state.engines.values())
-    return _has_given_way(state, live)
+    beside = engines & live.engines if live is not None and pausing(state) else engines
+    instead = engines - beside
+    if beside and any(_gives_back(state, state.engines[digest]) for digest in state.in_states(*_GOING)):
+        beside = frozenset()
+    if instead and live is not None and not _has_given_way(state, live):
+        instead = frozenset()
+    return beside | instead
+
+
+_GOING = (EngineState.FAILED, EngineState.UNLOADING)
 
 
 def _has_given_way(state: ControlState, live: Release) -> bool:
@@ -307,15 +333,19 @@ def _has_given_way(state: ControlState, live: Release) -> bool:
 
 
 def _gives_back(state: ControlState, engine: EngineRecord) -> bool:
-    """Say whether the engine is on its way out and has memory that a slept one needs to wake."""
+    """Say whether an engine on its way out has memory that a slept one needs to wake."""
     loader = state.releases.get(engine.loaded_by or 0)
-    going = engine.state in (EngineState.FAILED, EngineState.UNLOADING)
-    return going and loader is not None and loader.excludes and loader.state not in HOLDING
+    return loader is not None and loader.excludes and loader.state not in HOLDING
+
+
+def _sleeps(engine: EngineRecord) -> bool:
+    """Say whether the engine can give its KV cache up."""
+    return engine.spec is not None and engine.spec.sleeps
 
 
 def _gives_way(state: ControlState, engine: EngineRecord | None) -> bool:
     """Say whether a live engine sleeps for the wanted release: it can, and that release does without it."""
-    if engine is None or engine.spec is None or not engine.spec.sleeps or state.wanted is None:
+    if engine is None or not _sleeps(engine) or state.wanted is None:
         return False
     coming = state.releases.get(state.wanted.release)
     return coming is None or engine.digest not in coming.engines
@@ -329,7 +359,7 @@ def due(state: ControlState) -> frozenset[Effect]:
     effects: set[Effect] = set(_engine_effects(state))
     for release in state.unretired:
         effects.update(_release_effects(state, release))
-    effects.update(WatchGateway(gateway) for gateway in state.gateways)
+    effects |= _watches(frozenset(state.gateways))
     effects.update(_acknowledgements(state))
     if state.hearing:
         effects.add(HearGateways())
@@ -337,20 +367,28 @@ def due(state: ControlState) -> frozenset[Effect]:
 
 
 def _engine_effects(state: ControlState) -> Iterator[Effect]:
+    for engine_state, effect in _ON_ENGINES.items():
+        yield from (effect(digest) for digest in state.in_states(engine_state))
+    absent = with_room(state, state.in_states(EngineState.ABSENT))
+    yield from (LoadEngine(digest) for digest in absent if _kind(state, digest) not in (None, "vllm"))
     # vLLM measures free memory while it starts: another that starts or goes away meanwhile on the same
     # GPU makes it fail. So they load one after the other, and not while one unloads.
-    vllm_is_busy = any(
-        engine.state is EngineState.UNLOADING and engine.spec is not None and engine.spec.kind == "vllm"
-        for engine in state.engines.values()
-    )
-    for engine in sorted(state.engines.values(), key=lambda e: _turn(state, e)):
-        if engine.state in _ON_ENGINES:
-            yield _ON_ENGINES[engine.state](engine.digest)
-        if engine.state is EngineState.ABSENT and engine.spec is not None and has_room(state, engine):
-            if engine.spec.kind == "vllm" and vllm_is_busy:
-                continue
-            vllm_is_busy = vllm_is_busy or engine.spec.kind == "vllm"
-            yield LoadEngine(engine.digest)
+    if any(_kind(state, digest) == "vllm" for digest in state.in_states(EngineState.UNLOADING)):
+        return
+    in_turn = [state.engines[digest] for digest in absent if _kind(state, digest) == "vllm"]
+    if in_turn:
+        yield LoadEngine(min(in_turn, key=lambda engine: _turn(state, engine)).digest)
+
+
+def _kind(state: ControlState, digest: str) -> str | None:
+    """Return what kind of engine it is; None for one that was found and that nobody knows."""
+    spec = state.engines[digest].spec
+    return spec.kind if spec is not None else None
+
+
+@lru_cache(maxsize=2)
+def _watches(gateways: frozenset[str]) -> frozenset[Effect]:
+    return frozenset(WatchGateway(gateway) for gateway in gateways)
 
 
 def _turn(state: ControlState, engine: EngineRecord) -> tuple[bool, bool, int, str]:
@@ -381,8 +419,8 @@ def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
         elif not release.proven and release.state in (ReleaseState.STANDBY, ReleaseState.LIVE):
             yield ProbeRelease(release.number)
     if release.state is ReleaseState.DRAINING and no_leases(state, release):
-        others = {e for other in state.holding if other.number != release.number for e in other.engines}
-        yield AwaitIdle(release.number, release.engines - others)
+        others = (other.engines for other in state.holding if other.number != release.number)
+        yield AwaitIdle(release.number, release.engines.difference(*others))
     limit = _time_limit(state, release)
     if limit is not None:
         seconds, reason = limit
@@ -403,10 +441,10 @@ def _acknowledgements(state: ControlState) -> Iterator[Effect]:
     live = state.live
     if live is None or state.hearing:
         return
-    until = live.entered[ReleaseState.LIVE] + ACKNOWLEDGE_TIMEOUT
-    for name, report in state.gateways.items():
-        if 0 <= report.version < live.promoted and name not in state.lagging:
-            yield AwaitAcknowledgement(name, until)
+    if any(
+        0 <= state.gateways[name].version < live.promoted for name in state.gateways.keys() - state.lagging
+    ):
+        yield AwaitAcknowledgement(live.number, live.entered[ReleaseState.LIVE] + ACKNOWLEDGE_TIMEOUT)
 
 
 def no_leases(state: ControlState, release: Release) -> bool:
@@ -476,7 +514,7 @@ def release_table(state: ControlState) -> ReleaseTable:
 
 def _resident(state: ControlState, release: Release) -> bool:
     """Say whether every engine of the release has come up, asleep or not."""
-    return all(e in state.engines and state.engines[e].state in EXISTING for e in release.engines)
+    return release.engines <= state.of_engines.existing
 
 
 def _answers(state: ControlState, live: Release) -> bool:

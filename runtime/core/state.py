@@ -126,8 +126,69 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class ReleaseIndex:
+    """What follows from the releases alone, found out once for as long as they stay as they are."""
+
+    releases: Mapping[int, Release] = field(default_factory=dict)
+
+    @cached_property
+    def live(self) -> Release | None:
+        """The release that takes new requests."""
+        return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
+
+    @cached_property
+    def unretired(self) -> tuple[Release, ...]:
+        """Releases of which something may still become; the others are kept to be told of."""
+        return tuple(r for r in self.releases.values() if r.state is not ReleaseState.RETIRED)
+
+    @cached_property
+    def holding(self) -> tuple[Release, ...]:
+        """Releases that keep their engines loaded."""
+        return tuple(r for r in self.releases.values() if r.state in HOLDING)
+
+    @cached_property
+    def users(self) -> Mapping[str, tuple[Release, ...]]:
+        """Releases that keep an engine loaded, by the engine's digest."""
+        users: dict[str, tuple[Release, ...]] = {}
+        for release in self.holding:
+            for engine in release.engines:
+                users[engine] = (*users.get(engine, ()), release)
+        return users
+
+
+@dataclass(frozen=True)
+class EngineIndex:
+    """What follows from the engines alone, found out once for as long as they stay as they are."""
+
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
+
+    @cached_property
+    def by_state(self) -> Mapping[EngineState, frozenset[str]]:
+        """Digests of the engines that are in each state."""
+        found: dict[EngineState, list[str]] = {state: [] for state in EngineState}
+        for digest, engine in self.engines.items():
+            found[engine.state].append(digest)
+        return {state: frozenset(digests) for state, digests in found.items()}
+
+    @cached_property
+    def existing(self) -> frozenset[str]:
+        """Digests of the engines whose every replica has come up, asleep or not."""
+        return frozenset().union(*(self.by_state[state] for state in EXISTING))
+
+    @cached_property
+    def slept(self) -> frozenset[str]:
+        """Digests of the engines that have slept and may answer otherwise than before."""
+        return frozenset(digest for digest, engine in self.engines.items() if engine.slept)
+
+
+@dataclass(frozen=True)
 class ControlState:
-    """Everything that the manager decides by."""
+    """Everything that the manager decides by.
+
+    Its mappings are never changed in place. What is derived from one goes along to the next state for as
+    long as that has the same one: most events are reports of gateways, and change neither releases nor
+    engines.
+    """
 
     revision: int = 0
     """How many durable events have been folded."""
@@ -152,24 +213,38 @@ class ControlState:
     history: Mapping[str, float] = field(default_factory=dict)
     """Seconds that loads and warm-ups took last, as ``load <set>/<engine>`` and ``warm <set>``."""
 
-    @cached_property
+    of_releases: ReleaseIndex = field(default=ReleaseIndex(), compare=False, repr=False)
+    of_engines: EngineIndex = field(default=EngineIndex(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin anew what was derived from other releases or engines."""
+        if self.of_releases.releases is not self.releases:
+            object.__setattr__(self, "of_releases", ReleaseIndex(self.releases))
+        if self.of_engines.engines is not self.engines:
+            object.__setattr__(self, "of_engines", EngineIndex(self.engines))
+
+    @property
     def live(self) -> Release | None:
         """The release that takes new requests."""
-        return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
+        return self.of_releases.live
 
-    @cached_property
+    @property
     def unretired(self) -> tuple[Release, ...]:
         """Releases of which something may still become; the others are kept to be told of."""
-        return tuple(r for r in self.releases.values() if r.state is not ReleaseState.RETIRED)
+        return self.of_releases.unretired
 
-    @cached_property
+    @property
     def holding(self) -> tuple[Release, ...]:
         """Releases that keep their engines loaded."""
-        return tuple(r for r in self.releases.values() if r.state in HOLDING)
+        return self.of_releases.holding
 
     def users_of(self, engine: str) -> tuple[Release, ...]:
         """Releases that keep the engine loaded."""
-        return tuple(r for r in self.holding if engine in r.engines)
+        return self.of_releases.users.get(engine, ())
+
+    def in_states(self, *states: EngineState) -> frozenset[str]:
+        """Return the digests of the engines that are in one of ``states``."""
+        return frozenset().union(*(self.of_engines.by_state[state] for state in states))
 
     def leases_on(self, release: int) -> int:
         """Open leases on the release, as last reported by all gateways."""
@@ -190,8 +265,8 @@ class ControlState:
         return tuple(
             f"load {release.content.model_set.name}/{name}"
             for release in self.users_of(engine)
-            for name, digest in (release.content.engines.items() if release.content else ())
-            if digest == engine and release.content
+            if release.content
+            for name in release.content.names_of(engine)
         )
 
     def is_wanted(self, release: Release) -> bool:

@@ -362,11 +362,12 @@ def _gateway_reported(state: ControlState, event: ev.GatewayReported) -> Control
 
 
 def _note_acknowledgement(state: ControlState, live: Release, at: float) -> ControlState:
-    if live.first_acknowledged is None:
-        live = replace(live, first_acknowledged=at)
-    if live.acknowledged is None and acknowledged(state, live.promoted):
-        live = replace(live, acknowledged=at)
-    return _put(state, live)
+    told = live
+    if told.first_acknowledged is None:
+        told = replace(told, first_acknowledged=at)
+    if told.acknowledged is None and acknowledged(state, live.promoted):
+        told = replace(told, acknowledged=at)
+    return state if told is live else _put(state, told)
 
 
 def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
@@ -374,10 +375,13 @@ def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
     return replace(state, gateways=gateways, lagging=state.lagging - {event.gateway})
 
 
-def _gateway_lags(state: ControlState, event: ev.GatewayLags) -> ControlState:
-    state = replace(state, lagging=state.lagging | {event.gateway})
-    live = state.live
-    return _note_acknowledgement(state, live, event.at) if live is not None else state
+def _gateways_lag(state: ControlState, event: ev.GatewaysLag) -> ControlState:
+    """Note who is behind, to be waited for no longer: these gateways are out of readiness by now."""
+    live = _release(state, event.release)
+    if live.state is not ReleaseState.LIVE:
+        raise IllegalTransition(f"release {live.number} is {live.state}: no gateway has to follow it")
+    behind = {name for name, report in state.gateways.items() if 0 <= report.version < live.promoted}
+    return _note_acknowledgement(replace(state, lagging=state.lagging | behind), live, event.at)
 
 
 def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> ControlState:
@@ -443,7 +447,7 @@ _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.EngineFound: _engine_found,
     ev.GatewayReported: _gateway_reported,
     ev.GatewayLost: _gateway_lost,
-    ev.GatewayLags: _gateway_lags,
+    ev.GatewaysLag: _gateways_lag,
     ev.ManagerRestarted: _manager_restarted,
     ev.GatewaysHeard: _gateways_heard,
     ev.Progressed: _progressed,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from runtime.core.policy import can_promote, engines_loaded, held_alone
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState, EngineState, Release, acknowledged
-from runtime.core.usage import total
 
 
 def waits_for(state: ControlState, release: Release) -> str:
@@ -55,8 +54,7 @@ def _reason(state: ControlState, release: Release) -> str:
 
 
 def _not_loaded(state: ControlState, release: Release) -> int:
-    records = [state.engines.get(digest) for digest in release.engines]
-    return sum(record is None or record.state is not EngineState.LOADED for record in records)
+    return len(release.engines - state.in_states(EngineState.LOADED))
 
 
 def faults(state: ControlState, release: Release) -> list[str]:
@@ -96,8 +94,9 @@ def prefix_cache(state: ControlState, release: Release) -> tuple[int, float | No
     """Return how many first requests are counted, and which share of their prompt came from the cache."""
     reports = state.gateways.values()
     first = [r.first_requests[release.number] for r in reports if release.number in r.first_requests]
-    spent = total(usage for _, usage in first)
-    return sum(count for count, _ in first), spent.cached / spent.prompt if spent.prompt else None
+    prompt = sum(usage.prompt for _, usage in first)
+    cached = sum(usage.cached for _, usage in first)
+    return sum(count for count, _ in first), cached / prompt if prompt else None
 
 
 def _leases(state: ControlState, release: Release) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.clock import Clock
@@ -79,7 +79,10 @@ class EngineDirectory(Protocol):
 
 
 class Follower:
-    """Keeps one gateway's routing in step with the manager."""
+    """Keeps one gateway's routing in step with the manager.
+
+    ``tasks`` counts the tasks of its event loop, which by default has no other gateway's.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class Follower:
         meter: Meter,
         clock: Clock,
         heartbeat_s: float,
+        tasks: Callable[[], int] = lambda: len(asyncio.all_tasks()),
     ) -> None:
         self._gateway = gateway
         self._manager = manager
@@ -106,6 +110,7 @@ class Follower:
         self._faults: dict[int, str] = {}
         self._sequence = 0
         self._tellings = 0
+        self._tasks_of_loop = tasks
         self._tasks = 0
         self._tasks_counted = float("-inf")
 
@@ -314,5 +319,5 @@ class Follower:
         # Once per heartbeat: a report may go with every request, and this looks at every task there is.
         now = self._clock.now()
         if now - self._tasks_counted >= self._heartbeat_s:
-            self._tasks_counted, self._tasks = now, len(asyncio.all_tasks())
+            self._tasks_counted, self._tasks = now, self._tasks_of_loop()
         return self._tasks
