@@ -22,6 +22,7 @@ import typer
 import uvloop
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from benchmarks import litellm_proxy, own_network, peers
 from benchmarks.fetched_models import fetch_models
@@ -123,7 +124,7 @@ def main(
             field = _running(peer) if peer else _local(config, settings, only)
             result = _Benchmark(config, field, running, together).run()
     except InterlockError as error:
-        console.print(f"[red]error:[/red] {error}", markup=True)
+        console.print(Text("error: ", "red").append(str(error), "default"))
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         console.print("interrupted; everything that was started is ended")
@@ -174,10 +175,10 @@ def _prepare(config: Config, only: Sequence[str] | None) -> None:
         fetch_models()
     if "litellm" in (only or _DEFAULT):
         try:
-            with console.status("installing litellm in an environment of its own, the first time"):
-                litellm_proxy.install()
+            console.print("litellm: its own environment is made if it is not there yet, which takes minutes")
+            litellm_proxy.install()
         except CommandError as error:
-            console.print(f"[yellow]litellm is left out:[/yellow] {error}")
+            console.print(Text("litellm is left out: ", "yellow").append(str(error), "default"))
 
 
 def _engine_settings(path: Path | None) -> EngineSettings:
@@ -270,7 +271,7 @@ class _Benchmark:
                 peer.start()
         except CommandError as error:
             self._skipped[peer.name] = str(error)
-            console.print(f"[red]{peer.name} is left out:[/red]", f"{error}", markup=True)
+            console.print(Text(f"{peer.name} is left out: ", "red").append(str(error), "default"))
             return False
         finally:
             peers.set_aside(peer)

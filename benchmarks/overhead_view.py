@@ -36,22 +36,25 @@ def histogram(samples: Sequence[float]) -> dict[str, Any]:
         max(0, math.floor(math.log(max(value, _FINEST_MS) / _FINEST_MS, _STEP))) for value in samples
     )
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    exact = {name: significant(percentile(samples, share) or 0.0) for name, share in shares.items()}
+    exact = {
+        name: significant(percentile(samples, share) or 0.0) if samples else None
+        for name, share in shares.items()
+    }
     return {"count": len(samples), **exact, "buckets": {str(n): buckets[n] for n in sorted(buckets)}}
 
 
 # -- summaries --------------------------------------------------------------------------------------
 
 
-def _cpu_per_1000(sample: Sample) -> float:
+def _cpu_per_1000(sample: Sample) -> float | None:
     tokens = sample["tokens_per_second"] * sample["seconds"]
-    return sum(sample["cpu_s"].values()) * 1000.0 / tokens if tokens else 0.0
+    return sum(sample["cpu_s"].values()) * 1000.0 / tokens if tokens else None
 
 
-_FIGURES: dict[str, Callable[[Sample], float]] = {
+_FIGURES: dict[str, Callable[[Sample], float | None]] = {
     "tokens_per_second": lambda sample: sample["tokens_per_second"],
-    "ttft_p50_ms": lambda sample: percentile(sample["ttft_ms"], 0.5) or 0.0,
-    "ttft_p99_ms": lambda sample: percentile(sample["ttft_ms"], 0.99) or 0.0,
+    "ttft_p50_ms": lambda sample: percentile(sample["ttft_ms"], 0.5),
+    "ttft_p99_ms": lambda sample: percentile(sample["ttft_ms"], 0.99),
     "gap_p50_ms": lambda sample: sample["gaps_ms"]["p50"],
     "gap_p99_ms": lambda sample: sample["gaps_ms"]["p99"],
     "cpu_s_per_1000_tokens": _cpu_per_1000,
@@ -71,13 +74,9 @@ def summary(samples: Sequence[Sample], baseline: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"streams": streams, "peer": peer, "repetitions": len(own)}
         for name, figure in _FIGURES.items():
             row[name] = _spread(figure(sample) for sample in own)
-            ratios = [
-                figure(sample) / figure(base)
-                for sample, base in _paired(own, samples, baseline)
-                if figure(base)
-            ]
-            if name in _COMPARED and peer != baseline and ratios:
-                row[f"{name}_ratio"] = _spread(ratios)
+            if name in _COMPARED and peer != baseline:
+                pairs = ((figure(s), figure(base)) for s, base in _paired(own, samples, baseline))
+                row[f"{name}_ratio"] = _spread(mine / its for mine, its in pairs if mine and its)
         row["cpu_s"] = _by_kind(own, "cpu_s")
         row["rss_mb"] = _by_kind(own, "rss_mb")
         found.append(row)
@@ -98,8 +97,10 @@ def _paired(
             yield sample, base
 
 
-def _spread(values: Iterable[float]) -> list[float]:
-    told = list(values)
+def _spread(values: Iterable[float | None]) -> list[float] | None:
+    told = [value for value in values if value is not None]
+    if not told:
+        return None
     return [significant(value) for value in (median(told), min(told), max(told))]
 
 
@@ -114,43 +115,53 @@ def _by_kind(samples: Sequence[Sample], name: str) -> dict[str, float]:
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:
     """Yield one table of latencies per number of streams, and one of what the processes use."""
     for streams in dict.fromkeys(row["streams"] for row in result["summary"]):
-        yield _latencies(result, streams)
+        yield _latencies(result, [row for row in result["summary"] if row["streams"] == streams])
     yield _processes(result)
 
 
-def _latencies(result: Mapping[str, Any], streams: int) -> Table:
+def _latencies(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
     config, script = result["config"], result["config"]["script"]
-    title = f"{streams} streams, {config['engine']}: median (least to most) of {config['repetitions']}"
-    heads = ["tokens/s", "to baseline", "TTFT p50 ms", "to baseline", "TTFT p99", "gap p50", "gap p99 ms"]
-    added = ["added TTFT p50", "added gap p99"] if script else []
-    table = Table("peer", *heads, *added, "CPU s per 1,000 tokens", "generator CPU", title=title)
-    for row in result["summary"]:
-        if row["streams"] != streams:
-            continue
-        cells = [
-            _range(row["tokens_per_second"]),
-            _range(row.get("tokens_per_second_ratio")),
-            _range(row["ttft_p50_ms"]),
-            _range(row.get("ttft_p50_ms_ratio")),
-            *(_range(row[name]) for name in ("ttft_p99_ms", "gap_p50_ms", "gap_p99_ms")),
-        ]
-        if script:
-            cells.append(_over(row["ttft_p50_ms"], script["time_to_first_token"]))
-            cells.append(_over(row["gap_p99_ms"], script["inter_token"]))
-        used = [_range(row["cpu_s_per_1000_tokens"]), f"{row['generator_cpu'][0]:.0%}"]
-        table.add_row(row["peer"], *cells, *used)
+    title = (
+        f"{rows[0]['streams']} streams, {config['engine']}: median (least..most) of {config['repetitions']}"
+    )
+    table = Table("", *(row["peer"] for row in rows), title=title)
+    for name, figure in _SHOWN:
+        table.add_row(name, *(_range(row.get(figure)) for row in rows))
+    if script:
+        for name, figure, of_script in _ADDED:
+            over = script[of_script] * 1000.0
+            table.add_row(
+                name, *(_range(row[figure] and [each - over for each in row[figure]]) for row in rows)
+            )
+    for name, figure in _USED:
+        table.add_row(name, *(_range(row[figure]) for row in rows))
     return table
 
 
-def _over(spread: Sequence[float], scripted_s: float) -> str:
-    return _range([value - scripted_s * 1000.0 for value in spread])
+_SHOWN = (
+    ("tokens per second", "tokens_per_second"),
+    ("- to the baseline", "tokens_per_second_ratio"),
+    ("TTFT p50 ms", "ttft_p50_ms"),
+    ("- to the baseline", "ttft_p50_ms_ratio"),
+    ("TTFT p99 ms", "ttft_p99_ms"),
+    ("inter-token p50 ms", "gap_p50_ms"),
+    ("inter-token p99 ms", "gap_p99_ms"),
+)
+_ADDED = (
+    ("TTFT p50 over the script ms", "ttft_p50_ms", "time_to_first_token"),
+    ("inter-token p99 over the script ms", "gap_p99_ms", "inter_token"),
+)
+_USED = (
+    ("CPU s per 1,000 tokens", "cpu_s_per_1000_tokens"),
+    ("load generator, share of a core", "generator_cpu"),
+)
 
 
 def _range(spread: Sequence[float] | None) -> str:
     if spread is None:
-        return "1"
+        return "-"
     middle, least, most = (f"{value:.3g}" for value in spread)
-    return f"{middle} ({least} to {most})"
+    return middle if least == most else f"{middle} ({least}..{most})"
 
 
 def _processes(result: Mapping[str, Any]) -> Table:
@@ -188,7 +199,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     }
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for peer in dict.fromkeys(row["peer"] for row in result["summary"]):
-            rows = [row for row in result["summary"] if row["peer"] == peer]
+            rows = [row for row in result["summary"] if row["peer"] == peer and row[name]]
             middle = [row[name][0] for row in rows]
             spans = [
                 [row[name][0] - row[name][1] for row in rows],

@@ -179,7 +179,12 @@ class LiteLLM(Command):
     """LiteLLM's proxy in front of a peer that is started before it and stopped after it."""
 
     def __init__(self, behind: Peer) -> None:
-        super().__init__("litellm", [], {"LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+        # It listens on loopback: without a key, it has nothing to check.
+        environment = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        }
+        super().__init__("litellm", [], environment)
         self._behind = behind
 
     def start(self) -> None:
@@ -188,6 +193,7 @@ class LiteLLM(Command):
         path.write_text(yaml.safe_dump(litellm_proxy.config(MODEL, self._behind.url)))
         command = [str(litellm_proxy.command()), "--config", str(path), "--host", "127.0.0.1"]
         self._arguments = [*command, "--telemetry", "False"]
+        take_up(self._behind)
         super().start()
 
     def processes(self) -> list[psutil.Process]:

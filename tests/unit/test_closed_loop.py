@@ -150,12 +150,14 @@ def test_histogram_keeps_all():
 
 
 # The tables can be drawn of a result with a script and of one without.
-@pytest.mark.parametrize("script", [None, {"time_to_first_token": 0.1, "inter_token": 0.05}])
-def test_tables(script):
+@pytest.mark.parametrize(
+    ("script", "rows"), [(None, 9), ({"time_to_first_token": 0.1, "inter_token": 0.05}, 11)]
+)
+def test_tables(script, rows):
     samples = [sample("vllm", 0, 100.0), sample("ours", 0, 90.0)]
     config = {"engine": "model", "script": script, "repetitions": 1, "seconds": 2.0}
     drawn = list(tables({"config": config, "summary": summary(samples, "vllm")}))
-    assert [table.row_count for table in drawn] == [2, 4]
+    assert [table.row_count for table in drawn] == [rows, 4]
 
 
 # vLLM's own server gets the settings that ray.serve.llm gets.
