@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from benchmarks.processes import resume
 from runtime.errors import CommandError
 from runtime.settings import child_environment
 
@@ -163,6 +164,7 @@ def end_processes(processes: list[psutil.Process]) -> None:
     """Ask processes to end, and kill those that do not within five seconds."""
     for process in processes:
         _signal(process, kill=False)
+    resume(processes)  # one that is suspended would not hear of it
     _, left = psutil.wait_procs(processes, timeout=_STOP_S)
     for process in left:
         _signal(process, kill=True)

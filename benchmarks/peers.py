@@ -235,7 +235,7 @@ class OnServe:
         config = {"http_options": http, "applications": [self._application_in(cluster.folder)]}
         answer = cluster.api("PUT", "/api/serve/applications/", config)
         if answer.is_error:
-            raise CommandError(f"{self.name}: the deploy was refused: {answer.text[:500]}")
+            raise CommandError(f"{self.name}: the deploy was refused: {answer.text[-1500:]}")
         await_answer(self, lambda: None, self._told)
 
     def _application_in(self, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - for those that need a file
@@ -260,13 +260,13 @@ _HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 def _haproxy_files(folder: Path) -> dict[str, str]:
-    place = folder / "haproxy"
+    # Ray puts them into a folder of the node's id, and a socket's path must not be longer than 97 characters.
     return {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(place / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(place / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
     }
 
 
