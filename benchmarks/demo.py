@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.fetched_models import fetch_models
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.report import Moments, swap_report, verdict
@@ -61,7 +60,8 @@ def main(
     plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, stream_share=0.85, max_tokens=max_tokens, seed=seed)
     try:
         _check_port()
-        _fetch_models()
+        console.rule("models")
+        fetch_models()
         with LocalCluster(ROOT) as cluster:
             found = _swap_under_load(cluster, plan, seconds)
     except InterlockError as error:
@@ -92,13 +92,6 @@ def _check_port() -> None:
     except httpx.TransportError as error:
         raise CommandError(f"something else listens at {ADDRESS} ({error}); stop it and try again") from error
     raise CommandError(f"something else already answers at {ADDRESS}; stop it and try again")
-
-
-def _fetch_models() -> None:
-    console.rule("models")
-    done = subprocess.run([sys.executable, "-m", "runtime.cli.main", "models", "fetch"], check=False)
-    if done.returncode:
-        raise CommandError("the models could not be fetched; see above")
 
 
 def _swap_under_load(cluster: LocalCluster, plan: Plan, seconds: float) -> dict[str, Any]:

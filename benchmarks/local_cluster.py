@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from benchmarks.processes import resume
 from runtime.errors import CommandError
 from runtime.settings import child_environment
 
@@ -39,14 +40,16 @@ class LocalCluster:
 
     Token authentication is on with a token of this run's own, so that no other user of the machine
     can submit code to it. The store is a SQLite file in the cluster's folder unless ``store_url`` says
-    otherwise.
+    otherwise. ``environment`` is what else the cluster's processes find in theirs.
     """
 
-    def __init__(self, root: Path, store_url: str | None = None) -> None:
+    def __init__(
+        self, root: Path, store_url: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="interlock-"))
         self.store_url = store_url or f"sqlite:///{self.folder / 'interlock.db'}"
         self.gcs_port, self.dashboard_port = free_port(), free_port()
-        self.env = self._environment(root)
+        self.env = self._environment(root) | dict(environment or {})
         self._ray: subprocess.Popen[bytes] | None = None
 
     def _environment(self, root: Path) -> dict[str, str]:
@@ -132,7 +135,7 @@ class LocalCluster:
         """End every process that was started, then remove the folder."""
         if self._ray is not None and self._ray.poll() is None:
             # Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for.
-            _end(self.processes())
+            end_processes(self.processes())
             self._ray.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -157,9 +160,11 @@ class LocalCluster:
         self._start()
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def end_processes(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that do not within five seconds."""
     for process in processes:
         _signal(process, kill=False)
+    resume(processes)  # one that is suspended would not hear of it
     _, left = psutil.wait_procs(processes, timeout=_STOP_S)
     for process in left:
         _signal(process, kill=True)

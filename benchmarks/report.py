@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+
+import psutil
 
 from benchmarks.load import Record, percentile
 from runtime.core.digest import SHORT
@@ -125,6 +128,12 @@ def _percentiles(records: Iterable[Record]) -> dict[str, float | None]:
     samples = [record.ttft_ms for record in records if record.ttft_ms is not None]
     values = {"p50": percentile(samples, 0.5), "p99": percentile(samples, 0.99)}
     return {name: round(value, 1) if value is not None else None for name, value in values.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return what a number was measured on."""
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    return {"cpus": os.cpu_count(), "memory_gib": memory, "platform": platform.platform()}
 
 
 def versions() -> dict[str, str]:

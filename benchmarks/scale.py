@@ -29,7 +29,7 @@ from benchmarks.report import versions
 from benchmarks.simulation import CHAIN, Network, Simulation, model_set, run
 from runtime.clock import SystemClock
 from runtime.core import planning
-from runtime.core.budget import Cap, Kind, Per, Refusal, Standing, Unit, Window
+from runtime.core.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
 from runtime.core.digest import SHORT
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.memory import GIB, Device
@@ -300,7 +300,7 @@ async def _turn(number: int, session: str, ledger: Ledger, budgets: _DirectBudge
     tag = HopTag(*("", f"r{number}"), tenant="tenant", key="key", session=session, chain=CHAIN, admitted=now)
     hold = Hold(budgets, clock, tag, 60.0)
     await hold.look()
-    await hold.begin(500)
+    await hold.begin(Amount(500))
     rows = [
         LedgerRow(
             tag._replace(hop=f"r{number}-{n}", step=step, engine="0" * 64, started=now),
