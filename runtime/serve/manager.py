@@ -61,7 +61,7 @@ class SwapManager:
             self._cluster,
             self._clock,
             settings.gateway_silence_s,
-            StoredLedger(Ledger(store, Budgets(store, self._clock)), self._clock),
+            StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True), self._clock),
             StoredMetrics(MetricsStore(store, self._journal.epoch)),
         )
         self._checkup = Checkup(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -20,8 +21,17 @@ HEAD = "0007"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
-_LOCK = 0x494C4B
-"""PostgreSQL's number of the lock on the tables' version; it only has to be one that nobody else takes."""
+
+
+class Turn(IntEnum):
+    """What processes take turns in: PostgreSQL's numbers of locks, which only have to be ours alone."""
+
+    UPGRADE = 0x494C4B
+    LEDGER = 0x494C4C
+
+
+_ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("turn")))
+_TOGETHER = sa.select(sa.func.pg_advisory_xact_lock_shared(sa.bindparam("turn")))
 
 _WRITES = "interlock_writes"
 _EXAMPLES = "sqlite:////var/lib/interlock.db or postgresql://user:password@host/database"
@@ -99,6 +109,15 @@ def ask(engine: Engine) -> None:
         connection.execute(sa.select(1))
 
 
+def take_turns(connection: Connection, turn: Turn, *, alone: bool) -> None:
+    """Wait until nobody else is in ``turn`` (or, if not ``alone``, nobody who is), to the transaction's end.
+
+    On SQLite there is nothing to do: a transaction that writes is the only one.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ALONE if alone else _TOGETHER, {"turn": turn})
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     try:
@@ -159,7 +178,7 @@ def _bring_up_to_date(engine: Engine) -> None:
 
     with engine.connect() as connection, begin_writing(connection):
         if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            connection.execute(_ALONE, {"turn": Turn.UPGRADE})
         upgrade(connection)
 
 

@@ -18,7 +18,7 @@ from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets
-from runtime.store.database import insert_into, reading, writing
+from runtime.store.database import Turn, insert_into, reading, take_turns, writing
 from runtime.store.tables import LEDGER
 
 _COUNTS = ("prompt", "cached", "completion", "reasoning")
@@ -35,7 +35,11 @@ _KNOWN = (
 class Ledger:
     """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
 
-    def __init__(self, engine: Engine, budgets: Budgets | None = None) -> None:
+    def __init__(
+        self, engine: Engine, budgets: Budgets | None = None, *, tells_of_others: bool = False
+    ) -> None:
+        """Write to ``engine``; ``tells_of_others`` if other processes tell of the same hops."""
+        self._tells_of_others = tells_of_others
         self._engine = engine
         self._budgets = budgets
         new = insert_into(engine, LEDGER)
@@ -51,6 +55,8 @@ class Ledger:
         caps = self._budgets.caps() if self._budgets is not None else []
         crossed: list[Crossing] = []
         with writing(self._engine) as connection:
+            # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
+            take_turns(connection, Turn.LEDGER, alone=self._tells_of_others)
             known = _known(connection, told)
             new = [row for row in told if known.get(row.tag.hop) != row.usage[:3] or row.ttft_ms is not None]
             if new:

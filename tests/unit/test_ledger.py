@@ -1,15 +1,21 @@
 import asyncio
+import contextlib
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
+import runtime.store.ledger as ledger_module
+from runtime.clock import SystemClock
 from runtime.control import collector
+from runtime.core.budget import Cap, Per, Unit, Window
 from runtime.core.ledger import GROUPS, EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
 from runtime.core.usage import Usage
 from runtime.errors import StoreUnavailable
+from runtime.store.budgets import Budgets
 from runtime.store.database import reading
 from runtime.store.ledger import Ledger
 from runtime.store.tables import LEDGER
@@ -51,6 +57,25 @@ def test_two_witnesses_make_one_row(ledger):
     assert len(results) == 1
     assert ledger.total() == Usage(60, 30, 12)
     assert [group["outcome"] for group in ledger.usage("outcome")] == ["cancelled"]
+
+
+# Two witnesses who tell of a new hop at the same time charge it once: neither reads while the other writes.
+def test_two_witnesses_at_once(engine, monkeypatch):
+    budgets = Budgets(engine, SystemClock())
+    budgets.set(Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 10**9))
+    gateway, manager = Ledger(engine, budgets), Ledger(engine, budgets, tells_of_others=True)
+    reading_it, both_have_read = ledger_module._known, threading.Barrier(2)
+
+    def read_and_wait(connection, rows):
+        known = reading_it(connection, rows)
+        with contextlib.suppress(threading.BrokenBarrierError):  # as it should be: the other cannot read yet
+            both_have_read.wait(0.3)
+        return known
+
+    monkeypatch.setattr(ledger_module, "_known", read_and_wait)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        list(threads.map(lambda book: book.write([row("h")]), (gateway, manager)))
+    assert budgets.counters_of(budgets.caps()[0].id)[0].spent == SPENT.total
 
 
 # Usage is summed up by what is asked for, from a time on; a request of two hops is one request.
