@@ -227,9 +227,8 @@ class OnServe:
 
     def start(self) -> None:
         """Return once it answers."""
-        # HAProxy's files are in one place for all clusters of a machine unless it is told otherwise.
         cluster = LocalCluster(ROOT, environment={"PYTHONPATH": str(ROOT), **self._environment})
-        cluster.env |= _haproxy_files(cluster.folder) if _HAPROXY in self._environment else {}
+        cluster.env |= _haproxy_places(cluster.folder) if _HAPROXY in self._environment else {}
         self._cluster = cluster.__enter__()
         http = {"host": "127.0.0.1", "port": self._port}
         config = {"http_options": http, "applications": [self._application_in(cluster.folder)]}
@@ -259,7 +258,8 @@ class OnServe:
 _HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
-def _haproxy_files(folder: Path) -> dict[str, str]:
+def _haproxy_places(folder: Path) -> dict[str, str]:
+    """Return where a cluster's HAProxy is; unless told otherwise, those of all clusters are in one place."""
     # Ray puts them into a folder of the node's id, and a socket's path must not be longer than 97 characters.
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -267,6 +267,8 @@ def _haproxy_files(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
 
 
