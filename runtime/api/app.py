@@ -46,11 +46,14 @@ def build_app(
     app.add_exception_handler(Exception, _on_unexpected)
     _add_openai_routes(app, admission, settings, Callers(keys, clock))
     _add_health_routes(app, admission)
-    app.include_router(admin_routes(operator, settings))
-    app.include_router(key_routes(keys, settings, clock))
-    app.include_router(usage_routes(usage, budgets, settings))
-    app.include_router(budget_routes(budgets, settings, admission))
-    app.include_router(metrics_routes(metrics, settings))
+    for router in (
+        admin_routes(operator, settings),
+        key_routes(keys, settings, clock),
+        usage_routes(usage, budgets, settings),
+        budget_routes(budgets, settings, admission),
+        metrics_routes(metrics, settings),
+    ):
+        app.routes.extend(router.routes)  # `include_router` would make every route a second time
     return app
 
 
