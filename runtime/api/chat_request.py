@@ -29,6 +29,10 @@ class _StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+_MOST_TOKENS = 2**24
+"""What no model generates in one answer: a number without end would overflow what budgets count in."""
+
+
 class _ChatBody(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -38,8 +42,8 @@ class _ChatBody(BaseModel):
     stream_options: _StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
 
 

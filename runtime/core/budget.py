@@ -226,12 +226,20 @@ def _claim(cap: Cap, tag: HopTag, worst: Amount, at: float) -> Claim:
             return Claim(counter, cap, 0, 1)
 
 
+_COUNTABLE = 2**63 - 1
+"""The greatest number that databases keep in a column."""
+
+
 def refusal(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter], at: float) -> Refusal | None:
-    """Return the first hard cap that a request does not fit into; None if it fits into all."""
+    """Return the first cap that a request does not fit into; None if it fits into all.
+
+    A soft one refuses only what could not be counted any more.
+    """
     for claim in wanted:
         counter = counters.get(claim.counter, Counter())
         takes = claim.spent + claim.reserved
-        if claim.cap.hard and counter.spent + counter.reserved + takes > claim.cap.limit:
+        most = claim.cap.limit if claim.cap.hard else _COUNTABLE
+        if counter.spent + counter.reserved + takes > most:
             return Refusal(claim.cap, counter, takes, window_of(claim.cap.window, at)[1])
     return None
 

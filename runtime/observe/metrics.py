@@ -149,7 +149,7 @@ class GatewayMetrics:
         if release not in self._releases:
             self._releases.add(release)
             if len(self._releases) > WINDOW:
-                oldest = min(self._releases)
+                oldest = min(self._releases - {release})
                 self._releases.discard(oldest)
                 self._found.clear()
                 for family in self._by_release:

@@ -29,6 +29,7 @@ from runtime.core.budget import (
     Crossing,
     Refusal,
     Standing,
+    Window,
     crossings,
     refusal,
     taken,
@@ -40,7 +41,7 @@ from runtime.core.ledger import HopTag
 from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing
 from runtime.store.forecast import forecast_of
-from runtime.store.tables import AUDIT, COUNTERS, RESERVATIONS
+from runtime.store.tables import AUDIT, CAPS, COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +50,22 @@ FRESH_SECONDS = 2.0
 
 _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 _ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
-_SOME = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True))).order_by(*_ID)
-_HOLD = _SOME.with_for_update()
+_SOME = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True)))
+_ORDER = (COUNTERS.c.cap, sa.collate(COUNTERS.c.subject, "C"), COUNTERS.c.window)
+"""As Python sorts them: all who hold several counters take them in one order, or wait for each other."""
 _KEEP = _ONE.values({name: sa.bindparam(name) for name in Counter._fields})
 _LESS = _ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less"))
 
 _RESERVE = sa.insert(RESERVATIONS)
 _RELEASED = (RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount)
 _DELETE = sa.delete(RESERVATIONS).returning(*_RELEASED)
+_KEPT = sa.select(*_RELEASED[:3]).where(RESERVATIONS.c.call.in_(sa.bindparam("calls", expanding=True)))
 _OF_CALLS = _DELETE.where(RESERVATIONS.c.call.in_(sa.bindparam("calls", expanding=True)))
+_OVER = sa.delete(COUNTERS).where(
+    COUNTERS.c.reserved == 0,
+    COUNTERS.c.window < sa.bindparam("begins"),
+    COUNTERS.c.cap.in_(sa.select(CAPS.c.id).where(CAPS.c.window == sa.bindparam("kind"))),
+)
 _EXPIRED = _DELETE.where(RESERVATIONS.c.expires < sa.bindparam("now"))
 
 
@@ -97,11 +105,14 @@ class Budgets:
         self.warnings: defaultdict[tuple[int, int], int] = defaultdict(int)
         """How many warnings this process has given, by cap and share."""
         self._caps: list[Cap] = []
+        self._of_tenant: Mapping[str, list[Cap]] = {}
         self._edition = 0
         self._fresh = self._edition, float("-inf")
         new = insert_into(engine, COUNTERS)
         self._new = new.on_conflict_do_nothing()
         more = {"spent": COUNTERS.c.spent + new.excluded.spent}
+        # SQLite has one writer at a time, and knows no collation of this name.
+        self._hold_some = _SOME.order_by(*_ORDER).with_for_update() if _has_rows_to_hold(engine) else _SOME
         self._more = new.on_conflict_do_update(index_elements=list(_ID), set_=more).returning(COUNTERS)
 
     # -- caps -------------------------------------------------------------------------------------
@@ -118,8 +129,16 @@ class Budgets:
             edition = self._edition
             with reading(self._engine) as connection:
                 self._caps = every_cap(connection)
+            of_tenant: defaultdict[str, list[Cap]] = defaultdict(list)
+            for cap in self._caps:
+                of_tenant[cap.tenant].append(cap)
+            self._of_tenant = of_tenant
             self._fresh = edition, self._clock.now() + FRESH_SECONDS
         return self._caps
+
+    def counting(self, tag: HopTag) -> list[Cap]:
+        """Return those of the caps last read that count what is spent under ``tag``."""
+        return [cap for cap in self._of_tenant.get(tag.tenant, ()) if cap.counts(tag)]
 
     def forget(self) -> None:
         """Let the caps be read again: what is being read meanwhile may be too old already."""
@@ -151,7 +170,7 @@ class Budgets:
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
         with reading(self._engine) as connection:
-            return _read(connection, wanted)
+            return self._read(connection, _SOME, wanted)
 
     def counters_of(self, cap: int) -> list[Counter]:
         """Return how all counters of a cap stand, newest window first."""
@@ -204,42 +223,67 @@ class Budgets:
 
     def _hold(self, connection: Connection, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand, and keep others from changing them; new ones are made."""
-        held = _read(connection, wanted, hold=True)
+        held = self._read(connection, self._hold_some, wanted)
         missing = [counter for counter in wanted if counter not in held]
         if not missing:
             return held
         fresh = [{**counter._asdict(), **Counter()._asdict()} for counter in missing]
         connection.execute(self._new, fresh)
-        return _read(connection, wanted, hold=True)
+        return self._read(connection, self._hold_some, wanted)
 
-    def release(self, connection: Connection, calls: Sequence[str]) -> None:
-        """Release what ``calls`` have reserved, within the caller's transaction."""
-        _give_back(connection, _OF_CALLS, calls=calls)
+    def _read(
+        self, connection: Connection, select: sa.Select[Any], wanted: Sequence[CounterId]
+    ) -> dict[CounterId, Counter]:
+        if not wanted:
+            return {}
+        rows = connection.execute(select, {"wanted": list(wanted)})
+        return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
 
     def sweep(self, now: float) -> int:
-        """Release what is reserved for requests whose gateway has died; return how many counters it was."""
+        """Release what is reserved for requests whose gateway has died; return how many counters it was.
+
+        Counters of windows that are over go with it: what was spent then is in the ledger.
+        """
         with writing(self._engine) as connection:
-            return _give_back(connection, _EXPIRED, now=now)
+            given_back = _give_back(connection, _EXPIRED, now=now)
+            for window in Window:
+                begins, _ = window_of(window, now)
+                connection.execute(_OVER, {"kind": window.value, "begins": begins})
+        return given_back
 
     # -- spending ---------------------------------------------------------------------------------
 
-    def charge(
-        self, connection: Connection, caps: Iterable[Cap], spent: Iterable[tuple[HopTag, Amount]]
+    def settle(
+        self, connection: Connection, spent: Iterable[tuple[HopTag, Amount]], ended: Sequence[str]
     ) -> list[Crossing]:
-        """Count hops as spent, within the caller's transaction, in all of ``caps`` that count them.
+        """Count hops as spent in all caps last read that count them, and release what ``ended`` calls hold.
 
-        Returns what to ``tell`` once it is committed.
+        It happens within the caller's transaction. Returns what to ``tell`` once that is committed.
         """
         sums: defaultdict[CounterId, int] = defaultdict(int)
         cap_of: dict[CounterId, Cap] = {}
-        caps = [cap for cap in caps if cap.unit in OF_TOKENS]
         for tag, amount in spent:
-            for cap in caps:
-                if amount.of(cap.unit) and cap.counts(tag):
+            for cap in self.counting(tag):
+                if cap.unit in OF_TOKENS and amount.of(cap.unit):
                     begins, _ = window_of(cap.window, tag.admitted or tag.started)
                     counter = CounterId(cap.id, cap.subject(tag), begins)
                     sums[counter] += amount.of(cap.unit)
                     cap_of[counter] = cap
+        self._hold_all(connection, sums, ended)
+        crossed = self._charge(connection, sums, cap_of)
+        if ended:
+            _give_back(connection, _OF_CALLS, calls=ended)
+        return crossed
+
+    def _hold_all(self, connection: Connection, charged: Iterable[CounterId], ended: Sequence[str]) -> None:
+        """Hold what is charged and what is released in one order: two passes would meet others' one."""
+        if ended and _has_rows_to_hold(self._engine):
+            kept = {CounterId(*row) for row in connection.execute(_KEPT, {"calls": ended})}
+            self._read(connection, self._hold_some, sorted({*charged, *kept}))
+
+    def _charge(
+        self, connection: Connection, sums: Mapping[CounterId, int], cap_of: Mapping[CounterId, Cap]
+    ) -> list[Crossing]:
         stands = self._add(connection, sums)
         crossed = crossings(cap_of, stands)
         _keep(connection, warned({each.counter: stands[each.counter] for each in crossed}, crossed))
@@ -265,13 +309,9 @@ def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
 
 
-def _read(
-    connection: Connection, wanted: Sequence[CounterId], *, hold: bool = False
-) -> dict[CounterId, Counter]:
-    if not wanted:
-        return {}
-    rows = connection.execute(_HOLD if hold else _SOME, {"wanted": list(wanted)})
-    return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
+def _has_rows_to_hold(engine: Engine) -> bool:
+    """Say whether several can write at once, each holding rows of its own."""
+    return engine.dialect.name != "sqlite"
 
 
 def _keep(connection: Connection, changed: Mapping[CounterId, Counter]) -> None:

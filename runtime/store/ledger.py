@@ -52,7 +52,8 @@ class Ledger:
         """
         # In one order always: of two processes that write the same rows, each would wait for the other.
         told = sorted(rows, key=lambda row: row.tag.hop)
-        caps = self._budgets.caps() if self._budgets is not None else []
+        if self._budgets is not None:
+            self._budgets.caps()  # read anew if they are old, before a transaction makes others wait
         crossed: list[Crossing] = []
         with writing(self._engine) as connection:
             # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
@@ -62,9 +63,7 @@ class Ledger:
             if new:
                 connection.execute(self._merge, [row.as_row() for row in new])
             if self._budgets is not None:
-                crossed = self._budgets.charge(connection, caps, _added(new, known))
-                if ended:
-                    self._budgets.release(connection, ended)
+                crossed = self._budgets.settle(connection, _added(new, known), ended)
         if self._budgets is not None:
             self._budgets.tell(crossed)
         return len(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Protocol
@@ -46,11 +47,10 @@ class StoredBudgets:
         """Return the caps that count spending under ``tag``."""
         if tag.key not in self._met:
             self._budgets.forget()
-        known = self._budgets.known
-        if known is None:
-            known = await self._caps.put(None)
+        if self._budgets.known is None:
+            await self._caps.put(None)
         self._met.add(tag.key)
-        return [cap for cap in known if cap.counts(tag)]
+        return self._budgets.counting(tag)
 
     async def reserve(self, wish: Wish) -> Standing | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
@@ -79,6 +79,7 @@ class Hold:
         self._deadline = deadline
         self._caps: list[Cap] = []
         self._reserved = Amount()
+        self._numbers = itertools.count()
         self.names: list[str] = []
         self.standing: Standing | None = None
         """How the caps stood just after the request had begun."""
@@ -112,13 +113,18 @@ class Hold:
             await self._reserve(counting, more)
             self._reserved = self._reserved.plus(more)
 
+    def leave(self) -> None:
+        """Let what is reserved expire instead of being released: what was spent of it is not known yet."""
+        self.names = []
+
     async def _reserve(self, caps: Sequence[Cap], amount: Amount) -> Standing:
-        name, at = f"{self._tag.request}-{len(self.names)}", self._tag.admitted
+        name, at = f"{self._tag.request}-{next(self._numbers)}", self._tag.admitted
         expires = at + self._deadline + GRACE_SECONDS
         # Before it is asked for: if this is cancelled, it may be reserved all the same.
         self.names.append(name)
         answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, amount, at), at, expires))
         if isinstance(answer, Refusal):
+            self.names.remove(name)
             raise refused(answer, self._clock.wall())
         return answer
 

@@ -435,6 +435,7 @@ class ChainCall:
                 spent = await count.client.spent(self._tag_of(count).hop)
         except (InterlockError, TimeoutError) as error:
             _log.warning("hop %s: its engine does not tell what it spent: %r", count.tag.hop, error)
+            self.hold.leave()
             return count.usage
         return spent or count.usage
 

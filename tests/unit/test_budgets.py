@@ -303,7 +303,7 @@ def test_what_is_not_committed_is_not_told(engine, gateways, heard):
 
 def charge_and_fail(engine, budgets):
     with writing(engine) as connection:
-        budgets.charge(connection, budgets.caps(), [(tag("a"), Amount(90))])
+        budgets.settle(connection, [(tag("a"), Amount(90))], [])
         raise ZeroDivisionError
 
 

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("hard", sa.Boolean, nullable=False),
         sa.UniqueConstraint("tenant", "key", "per", "unit", "window", name="one_cap"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "counters",
