@@ -39,8 +39,8 @@ test-simulation: .venv/installed  ## many swaps, histories and spenders in virtu
 test-store: .venv/installed  ## the store's tests on a real PostgreSQL
 	$(PYTEST) -m postgresql tests/unit
 
-test-ray: .venv/installed  ## local Ray clusters, fake engines; most of the time they wait, so two at once
-	$(PYTEST) -n 2 --dist loadfile tests/ray
+test-ray: .venv/installed  ## local Ray clusters, fake engines
+	$(PYTEST) tests/ray
 
 test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
 	$(PYTEST) tests/e2e

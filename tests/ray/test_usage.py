@@ -18,7 +18,7 @@ from tests.ray.conftest import scripted
 
 REQUESTS = 2000
 
-RATE = 40
+RATE = 60
 
 GATEWAYS = 2
 

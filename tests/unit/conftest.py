@@ -1,6 +1,5 @@
 """Fixtures of the tests that need no cluster, no sockets and no waiting: time is virtual."""
 
-import asyncio
 import itertools
 from pathlib import Path
 
@@ -21,12 +20,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("looptime") is None:
             item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_loop_outside_async_tests():
-    """Let looptime find no loop in a sync test: else the policy makes one, which nobody closes."""
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
