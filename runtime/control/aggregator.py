@@ -1,7 +1,9 @@
 """One application's metrics out of those of many processes: gateways tell theirs, engines are asked.
 
 Whatever is shown is kept in the store first. So no count ever shown is taken back, whichever processes
-die: one that lives tells everything again, and what the store has stays.
+die: one that lives tells everything again, and what the store has stays. While the store is away, metrics
+are shown all the same, for then they are wanted most; only if the manager and another process die before it
+is back, what that one had told since is taken back.
 """
 
 from __future__ import annotations
