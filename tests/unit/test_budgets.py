@@ -1,6 +1,7 @@
 """Caps and their counters: what fits begins, what does not is refused, and nothing is overspent."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -176,6 +177,33 @@ def test_never_overspent(engine, threads):
     for thread in running:
         thread.join()
     assert len(begun) == 100
+
+
+# Gateways that begin requests and gateways that settle them never wait for each other in a circle.
+def test_no_deadlock(engine):
+    Budgets(engine, SystemClock()).set(cap(10**9, unit=Unit.CONCURRENT))
+    Budgets(engine, SystemClock()).set(cap(10**9))
+    Budgets(engine, SystemClock()).set(cap(10**9, per=Per.SESSION))
+
+    def gateway(number):
+        mine = Budgets(engine, SystemClock())
+        for attempt in range(40):
+            call, session = f"{number}-{attempt}", "aBcD"[attempt % 4]
+            mine.reserve([wish(mine, call, 10, session=session)])
+            spend(engine, mine, call, 5, session=session)
+
+    with ThreadPoolExecutor(max_workers=6) as threads:
+        list(threads.map(gateway, range(6)))
+    assert [counter.reserved for _, counter in Budgets(engine, SystemClock()).standing()] == [0, 0, 0]
+
+
+# What no database can count is refused, also by a cap that is soft; and counters of past windows go.
+def test_what_cannot_be_counted(budgets):
+    budgets.set(cap(10, hard=False, window=Window.MINUTE))
+    assert fits(budgets.reserve([wish(budgets, "a", 2**62)]))
+    assert not fits(budgets.reserve([wish(budgets, "b", 2**62)]))
+    budgets.sweep(NOW + 3600)
+    assert budgets.counters_of(budgets.caps()[0].id) == []
 
 
 # Windows hold their moment, and follow each other without a gap.
