@@ -78,10 +78,10 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, c
         arrived = admission.arrival()
         try:
             caller, session = await callers.caller_of(request), session_of(request)
+            raw = await read_body(request, settings.max_body_bytes)
         except InterlockError as error:
             admission.turned_away(error)
             raise
-        raw = await read_body(request, settings.max_body_bytes)
         return ChatResponse(admission, raw, request_id_of(request), caller, arrived, session)
 
 

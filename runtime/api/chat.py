@@ -20,7 +20,7 @@ from runtime.core.keys import Caller
 from runtime.errors import InterlockError, InvalidRequest
 from runtime.observe.tracing import RequestSpan, TraceContext
 from runtime.traffic.admission import Admission
-from runtime.traffic.chain import ChainCall
+from runtime.traffic.chain import ChainCall, ChatRequest
 
 REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
@@ -104,7 +104,7 @@ class ChatResponse(Response):
     async def _answer(self, span: RequestSpan, send: Send) -> None:
         call, started = None, False
         try:
-            request = read_chat_request(self._raw, self._request_id, self._caller, self._session)
+            request = self._read()
             call = await self._admission.admit(request, self._arrived, span)
             try:
                 await call.start()
@@ -118,6 +118,13 @@ class ChatResponse(Response):
             span.failed(error)
             headers = headers_of(error) | (timing_headers(call) if call else {})
             await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
+
+    def _read(self) -> ChatRequest:
+        try:
+            return read_chat_request(self._raw, self._request_id, self._caller, self._session)
+        except InterlockError as error:
+            self._admission.turned_away(error)
+            raise
 
     async def _send_answer(self, call: ChainCall, send: Send) -> None:
         if not call.request.stream:

@@ -217,6 +217,14 @@ async def test_rate_limits():
         assert await outcomes(world) == {"ok": 1, "rate_limited": 1}
 
 
+# What cannot be read is counted as invalid, as what names no chain is.
+async def test_bodies_that_cannot_be_read():
+    async with World(gateways=1) as world, client_of(world) as client:
+        for body in (b"{", b'{"model": 1}', b"x" * 5 * 1024 * 1024):
+            assert (await client.post("/v1/chat/completions", content=body)).status_code in {400, 413}
+        assert await outcomes(world) == {"invalid": 3}
+
+
 # Before anything is live, requests are counted, too, under no release.
 async def test_nothing_is_live():
     async with World(gateways=1) as world, client_of(world) as client:
