@@ -13,6 +13,8 @@ from runtime.core.routes import GatewayReport
 from runtime.core.swap import fold
 from tests.unit.world import World, content
 
+pytestmark = pytest.mark.simulation
+
 
 # Reports that come together are settled together: a cutover of many gateways asks the policy a few times.
 async def test_reports_that_come_together_are_settled_together(monkeypatch):
