@@ -50,7 +50,13 @@ FRESH_SECONDS = 2.0
 
 _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 _ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
-_SOME = sa.select(COUNTERS).where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True)))
+_SOME = (
+    sa.select(COUNTERS)
+    .where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True)))
+    # Says nothing more, but SQLite finds no rows by a tuple: it would read every counter there is.
+    .where(COUNTERS.c.cap.in_(sa.bindparam("caps", expanding=True)))
+    .where(COUNTERS.c.subject.in_(sa.bindparam("subjects", expanding=True)))
+)
 _ORDER = (COUNTERS.c.cap, sa.collate(COUNTERS.c.subject, "C"), COUNTERS.c.window)
 """As Python sorts them: all who hold several counters take them in one order, or wait for each other."""
 _KEEP = _ONE.values({name: sa.bindparam(name) for name in Counter._fields})
@@ -236,7 +242,11 @@ class Budgets:
     ) -> dict[CounterId, Counter]:
         if not wanted:
             return {}
-        rows = connection.execute(select, {"wanted": list(wanted)})
+        parts = {
+            "caps": sorted({one.cap for one in wanted}),
+            "subjects": sorted({one.subject for one in wanted}),
+        }
+        rows = connection.execute(select, {"wanted": list(wanted), **parts})
         return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
 
     def sweep(self, now: float) -> int:

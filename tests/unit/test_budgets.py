@@ -28,6 +28,7 @@ from runtime.store.budgets import Budgets, Wish
 from runtime.store.database import writing
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
+from tests.unit.fresh_store import fresh_store
 
 NOW = 1_764_000_000.0
 MINUTE, HOUR = 60, 3600
@@ -349,3 +350,26 @@ def test_what_a_warning_says(engine, gateways, caplog):
         f"tenant acme, key k1: 80 of 100 tokens are spent, 80 % of the soft limit {first} {day}",
         f"tenant acme, session 's: 1': 80 of 100 tokens are spent, 80 % of the hard budget {third} (total)",
     ]
+
+
+# What a reservation costs does not grow with the counters that there are: no statement of it reads them all.
+def test_counters_are_found_by_their_index():
+    store = fresh_store()
+    budgets, asked = Budgets(store, SystemClock()), []
+
+    @sa.event.listens_for(store, "before_cursor_execute")
+    def _note(_connection, _cursor, statement, parameters, _context, many):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and "counters" in statement:
+            asked.append((statement, parameters[0] if many else parameters))
+
+    for per in (Per.TENANT, Per.SESSION):
+        budgets.set(cap(10**9, per=per))
+    asked.clear()
+    wish = Wish("r", claims(budgets.caps(), tag("r"), Amount(500), NOW), NOW, NOW + MINUTE)
+    assert not isinstance(budgets.reserve([wish])[0], Refusal)
+    assert len(asked) > 1
+    with store.connect() as connection:
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"explain query plan {statement}", parameters).all()
+            assert not [step for *_, step in plan if step.startswith("SCAN counters")], statement
+    store.dispose()
