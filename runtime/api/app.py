@@ -16,7 +16,7 @@ from runtime.api.auth import Callers
 from runtime.api.bodies import read_body
 from runtime.api.budgets import BudgetKeeper, budget_routes
 from runtime.api.chat import ChatResponse, request_id_of, session_of
-from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.errors import body_of, error_object, headers_of, status_of
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.usage import UsageReader, usage_routes
@@ -119,8 +119,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 async def _on_unexpected(request: Request, _error: Exception) -> JSONResponse:
     """Answer a mistake of ours in OpenAI's shape; the server logs it, and clients do not learn what."""
     message = f"{request.method} {request.url.path} broke inside Interlock; the gateway's log says why"
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
-    return JSONResponse(body, 500)
+    return JSONResponse({"error": error_object(message, "server_error")}, 500)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -128,5 +127,4 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     message = (
         f"{request.method} {request.url.path}: {error.detail if isinstance(error, HTTPException) else error}"
     )
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
-    return JSONResponse(body, status)
+    return JSONResponse({"error": error_object(message, "invalid_request_error")}, status)

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 
 from runtime.api.auth import actor_of
 from runtime.api.bodies import read_json, text_in
-from runtime.core.budget import Cap, Counter, Kind, Per, Unit, Window, amount_text
+from runtime.core.budget import COUNTABLE, Cap, Counter, Kind, Per, Unit, Window, amount_text
 from runtime.core.cost import parse_money
 from runtime.core.forecast import Forecast
 from runtime.core.routes import RoutedRelease
@@ -28,9 +28,6 @@ from runtime.store.budgets import Budgets
 from runtime.traffic.admission import Admission
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
-
-_MOST = 2**63 - 1
-"""The store's greatest number."""
 
 
 class BudgetKeeper(Protocol):
@@ -136,8 +133,8 @@ def _limit(limit: Any, unit: Unit) -> int:
             raise InvalidRequest(message, param="limit") from error
     if type(limit) is not int or limit < 0:  # true is an int, too
         raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
-    if limit > _MOST:
-        most = amount_text(unit, _MOST)
+    if limit > COUNTABLE:
+        most = amount_text(unit, COUNTABLE)
         raise InvalidRequest(f"limit must be at most {most}: the store has no greater number", param="limit")
     return limit
 

@@ -37,7 +37,7 @@ def status_of(error: errors.InterlockError) -> int:
 def body_of(error: errors.InterlockError) -> dict[str, Any]:
     """Return OpenAI's error object for ``error``."""
     kind = next(name for known, _, name in _STATUS if isinstance(error, known))
-    told: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": None}
+    told = error_object(str(error), kind)
     match error:
         case errors.RequestError():
             told |= {"param": error.param, "code": error.code}
@@ -48,6 +48,11 @@ def body_of(error: errors.InterlockError) -> dict[str, Any]:
         case errors.ModelSetError():
             told |= {"param": error.key or None, "code": "invalid_model_set", "nearest": error.nearest}
     return {"error": told}
+
+
+def error_object(message: str, kind: str) -> dict[str, Any]:
+    """Return what OpenAI's clients read of an error; ``kind`` is its ``type``."""
+    return {"message": message, "type": kind, "param": None, "code": None}
 
 
 def headers_of(error: errors.InterlockError) -> dict[str, str]:

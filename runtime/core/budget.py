@@ -226,7 +226,7 @@ def _claim(cap: Cap, tag: HopTag, worst: Amount, at: float) -> Claim:
             return Claim(counter, cap, 0, 1)
 
 
-_COUNTABLE = 2**63 - 1
+COUNTABLE = 2**63 - 1
 """The greatest number that databases keep in a column."""
 
 
@@ -238,7 +238,7 @@ def refusal(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter], at: 
     for claim in wanted:
         counter = counters.get(claim.counter, Counter())
         takes = claim.spent + claim.reserved
-        most = claim.cap.limit if claim.cap.hard else _COUNTABLE
+        most = claim.cap.limit if claim.cap.hard else COUNTABLE
         if counter.spent + counter.reserved + takes > most:
             return Refusal(claim.cap, counter, takes, window_of(claim.cap.window, at)[1])
     return None

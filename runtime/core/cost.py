@@ -68,8 +68,7 @@ def parse_money(value: Any) -> int:
 
 def money_text(nano: int) -> str:
     """Return the text that ``parse_money`` reads back to exactly ``nano`` nano-units."""
-    text = f"{Decimal(nano) / _NANO:.9f}"
-    return text.rstrip("0").rstrip(".")
+    return _plain(nano, 9)
 
 
 def parse_price(value: Any) -> int:
@@ -95,8 +94,7 @@ def parse_price(value: Any) -> int:
 
 def price_text(pico: int) -> str:
     """Return the text that ``parse_price`` reads back to exactly ``pico`` pico-units per token."""
-    text = f"{Decimal(pico) / _PICO_PER_TOKEN:.6f}"
-    return text.rstrip("0").rstrip(".")
+    return _plain(pico, 6)
 
 
 TokenPrice = Annotated[
@@ -106,6 +104,11 @@ TokenPrice = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0}),
 ]
 """What a token costs: written per million tokens, kept in pico-units per token."""
+
+
+def _plain(number: int, decimals: int) -> str:
+    """Return ``number`` in units that have so many decimals, without those that say nothing."""
+    return f"{Decimal(number).scaleb(-decimals):.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def _decimal(value: Any) -> Decimal:

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.core.digest import SHORT
 from runtime.core.health import Facts, Reason, Tier, by_share, degraded, unhealthy
-from runtime.core.policy import engines_loaded
+from runtime.core.policy import answers
 from runtime.core.recent import WINDOW_SECONDS, Counts, Mark, What
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState, EngineState, Release
@@ -50,7 +50,7 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
 def _release(state: ControlState) -> Iterator[Reason]:
     live = state.live
     if live is None:
-        coming = state.releases.get(state.wanted.release) if state.wanted else None
+        coming = state.coming
         if coming is None:
             yield unhealthy("no release is live and none is wanted: name a model set in user_config")
         else:
@@ -63,7 +63,7 @@ def _release(state: ControlState) -> Iterator[Reason]:
             f"release {live.number} sleeps for a swap, as its model set's strategy says: "
             f"{state.waiting} requests wait; see: interlock status"
         )
-    elif not (live.proven and engines_loaded(state, live)):
+    elif not answers(state, live):
         away = [
             f"{engine_in(live, record.digest)} is {record.state}"
             for record in state.engines.values()
@@ -77,7 +77,7 @@ def _release(state: ControlState) -> Iterator[Reason]:
 
 
 def _wish(state: ControlState) -> Iterator[Reason]:
-    coming = state.releases.get(state.wanted.release) if state.wanted else None
+    coming = state.coming
     if coming is not None and outcome(coming) == "failed":
         reason = (coming.reason or "no reason was kept").splitlines()[0]
         yield degraded(
@@ -156,6 +156,5 @@ def _engine_of_step(release: Release, chain: str, step: str) -> str:
 
 def engine_in(release: Release, digest: str) -> str:
     """Return an engine's name in a release, and which it is."""
-    engines = release.content.engines if release.content else {}
-    names = [name for name, known in engines.items() if known == digest]
+    names = release.content.names_of(digest) if release.content else ()
     return f"engine {'/'.join(names)} ({digest[:SHORT]})"

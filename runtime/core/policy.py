@@ -347,7 +347,7 @@ def _gives_way(state: ControlState, engine: EngineRecord | None) -> bool:
     """Say whether a live engine sleeps for the wanted release: it can, and that release does without it."""
     if engine is None or not _sleeps(engine) or state.wanted is None:
         return False
-    coming = state.releases.get(state.wanted.release)
+    coming = state.coming
     return coming is None or engine.digest not in coming.engines
 
 
@@ -434,7 +434,7 @@ def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
 def _is_coming_back(state: ControlState, release: Release) -> bool:
     """Say whether a resident release is wanted again and has yet to answer as it did before."""
     back = release.state is ReleaseState.STANDBY and release.was_live and state.is_wanted(release)
-    return back and not release.held and _resident(state, release) and not _answers(state, release)
+    return back and not release.held and _resident(state, release) and not answers(state, release)
 
 
 def _acknowledgements(state: ControlState) -> Iterator[Effect]:
@@ -507,7 +507,7 @@ def release_table(state: ControlState) -> ReleaseTable:
     return ReleaseTable(
         version=state.revision,
         live=live.number if live is not None and live.number in routed else None,
-        paused=state.paused or int(live is not None and not _answers(state, live)),
+        paused=state.paused or int(live is not None and not answers(state, live)),
         releases=routed,
     )
 
@@ -517,6 +517,6 @@ def _resident(state: ControlState, release: Release) -> bool:
     return release.engines <= state.of_engines.existing
 
 
-def _answers(state: ControlState, live: Release) -> bool:
+def answers(state: ControlState, live: Release) -> bool:
     """Say whether the live release is awake, and was seen to answer rightly since."""
     return live.proven and engines_loaded(state, live)

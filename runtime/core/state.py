@@ -238,6 +238,11 @@ class ControlState:
         """Releases that keep their engines loaded."""
         return self.of_releases.holding
 
+    @property
+    def coming(self) -> Release | None:
+        """The release that the last wish leads to, live already or not; None if there is none any more."""
+        return self.releases.get(self.wanted.release) if self.wanted is not None else None
+
     def users_of(self, engine: str) -> tuple[Release, ...]:
         """Releases that keep the engine loaded."""
         return self.of_releases.users.get(engine, ())

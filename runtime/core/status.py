@@ -67,7 +67,7 @@ def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
 def _wanted(state: ControlState) -> dict[str, Any] | None:
     if state.wanted is None:
         return None
-    release = state.releases.get(state.wanted.release)
+    release = state.coming
     return {
         "change": state.wanted.change,
         "release": state.wanted.release,

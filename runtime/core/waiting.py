@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.core.policy import can_promote, engines_loaded, held_alone
+from runtime.core.policy import answers, can_promote, held_alone
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState, EngineState, Release, acknowledged
 
@@ -22,11 +22,7 @@ def _holds_requests_up(state: ControlState, release: Release) -> bool:
     """Say whether it is this release that new requests wait for at the gateways."""
     if state.paused:
         return state.is_wanted(release) and release.state is not ReleaseState.LIVE
-    return release.state is ReleaseState.LIVE and not _answers(state, release)
-
-
-def _answers(state: ControlState, live: Release) -> bool:
-    return live.proven and engines_loaded(state, live)
+    return release.state is ReleaseState.LIVE and not answers(state, release)
 
 
 def _reason(state: ControlState, release: Release) -> str:
@@ -42,7 +38,7 @@ def _reason(state: ControlState, release: Release) -> str:
             return "; ".join(faults(state, release)) or "gateways to prepare"
         case ReleaseState.STANDBY:
             return _promotion(state, release)
-        case ReleaseState.LIVE if not _answers(state, release):
+        case ReleaseState.LIVE if not answers(state, release):
             return _back(state, release)
         case ReleaseState.LIVE:
             return _gateways(state, release)
@@ -68,7 +64,7 @@ def _promotion(state: ControlState, release: Release) -> str:
         return f"held: interlock promote {release.number}"
     if not state.is_wanted(release) or can_promote(state, release):
         return ""
-    return "gateways to prepare" if _answers(state, release) else _back(state, release)
+    return "gateways to prepare" if answers(state, release) else _back(state, release)
 
 
 def _back(state: ControlState, release: Release) -> str:

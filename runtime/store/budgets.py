@@ -38,10 +38,11 @@ from runtime.core.budget import (
 )
 from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
+from runtime.store.audit import note
 from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing
 from runtime.store.forecast import forecast_of
-from runtime.store.tables import AUDIT, CAPS, COUNTERS, RESERVATIONS
+from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
 
@@ -108,8 +109,6 @@ class Budgets:
         self._engine = engine
         self._clock = clock
         self._observers = observers
-        self.warnings: defaultdict[tuple[int, int], int] = defaultdict(int)
-        """How many warnings this process has given, by cap and share."""
         self._caps: list[Cap] = []
         self._of_tenant: Mapping[str, list[Cap]] = {}
         self._edition = 0
@@ -171,7 +170,7 @@ class Budgets:
     def _note(self, connection: Connection, by: str | None, before: Cap | None, after: Cap | None) -> None:
         entry = cap_changed(self._clock.wall(), by, before, after) if by is not None else None
         if entry is not None:
-            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+            note(connection, entry)
 
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
@@ -310,7 +309,6 @@ class Budgets:
         """Warn of shares that have been passed, once that is committed."""
         for each in crossed:
             _log.warning("%s", each)
-            self.warnings[each.cap.id, each.share] += 1
             for observer in self._observers:
                 observer.warned(each.cap, each.share)
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
+from runtime.store.audit import note
 from runtime.store.database import reading, writing
 from runtime.store.tables import AUDIT, EPOCH, JOURNAL
 
@@ -56,7 +57,7 @@ class Journal:
                 return
             connection.execute(sa.insert(JOURNAL).values(row))
             if entry is not None:
-                connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+                note(connection, entry)
 
     def _is_written(self, connection: Connection, row: dict[str, Any]) -> bool:
         """Say whether this very row is there: a commit may succeed whose answer is lost."""
@@ -66,7 +67,7 @@ class Journal:
     def note(self, entry: AuditEntry) -> None:
         """Write an entry of the audit log that no event goes with. Raises Fenced."""
         with writing(self._engine) as connection, self._fence(connection):
-            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+            note(connection, entry)
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""

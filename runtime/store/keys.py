@@ -11,9 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 from runtime.core.audit import AuditEntry
 from runtime.core.budget import Cap
 from runtime.core.keys import ApiKey
+from runtime.store.audit import note
 from runtime.store.caps import put_cap
 from runtime.store.database import reading, writing
-from runtime.store.tables import AUDIT, KEYS
+from runtime.store.tables import KEYS
 
 
 class KeyStore:
@@ -28,7 +29,7 @@ class KeyStore:
             connection.execute(sa.insert(KEYS).values(**asdict(key)))
             for cap in caps:
                 put_cap(connection, cap)
-            connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+            note(connection, entry)
 
     def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:
         """End a key at the time of ``entry`` and return it; None if there is no such key.
@@ -39,7 +40,7 @@ class KeyStore:
             open_one = sa.update(KEYS).where(KEYS.c.id == key_id, KEYS.c.revoked.is_(None))
             # Of two that revoke at once only one changes the row, and tells the audit log.
             if connection.execute(open_one.values(revoked=entry.at)).rowcount:
-                connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
+                note(connection, entry)
             return _one(connection, KEYS.c.id == key_id)
 
     def list(self) -> list[ApiKey]:

@@ -7,7 +7,7 @@ the merge gives the same row in whatever order and however often they come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,7 +59,7 @@ class Ledger:
             # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
             take_turns(connection, Turn.LEDGER, alone=self._tells_of_others)
             known = _known(connection, told)
-            new = [row for row in told if known.get(row.tag.hop) != row.usage[:3] or row.ttft_ms is not None]
+            new = [row for row in told if _is_news(row, known)]
             if new:
                 connection.execute(self._merge, [row.as_row() for row in new])
             if self._budgets is not None:
@@ -112,21 +112,25 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, tuple[int, int, int]]:
-    """Return prompt, completion and cached tokens of those of ``rows`` that are in the ledger already."""
-    known: dict[str, tuple[int, int, int]] = {}
+def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, Usage]:
+    """Return the tokens of those of ``rows`` that are in the ledger already, but for reasoning ones."""
+    known: dict[str, Usage] = {}
     for begin in range(0, len(rows), _AT_ONCE):
         hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
         for hop, *counts in connection.execute(_KNOWN, {"hops": hops}):
-            known[hop] = (counts[0], counts[1], counts[2])
+            known[hop] = Usage(*counts)
     return known
 
 
-def _added(
-    rows: Iterable[LedgerRow], known: dict[str, tuple[int, int, int]]
-) -> Iterator[tuple[HopTag, Amount]]:
+def _is_news(row: LedgerRow, known: Mapping[str, Usage]) -> bool:
+    """Say whether a row tells anything that is not in the ledger yet."""
+    before = known.get(row.tag.hop)
+    return before is None or before[:3] != row.usage[:3] or row.ttft_ms is not None
+
+
+def _added(rows: Iterable[LedgerRow], known: Mapping[str, Usage]) -> Iterator[tuple[HopTag, Amount]]:
     """Yield what each row adds to what is known of its hop. A hop told twice adds once."""
-    counted = {hop: Usage(*counts) for hop, counts in known.items()}
+    counted = dict(known)
     for row in rows:
         before = counted.get(row.tag.hop, NOTHING)
         after = Usage(*map(max, before[:3], row.usage[:3]))

@@ -124,10 +124,10 @@ class ChainCall:
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
         self._admitted = clock.wall()
-        tag = self._tag()
-        self.hold = Hold(budgets, clock, tag, lease.chain.deadline)
+        self._tag = self._shared_tag()
+        self.hold = Hold(budgets, clock, self._tag, lease.chain.deadline)
         self._span = span
-        span.leased(tag, self.release.model_set, stream=request.stream)
+        span.leased(self._tag, self.release.model_set, stream=request.stream)
         self._begun = clock.now()
         self._arrived = self._begun if arrived is None else arrived
         self._run = self._walk()
@@ -344,7 +344,7 @@ class ChainCall:
             message = f"step {count.tag.step!r} of release {self.release.number} was answered by "
             raise WrongEngine(f"{message}engine {engine or '?'}, not by {routed[:SHORT]}; please report this")
 
-    def _tag(self) -> HopTag:
+    def _shared_tag(self) -> HopTag:
         """Return what all hops of this request say of it."""
         return HopTag(
             hop="",
@@ -359,16 +359,12 @@ class ChainCall:
         )
 
     def _count(self, hop: Hop) -> _HopCount:
-        tag = (
-            self._tag()
-            ._replace(
-                hop=f"{self._id}-{len(self.hops)}",
-                step=hop.step,
-                engine=self.release.engines[hop.engine],
-                started=self._clock.wall(),
-            )
-            .priced(self._price(hop))
-        )
+        tag = self._tag._replace(
+            hop=f"{self._id}-{len(self.hops)}",
+            step=hop.step,
+            engine=self.release.engines[hop.engine],
+            started=self._clock.wall(),
+        ).priced(self._price(hop))
         watch = _Stopwatch(self._clock)
         span = self._span.hop(hop, watch.sent)
         return _HopCount(tag, watch, self._client(hop, span), span)

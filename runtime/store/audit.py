@@ -1,0 +1,14 @@
+"""The audit log's table, written within a transaction of whoever does what it tells of."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from runtime.core.audit import AuditEntry
+from runtime.store.tables import AUDIT
+
+
+def note(connection: Connection, entry: AuditEntry) -> None:
+    """Write ``entry``; it is in the log if the transaction is committed, and only then."""
+    connection.execute(sa.insert(AUDIT).values(**entry.as_json()))
