@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_cluster import LocalCluster, free_port
-from benchmarks.report import versions
+from benchmarks.report import provenance
 from runtime.errors import CommandError, InterlockError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -223,9 +221,7 @@ def main(
         "seed": seed,
         "repetitions": made,
         "ratios": ratios(made),
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": versions(),
+        **provenance(),
     }
     console.print(_table(result))
     if report is not None:

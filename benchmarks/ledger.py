@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import random
 import tempfile
 import time
@@ -27,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_postgresql import local_postgresql
-from benchmarks.report import versions
+from benchmarks.report import provenance
 from runtime.clock import SystemClock
 from runtime.core.budget import Amount, Cap, Per, Unit, Window
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
@@ -81,15 +79,18 @@ class Load:
         reserved = time.perf_counter()
         await asyncio.sleep(seconds)
         ended = time.perf_counter()
-        rows = [_row(tag, f"{name}-{hop}", step) for hop, step in enumerate(("triage", "answer"))]
-        await self.ledger.write(rows, hold.names)
+        await self.ledger.write(two_hops(tag), hold.names)
         self.reserve_ms.append((reserved - begun) * 1000.0)
         self.settle_ms.append((time.perf_counter() - ended) * 1000.0)
 
 
-def _row(tag: HopTag, hop: str, step: str) -> LedgerRow:
-    told = tag._replace(hop=hop, step=step, engine="0" * 64, started=tag.admitted)
-    return LedgerRow(told, Usage(120, 60), Outcome.OK, 1.0, 20.0, 100.0)
+def two_hops(tag: HopTag) -> list[LedgerRow]:
+    """Return the rows of a request of two hops; ``tag`` says of it what both do."""
+    tags = (
+        tag._replace(hop=f"{tag.request}-{hop}", step=step, engine="0" * 64, started=tag.admitted)
+        for hop, step in enumerate(("triage", "answer"))
+    )
+    return [LedgerRow(each, Usage(120, 60), Outcome.OK, 1.0, 20.0, 100.0) for each in tags]
 
 
 @app.command()
@@ -119,9 +120,7 @@ def main(
             "repetitions": repetitions,
         },
         "stores": result,
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": versions(),
+        **provenance(),
     }
     console.print(_table(told))
     if report is not None:

@@ -119,15 +119,7 @@ class LoadGenerator:
 
     def _body(self, *, stream: bool) -> dict[str, Any]:
         question = self._random.choice(self.plan.questions)
-        body = {
-            "model": self.plan.model,
-            "messages": [{"role": "user", "content": question}],
-            "max_tokens": self.plan.max_tokens,
-            "temperature": 0.0,
-            "ignore_eos": True,
-            "stream": stream,
-        }
-        return body | ({"stream_options": {"include_usage": True}} if stream else {})
+        return _chat_body(self.plan.model, question, self.plan.max_tokens, stream=stream)
 
     async def _request(self, session: aiohttp.ClientSession) -> None:
         stream = self._random.random() < self.plan.stream_share
@@ -177,6 +169,19 @@ class LoadGenerator:
                     _take_trailer(orjson.loads(event), record)
         if not done and record.error is None:
             record.error = "the stream ended without [DONE]"
+
+
+def _chat_body(model: str, prompt: str, tokens: int, *, stream: bool) -> dict[str, Any]:
+    """Return a request for so many tokens exactly, without chance."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": tokens,
+        "temperature": 0.0,
+        "ignore_eos": True,
+        "stream": stream,
+    }
+    return body | ({"stream_options": {"include_usage": True}} if stream else {})
 
 
 async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
@@ -321,15 +326,7 @@ class ClosedLoop(Generic[Reading]):
             await self._ask(session, _prompt(chance), self.plan.tokens)
 
     async def _ask(self, session: aiohttp.ClientSession, prompt: str, tokens: int) -> None:
-        body = {
-            "model": self.plan.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": tokens,
-            "temperature": 0.0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        body = _chat_body(self.plan.model, prompt, tokens, stream=True)
         answer = Answer(time.perf_counter(), tokens)
         self._answers.append(answer)
         try:

@@ -30,7 +30,7 @@ from benchmarks.load import ClosedLoop, ClosedPlan, Window
 from benchmarks.overhead_view import histogram, plot, significant, summary, tables
 from benchmarks.peers import EngineSettings, Peer
 from benchmarks.processes import Used, Watched
-from benchmarks.report import machine, versions
+from benchmarks.report import provenance
 from benchmarks.script import Script
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
@@ -233,16 +233,15 @@ class _Benchmark:
         while waiting or not self._samples:
             with ExitStack() as group:
                 self._measure_group(self._start_group(waiting, group))
-        baseline = self._field.baseline.name
+        baseline, made = self._field.baseline.name, provenance()
         return {
             "config": asdict(self._config) | {"baseline": baseline},
             "failed": sum(sample["failed"] for sample in self._samples),
             "errors": sorted({error for sample in self._samples for error in sample.pop("errors")})[:10],
             "skipped": self._skipped,
             "summary": summary(self._samples, baseline),
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "versions": versions() | {"litellm": litellm_proxy.VERSION},
+            **made,
+            "versions": made["versions"] | {"litellm": litellm_proxy.VERSION},
             "samples": self._samples,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -130,10 +131,14 @@ def _percentiles(records: Iterable[Record]) -> dict[str, float | None]:
     return {name: round(value, 1) if value is not None else None for name, value in values.items()}
 
 
-def machine() -> dict[str, Any]:
-    """Return what a number was measured on."""
+def provenance() -> dict[str, Any]:
+    """Return what a number was measured on, when, and with what."""
     memory = round(psutil.virtual_memory().total / 2**30, 1)
-    return {"cpus": os.cpu_count(), "memory_gib": memory, "platform": platform.platform()}
+    return {
+        "machine": {"cpus": os.cpu_count(), "memory_gib": memory, "platform": platform.platform()},
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

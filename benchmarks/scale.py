@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import platform
 import random
 import time
 from collections import Counter
@@ -24,18 +22,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ledger import two_hops
 from benchmarks.load import percentile
-from benchmarks.report import versions
+from benchmarks.report import provenance
 from benchmarks.simulation import CHAIN, Network, Simulation, model_set, run
 from runtime.clock import SystemClock
 from runtime.core import planning
 from runtime.core.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
 from runtime.core.digest import SHORT
-from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.ledger import HopTag
 from runtime.core.memory import GIB, Device
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState
-from runtime.core.usage import Usage
 from runtime.engines.chunks import text_of
 from runtime.errors import InterlockError, NoLiveRelease
 from runtime.store.budgets import Budgets, Wish
@@ -264,7 +262,8 @@ class _DirectBudgets:
         self._budgets = budgets
 
     async def caps(self, tag: HopTag) -> list[Cap]:
-        return [cap for cap in self._budgets.caps() if cap.counts(tag)]
+        self._budgets.caps()
+        return self._budgets.counting(tag)
 
     async def reserve(self, wish: Wish) -> Standing | Refusal:
         return self._budgets.reserve([wish])[0]
@@ -273,8 +272,8 @@ class _DirectBudgets:
 async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
     """Reserve and settle ``turns`` turns of ``count`` sessions, mingled; return CPU per turn as they grow.
 
-    A chain does not know sessions yet, so the tags are made here; budgets, holds and ledger are the
-    gateway's own, on SQLite in memory, one turn in each transaction.
+    No chain is walked: the tags are made here; budgets, holds and ledger are the gateway's own, on SQLite
+    in memory, one turn in each transaction.
     """
     clock, store = SystemClock(), open_store("sqlite://")
     budgets = Budgets(store, clock)
@@ -296,21 +295,13 @@ async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
 
 async def _turn(number: int, session: str, ledger: Ledger, budgets: _DirectBudgets) -> None:
     clock = SystemClock()
-    now = clock.wall()
-    tag = HopTag(*("", f"r{number}"), tenant="tenant", key="key", session=session, chain=CHAIN, admitted=now)
+    tag = HopTag(
+        *("", f"r{number}"), tenant="tenant", key="key", session=session, chain=CHAIN, admitted=clock.wall()
+    )
     hold = Hold(budgets, clock, tag, 60.0)
     await hold.look()
     await hold.begin(Amount(500))
-    rows = [
-        LedgerRow(
-            tag._replace(hop=f"r{number}-{n}", step=step, engine="0" * 64, started=now),
-            Usage(120, 60),
-            Outcome.OK,
-            *(1.0, 20.0, 100.0),
-        )
-        for n, step in enumerate(("triage", "answer"))
-    ]
-    ledger.write(rows, hold.names)
+    ledger.write(two_hops(tag), hold.names)
 
 
 def _parts(order: Sequence[str], count: int) -> Iterator[list[tuple[int, str]]]:
@@ -357,11 +348,7 @@ def main(
     result["sessions"] = [
         asyncio.run(sessions(n, 2, seed)) for n in _told("sessions", (session_count // 10, session_count))
     ]
-    result |= {
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": versions(),
-    }
+    result |= provenance()
     for table in _tables(result):
         console.print(table)
     if report is not None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import LoadGenerator, Plan, percentile
 from benchmarks.local_cluster import LocalCluster, free_port
-from benchmarks.report import is_mixed, versions
+from benchmarks.report import is_mixed, provenance
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
 
@@ -185,9 +183,7 @@ async def _measure(url: str, model: str, count: int, streams: int, rate: float) 
         "errors": sorted(set(failed))[:10],
         "swaps": [{name: value for name, value in asdict(swap).items() if name != "begun"} for swap in made],
         "inter_token_ms": _inter_token(spans.arrivals, made),
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": versions(),
+        **provenance(),
     }
 
 

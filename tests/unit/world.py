@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
+from benchmarks.simulation import LoopClock
 from runtime.control.aggregator import MemoryMetrics
 from runtime.control.controller import Controller
 from runtime.control.fake import FakeCluster
@@ -26,16 +27,6 @@ from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
 from tests.unit.fresh_store import fresh_store
-
-
-class LoopClock:
-    """The event loop's time as both clocks, so that virtual time moves everything."""
-
-    def now(self):
-        return asyncio.get_running_loop().time()
-
-    def wall(self):
-        return asyncio.get_running_loop().time()
 
 
 def document(version=1, *, writer=None, router=None, **changes):
