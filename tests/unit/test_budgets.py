@@ -198,6 +198,15 @@ def test_no_deadlock(engine):
     assert [counter.reserved for _, counter in Budgets(engine, SystemClock()).standing()] == [0, 0, 0]
 
 
+# A cap that is gone leaves its id to no other: what is told of it later would count for that one.
+def test_ids_are_not_used_again(budgets):
+    budgets.set(cap(10))
+    (gone,) = budgets.caps()
+    budgets.remove(gone.id)
+    budgets.set(cap(20))
+    assert budgets.caps()[0].id > gone.id
+
+
 # What no database can count is refused, also by a cap that is soft; and counters of past windows go.
 def test_what_cannot_be_counted(budgets):
     budgets.set(cap(10, hard=False, window=Window.MINUTE))

@@ -134,6 +134,15 @@ async def test_old_releases_leave_the_view():
     assert found == {None, *map(str, range(2 * WINDOW, 3 * WINDOW))}
 
 
+# A release that is gone back to counts on, however many newer ones there were.
+def test_an_old_release_is_back():
+    metrics = GatewayMetrics()
+    for release in (*range(2, WINDOW + 2), 1, 1):
+        metrics.request("agent", release, RequestOutcome.OK, 1.0, 0.1)
+    (requests,) = (family for family in metrics.families() if family.name == "interlock_requests")
+    assert {s.value_of("release"): v for s, v in requests.samples.items()}["1"] == 2
+
+
 # Buckets are fit for a classification of a millisecond and for an answer of ten minutes.
 def test_buckets():
     assert (BUCKETS[0], BUCKETS[-1]) == (0.001, 600.0)

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.keys import Caller
-from runtime.errors import QuotaExhausted, RateLimited
+from runtime.errors import EngineUnavailable, QuotaExhausted, RateLimited
 from runtime.store.journal import Journal
 from runtime.traffic.chain import ChatRequest
 from tests.unit.direct_keys import memory_keys
@@ -126,6 +126,40 @@ async def test_a_session_belongs_to_its_tenant():
             (group["session"], group["tenant"], group["requests"]) for group in world.ledger.usage("session")
         ]
         assert [row for row in told if row[0]] == [("s", "acme", 1), ("s", "other", 1), ("t", "acme", 1)]
+
+
+# What an engine does not tell of in time stays reserved: a budget that gave it back would be overspent once
+# it is told. When it must be known, by the manager's word, the rest is free again.
+async def test_what_is_not_known_yet_stays_reserved():
+    async with limited(cap(2 * WORST)) as world:
+        client = world.followers[0].routing.live.clients["writer"]
+
+        async def silent(_hop):
+            raise EngineUnavailable("not every replica answered")
+
+        client.spent = silent
+        await ask(world, abandon=True)
+        (known,) = world.budgets.budgets.caps()
+        (row,) = world.budgets.budgets.counters_of(known.id)
+        assert row.reserved == WORST
+        await asyncio.sleep(120)
+        (row,) = world.budgets.budgets.counters_of(known.id)
+        assert (row.spent, row.reserved) == (spent(world), 0)
+
+
+# What was refused holds nothing that would have to be released.
+async def test_a_refusal_holds_nothing():
+    async with limited(cap(WORST - 1)) as world:
+        released = []
+        write = world.ledgers[0].write
+
+        async def noted(rows, ended=()):
+            released.extend(ended)
+            await write(rows, ended)
+
+        world.ledgers[0].write = noted
+        assert isinstance(await ask(world), QuotaExhausted)
+        assert released == []
 
 
 # Without max_tokens a caller whose tokens are limited gets what the chain allows, and no more.
