@@ -24,12 +24,13 @@ async def measure(peer):
     return await ClosedLoop(plan, Watched(peer.processes()).read).run()
 
 
-# What the generator counts is what the script says: its tokens, none before their time, and no errors.
+# What the generator counts is what the script says: its tokens, none before their time (to the
+# millisecond, as exact as an event loop's timer is), and no errors.
 async def test_the_generator_counts_what_is_scripted(peer):
     window = await measure(peer)
     assert window.errors == []
     assert all(answer.tokens == answer.asked == len(answer.pieces) for answer in window.answers)
-    assert min(window.ttft_ms) >= 20.0
+    assert min(window.ttft_ms) >= 19.0
     assert sum(window.readings[1].cpu_s.values()) >= sum(window.readings[0].cpu_s.values())
 
 
