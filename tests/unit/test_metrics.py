@@ -327,6 +327,7 @@ async def test_a_gateway_comes_back(restarts):
 
 
 # After a restart, a scrape that comes before all are heard forgets nobody who is only about to be.
+@pytest.mark.simulation
 @pytest.mark.parametrize("unheard", ["gateways", "replicas"])
 async def test_a_scrape_right_after_a_restart(unheard, monkeypatch):
     many = GONE_KEPT + 4

@@ -222,6 +222,7 @@ async def test_plan_counts_what_wakes():
 
 
 # Where an engine lies is known for as long as it is there, however many releases have come and gone.
+@pytest.mark.simulation
 async def test_plan_after_many_swaps():
     async with small_world() as world:
         writer = {"load": "1s", "memory": {"weights": "2GiB", "kv_cache": "8GiB"}}

@@ -331,7 +331,7 @@ class World:
     async def until(self, condition, seconds=600):
         async with asyncio.timeout(seconds):
             while not condition(self.state):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
 
     async def until_live(self, wanted, seconds=600):
         await self.until(lambda s: s.live is not None and s.live.content.digest == wanted.digest, seconds)
