@@ -31,13 +31,13 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 test: test-unit test-simulation test-store test-ray test-e2e  ## everything that needs no GPU
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
-	$(PYTEST) -n auto --dist worksteal -m "not postgresql and not simulation" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation" tests/unit
 
 test-simulation: .venv/installed  ## many swaps, histories and spenders in virtual time: tens of seconds
-	$(PYTEST) -n auto --dist worksteal -m "simulation and not postgresql" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "simulation and not store" tests/unit
 
-test-store: .venv/installed  ## the store's tests on a real PostgreSQL
-	$(PYTEST) -m postgresql tests/unit
+test-store: .venv/installed  ## the store on a real PostgreSQL, and under real threads and processes
+	$(PYTEST) -m store tests/unit
 
 test-ray: .venv/installed  ## local Ray clusters, fake engines
 	$(PYTEST) tests/ray

@@ -45,7 +45,7 @@ def postgresql():
         yield empty
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.store)])
 def store_url(request, tmp_path):
     """An empty database, of each kind."""
     if request.param == "sqlite":

@@ -160,6 +160,7 @@ def test_a_change_is_audited_or_not_made(engine, budgets, monkeypatch):
 
 
 # At any concurrency the sum of what begins is the limit exactly: nothing over, nothing refused too soon.
+@pytest.mark.store
 @pytest.mark.parametrize("threads", [1, 8, 64])
 def test_never_overspent(engine, threads):
     Budgets(engine, SystemClock()).set(cap(1000))
@@ -181,6 +182,7 @@ def test_never_overspent(engine, threads):
 
 
 # Gateways that begin requests and gateways that settle them never wait for each other in a circle.
+@pytest.mark.store
 def test_no_deadlock(engine):
     Budgets(engine, SystemClock()).set(cap(10**9, unit=Unit.CONCURRENT))
     Budgets(engine, SystemClock()).set(cap(10**9))

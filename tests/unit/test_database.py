@@ -102,6 +102,7 @@ def test_upgrade_is_all_or_nothing(store_url, monkeypatch):
 
 
 # A process that comes while another upgrades waits for it, and then finds its work done.
+@pytest.mark.store
 def test_processes_that_start_together(store_url, monkeypatch):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     late = subprocess.Popen([sys.executable, "-c", OPEN_IT, store_url], **pipes)
@@ -161,7 +162,7 @@ def change_and_fail(engine):
 
 
 # A server that goes away is nobody's fault, and once it is back the next call finds it.
-@pytest.mark.postgresql
+@pytest.mark.store
 def test_no_answer_is_unavailable(postgresql):
     url = postgresql()
     engine, other = open_store(url), open_store(url)

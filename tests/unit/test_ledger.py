@@ -60,6 +60,7 @@ def test_two_witnesses_make_one_row(ledger):
 
 
 # Two witnesses who tell of a new hop at the same time charge it once: neither reads while the other writes.
+@pytest.mark.store
 def test_two_witnesses_at_once(engine, monkeypatch):
     budgets = Budgets(engine, SystemClock())
     budgets.set(Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 10**9))
