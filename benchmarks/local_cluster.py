@@ -24,6 +24,8 @@ from runtime.settings import child_environment
 _BIN = Path(sys.executable).parent
 _START_S = 60.0
 _STOP_S = 5.0
+_CLUSTER_STOP_S = 1.0
+"""Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for."""
 _LOGICAL_CPUS = 16
 """Ray places by declared CPUs, not by cores; engines on a small machine must not wait for each other."""
 
@@ -134,8 +136,7 @@ class LocalCluster:
     def stop(self) -> None:
         """End every process that was started, then remove the folder."""
         if self._ray is not None and self._ray.poll() is None:
-            # Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for.
-            end_processes(self.processes())
+            end_processes(self.processes(), _CLUSTER_STOP_S)
             self._ray.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -160,12 +161,12 @@ class LocalCluster:
         self._start()
 
 
-def end_processes(processes: list[psutil.Process]) -> None:
-    """Ask processes to end, and kill those that do not within five seconds."""
+def end_processes(processes: list[psutil.Process], patience_s: float = _STOP_S) -> None:
+    """Ask processes to end, and kill those that do not within ``patience_s``."""
     for process in processes:
         _signal(process, kill=False)
     resume(processes)  # one that is suspended would not hear of it
-    _, left = psutil.wait_procs(processes, timeout=_STOP_S)
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
     for process in left:
         _signal(process, kill=True)
     psutil.wait_procs(left, timeout=_STOP_S)
