@@ -34,6 +34,7 @@ from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.serve import fake_engine
 from runtime.serve.actor_classes import forget_replicas_of
 from runtime.serve.devices import devices_of
+from runtime.serve.direct import DirectEngine
 from runtime.serve.infrastructure import infrastructure
 from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import PREFIX, HandleEngine
@@ -66,6 +67,7 @@ class RayCluster:
     def __init__(self, own_app: str = "") -> None:
         self._own_app = own_app
         self._clients: dict[str, HandleEngine] = {}
+        self._direct: dict[str, DirectEngine] = {}
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
         self._deploying: dict[str, asyncio.Task[None]] = {}
@@ -209,9 +211,15 @@ class RayCluster:
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client whose engine has answered a ping."""
-        client = await self._client(engine)
-        await client.ping()
-        return client
+        direct = self._direct.get(engine)
+        if direct is not None:
+            await direct.ping()
+            return direct
+        direct = DirectEngine(await self._client(engine))
+        await direct.open()
+        if self._direct.setdefault(engine, direct) is not direct:  # another was quicker
+            await direct.close()
+        return self._direct[engine]
 
     @property
     def clients(self) -> int:
@@ -224,6 +232,9 @@ class RayCluster:
             await self._close(engine)
 
     async def _close(self, engine: str) -> None:
+        direct = self._direct.pop(engine, None)
+        if direct is not None:
+            await direct.close()
         client = self._clients.pop(engine, None)
         if client is not None:
             await client.close()

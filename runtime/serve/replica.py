@@ -1,36 +1,31 @@
-"""Hosting an engine in a Serve replica, and talking to it over a handle.
-
-Both ends of the wire are here. Errors cross it as values: an exception would be wrapped by Ray, and
-logged by Serve with a stack for every client that sends a wrong field.
-"""
+"""Hosting an engine in a Serve replica, and talking to it over a handle: both ends of that wire."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError, RayError
+from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.util import get_node_ip_address
 
 from runtime.core.ledger import Batch, EndedHop
 from runtime.core.series import Family, Told
 from runtime.core.usage import Usage
 from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
-from runtime.errors import (
-    DeadlineExceeded,
-    EngineLost,
-    EngineUnavailable,
-    InterlockError,
-    InvalidRequest,
-    WarmupError,
-)
+from runtime.errors import EngineLost, EngineUnavailable, InterlockError
+from runtime.serve.channel import Address, ChannelServer
+from runtime.serve.fault import Fault, fault_of, raise_fault
 
 PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
+
+_SERVES_ROUTER = RequestRouterConfig().request_router_class
 
 _CALLS = frozenset(
     {
@@ -41,37 +36,14 @@ _CALLS = frozenset(
 """What may be called by name on an engine from outside its replica."""
 
 
-class Fault(NamedTuple):
-    """An error on the wire."""
-
-    kind: str
-    message: str
-    param: str | None = None
-    code: str | None = None
-
-
-_KINDS = {kind.__name__: kind for kind in (DeadlineExceeded, EngineUnavailable, InvalidRequest, WarmupError)}
-
-
-def _fault_of(error: InterlockError) -> Fault:
-    if isinstance(error, InvalidRequest):
-        return Fault("InvalidRequest", str(error), error.param, error.code)
-    known = type(error).__name__ in _KINDS
-    return Fault(type(error).__name__ if known else "EngineUnavailable", str(error))
-
-
-def _raise(fault: Fault) -> None:
-    if fault.kind == "InvalidRequest":
-        raise InvalidRequest(fault.message, param=fault.param, code=fault.code)
-    raise _KINDS[fault.kind](fault.message)
-
-
 class EngineReplica:
     """Mixin of deployments that host an engine: sets ``_hosted`` once it is loaded."""
 
     _hosted: Engine
     _digest = ""
     _told = 0
+    _server: ChannelServer | None = None
+    _address: asyncio.Task[Address] | None = None
 
     def _identity(self) -> str:
         """Return the digest in the name of this replica's application: who it is, whoever asks."""
@@ -89,7 +61,28 @@ class EngineReplica:
                     signed = True
                 yield chunks
         except InterlockError as error:
-            yield _fault_of(error)
+            yield fault_of(error)
+
+    async def engine_address(self) -> Address | None:
+        """Return where this replica takes calls past Serve; None if Serve has to count or to choose."""
+        config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - no public way to one's own
+        own_router = config.request_router_config.request_router_class != _SERVES_ROUTER
+        if config.autoscaling_config is not None or own_router:
+            return None
+        if self._address is None:
+            me = serve.get_replica_context().replica_tag
+            self._server = ChannelServer(self, me, config.max_ongoing_requests)
+            self._address = asyncio.create_task(self._server.open(get_node_ip_address()))
+        return await asyncio.shield(self._address)
+
+    async def __del__(self) -> None:
+        """End the calls that Serve does not see. It calls this when it stops the replica, after its own."""
+        if self._server is not None:
+            config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - as above
+            await self._server.close(config.graceful_shutdown_timeout_s)
+        of_host = getattr(super(), "__del__", None)
+        if of_host is not None:
+            await of_host()
 
     async def engine_ended(self, cursors: Mapping[str, int], age: float, limit: int) -> Batch:
         """Return hops that have ended here; ``cursors`` say up to which each replica's have been kept."""
@@ -110,7 +103,7 @@ class EngineReplica:
             result = await self._result_of(method, *args)
             return result._replace(engine=self._identity()) if isinstance(result, Classification) else result
         except InterlockError as error:
-            return _fault_of(error)
+            return fault_of(error)
 
     async def _result_of(self, method: str, *args: Any) -> Any:
         if method == "classify":
@@ -162,7 +155,7 @@ class HandleEngine:
         try:
             async for item in response:
                 if isinstance(item, Fault):
-                    _raise(item)
+                    raise_fault(item)
                 yield cast("list[Chunk]", item)
             ended = True
         except RayActorError as error:
@@ -231,7 +224,7 @@ class HandleEngine:
     async def _ask(self, method: str, *args: Any) -> Any:
         result = await answer_of(self._call.remote(method, *args))
         if isinstance(result, Fault):
-            _raise(result)
+            raise_fault(result)
         return result
 
     async def ask_all(self, method: str, *args: Any) -> list[Any]:
@@ -239,12 +232,16 @@ class HandleEngine:
         results = await self._broadcast("engine_call", method, *args)
         for result in results:
             if isinstance(result, Fault):
-                _raise(result)
+                raise_fault(result)
         return results
 
     async def collect(self, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
         """Return hops that have ended, from every replica."""
         return await self._broadcast("engine_ended", dict(cursors), age, limit)
+
+    async def addresses(self) -> list[Address | None]:
+        """Return where each replica takes calls past the handle, if it does."""
+        return await self._broadcast("engine_address")
 
     async def told(self) -> list[Told]:
         """Return what the software of every replica counts."""

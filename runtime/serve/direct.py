@@ -1,0 +1,170 @@
+"""An engine as requests call it: over channels to its replicas, over Serve's handle while there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from runtime.core.usage import Usage
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
+from runtime.errors import EngineLost, EngineUnavailable
+from runtime.serve.channel import Address, Channel, least_busy
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+"""How often replicas are looked for: one that Serve has added is called over the handle until then."""
+
+LOOK_AGAIN_SECONDS = 0.5
+"""The same after one was lost, or could not be asked."""
+
+CONNECT_SECONDS = 2.0
+"""How long a replica may take to take a connection. One that takes none is called over the handle."""
+
+
+class Home(EngineClient, Protocol):
+    """The handle: it takes every call, and knows where the replicas are."""
+
+    async def addresses(self) -> list[Address | None]:
+        """Return where each replica takes calls; None of one that takes them over the handle only.
+
+        Raises EngineUnavailable.
+        """
+        ...
+
+
+class DirectEngine:
+    """One engine application. One instance serves all requests of a gateway; ``open`` it first."""
+
+    def __init__(self, handle: Home) -> None:
+        self._handle = handle
+        self._channels: dict[str, Channel] = {}
+        self._gone: list[Channel] = []
+        self._lost = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Return once the engine has answered, with channels to all replicas that take one."""
+        await self._handle.ping()
+        try:
+            found = await self._look()
+        except BaseException:
+            await self.close()
+            raise
+        self._looking = asyncio.create_task(self._keep_looking(found=found))
+
+    async def close(self) -> None:
+        """Close the channels; nothing is under way any more. The handle is its owner's."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        for channel in (*self._channels.values(), *self._gone):
+            await channel.close()
+        self._channels.clear()
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Yield what a replica generates; closing this aborts it there."""
+        channel = least_busy(self._channels.values())
+        answer = self._handle.generate(body) if channel is None else channel.generate(body)
+        try:
+            async for chunks in answer:
+                yield chunks
+        except EngineLost:
+            self._lose(channel)
+            raise
+        finally:
+            await answer.aclose()
+
+    async def classify(self, body: Body) -> Classification:
+        """Classify on one replica."""
+        channel = least_busy(self._channels.values())
+        if channel is None:
+            return await self._handle.classify(body)
+        return msgspec.convert(await self._ask(channel, "classify", body), Classification)
+
+    async def embed(self, body: Body) -> Embeddings:
+        """Embed on one replica."""
+        channel = least_busy(self._channels.values())
+        if channel is None:
+            return await self._handle.embed(body)
+        return msgspec.convert(await self._ask(channel, "embed", body), Embeddings)
+
+    async def count(self, operation: str, body: Body) -> int:
+        """Ask one replica how many prompt tokens a call would read."""
+        channel = least_busy(self._channels.values())
+        if channel is None:
+            return await self._handle.count(operation, body)
+        return msgspec.convert(await self._ask(channel, "count", operation, body), int)
+
+    async def ping(self) -> None:
+        """Return once a replica has answered."""
+        await self._handle.ping()
+
+    async def spent(self, hop: str) -> Usage | None:
+        """Ask all replicas what a call has spent."""
+        return await self._handle.spent(hop)
+
+    async def _ask(self, channel: Channel, method: str, *args: Any) -> Any:
+        try:
+            return await channel.ask(method, *args)
+        except EngineLost:
+            self._lose(channel)
+            raise
+
+    # -- who is there -----------------------------------------------------------------------------
+
+    def _lose(self, channel: Channel | None) -> None:
+        """Call nobody over this channel any more, and look soon who is there instead."""
+        if channel is not None and self._channels.get(channel.replica) is channel:
+            del self._channels[channel.replica]
+            self._gone.append(channel)
+            self._lost.set()
+
+    async def _keep_looking(self, *, found: bool) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS if found else LOOK_AGAIN_SECONDS):
+                    await self._lost.wait()
+            if self._lost.is_set():
+                self._lost.clear()
+                # Until Ray knows that a replica is dead, it is still among those who are asked.
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            found = await self._look()
+
+    async def _look(self) -> bool:
+        """Open channels to new replicas, retire those to replicas that are gone; say whether all told."""
+        while self._gone:
+            await self._gone.pop().retire()
+        try:
+            told = await self._handle.addresses()
+        except EngineUnavailable as error:
+            _log.info("it is not known where all replicas are: %s", error)
+            return False
+        known = {address.replica: address for address in told if address is not None}
+        for replica in set(self._channels) - set(known):
+            await self._channels.pop(replica).retire()
+        new = [address for replica, address in known.items() if replica not in self._channels]
+        await asyncio.gather(*map(self._connect, new))
+        return True
+
+    async def _connect(self, address: Address) -> None:
+        channel = Channel(address)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await channel.ready()
+        except TimeoutError:
+            _log.warning(
+                "replica %s takes no connection at %s, so it is called through Serve; is there a firewall?",
+                address.replica,
+                address.target,
+            )
+            await channel.close()
+        else:
+            self._channels[address.replica] = channel
