@@ -1,33 +1,46 @@
-"""gRPC from a gateway straight to an engine's replicas, past Serve's handle.
+"""Calls from a gateway straight to an engine's replica, past Serve's handle.
 
 A handle call passes a router, a scheduler, pickle and two event loops on either side, and each token of a
-stream does so again. Here the same bodies and chunks go as MessagePack over one connection. Serve places,
-scales, checks and replaces replicas as before: it is asked through the handle where they are, and whom it
-has to count or to choose for (autoscaling, a request router of the deployment's own) stays with the handle.
+stream does so again. Here all calls of a gateway to a replica share one bidirectional gRPC stream of
+MessagePack: what is ready together goes in one message, so under load a token costs less, not more. Serve
+places, scales, checks and replaces replicas as before: it is asked through the handle where they are, and
+whom it has to count or to choose for (autoscaling, a request router of the deployment's own) stays with the
+handle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
+import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator, Collection
-from contextlib import aclosing
-from typing import Any, NamedTuple, NoReturn, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import msgspec
 
 from runtime.engines.port import Body, Chunk
-from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest
+from runtime.errors import EngineLost, InvalidRequest
 from runtime.serve.fault import Fault, raise_fault
 
-_SERVICE = "interlock.Engine"
-_STREAM, _CALL = "Stream", "Call"
+_log = logging.getLogger(__name__)
+
+_SERVICE, _CALLS = "interlock.Engine", "Calls"
+
+_GENERATE = "generate"
+_ALLOWED = frozenset({_GENERATE, "classify", "embed", "count"})
+"""What requests need of an engine; what its owner needs goes over the handle."""
+
+_CANCEL = ""
+_GOING = 0
+"""The number of no call: what is told under it is told to the caller as a whole."""
 
 _KEEPALIVE_MS = 10_000
-"""How often an idle or silent connection is tried: a replica that stands still answers no more."""
+"""How often a silent connection is tried: a replica whose machine is gone does not say so."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -36,13 +49,9 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
-    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
 )
-
-_LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAUTHENTICATED})
-"""What a call ends with whose replica is gone, is going, or is another one by now at the same address."""
 
 
 class Address(NamedTuple):
@@ -53,24 +62,61 @@ class Address(NamedTuple):
     secret: str
 
 
-class _Frame(NamedTuple):
-    """A part of a stream: chunks, or the fault that ended it."""
+class _Asked(NamedTuple):
+    """A call, or that it is broken off."""
 
-    chunks: list[Chunk]
+    call: int
+    method: str
+    args: list[Any]
+
+
+class _Told(NamedTuple):
+    """A part of what a call has come to."""
+
+    call: int
+    chunks: list[Chunk] = []  # noqa: RUF012 - a tuple's default, which nobody changes
+    value: Any = None
     fault: Fault | None = None
-
-
-class _Reply(NamedTuple):
-    """What a call by name came to."""
-
-    value: Any
-    fault: Fault | None = None
+    ended: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_frame = msgspec.msgpack.Decoder(_Frame).decode
-_reply = msgspec.msgpack.Decoder(_Reply).decode
-_request = msgspec.msgpack.Decoder(list[Any]).decode
+_all_asked = msgspec.msgpack.Decoder(list[_Asked]).decode
+_all_told = msgspec.msgpack.Decoder(list[_Told]).decode
+
+
+class _Sender:
+    """Sends what has gathered while the message before went out."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: list[bytes] = []
+        self._some = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    def send(self, part: _Asked | _Told) -> None:
+        """Send ``part`` soon. Raises OverflowError, TypeError, ValueError: it cannot be encoded."""
+        self._waiting.append(_encode(part))
+        self._some.set()
+
+    async def _run(self) -> None:
+        # A connection that has ended ends this; whoever reads from it hears why.
+        with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            while True:
+                await self._some.wait()
+                self._some.clear()
+                parts, self._waiting = self._waiting, []
+                await self._write(_array(parts))
+
+    async def close(self) -> None:
+        """Send no more."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+def _array(parts: list[bytes]) -> bytes:
+    """Return MessagePack's array of what has been encoded already."""
+    return b"\xdd" + len(parts).to_bytes(4, "big") + b"".join(parts)
 
 
 # -- a replica's end ------------------------------------------------------------------------------
@@ -96,18 +142,12 @@ class ChannelServer:
         self._replica = replica
         self._secret = secrets.token_urlsafe(32)
         self._turns = asyncio.Semaphore(limit)
+        self._callers: set[_Sender] = set()
+        self._closing = False
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(
-                    _SERVICE,
-                    {
-                        _STREAM: grpc.unary_stream_rpc_method_handler(self._stream),
-                        _CALL: grpc.unary_unary_rpc_method_handler(self._call),
-                    },
-                ),
-            )
-        )
+        calls = {_CALLS: grpc.stream_stream_rpc_method_handler(self._take)}
+        handler = grpc.method_handlers_generic_handler(_SERVICE, calls)
+        self._server.add_generic_rpc_handlers((handler,))
 
     async def open(self, host: str) -> Address:
         """Listen on a free port of ``host``."""
@@ -118,107 +158,200 @@ class ChannelServer:
 
     async def close(self, grace: float) -> None:
         """Take no more calls; return once those under way have ended, or after ``grace`` seconds."""
+        self._closing = True
+        for caller in self._callers:
+            caller.send(_Told(_GOING))
         await self._server.stop(grace)
 
-    async def _stream(self, request: bytes, context: grpc.aio.ServicerContext) -> None:
-        await self._check(context)
-        (body,) = _request(request)
-        async with self._turns, aclosing(self._callee.engine_stream(body)) as answer:
-            async for item in answer:
-                frame = _Frame([], item) if isinstance(item, Fault) else _Frame(item)
-                await context.write(_encode(frame))
-
-    async def _call(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        await self._check(context)
-        async with self._turns:
-            result = await self._callee.engine_call(*_request(request))
-        reply = _Reply(None, result) if isinstance(result, Fault) else _Reply(result)
-        return _encode(reply)
-
-    async def _check(self, context: grpc.aio.ServicerContext) -> None:
-        metadata = dict(context.invocation_metadata() or ())
-        if not hmac.compare_digest(str(metadata.get("authorization")), self._secret):
+    async def _take(self, _requests: Any, context: grpc.aio.ServicerContext) -> None:
+        """Take calls of one gateway until it has no more."""
+        given = dict(context.invocation_metadata() or ()).get("authorization")
+        if not hmac.compare_digest(str(given).encode(), self._secret.encode()):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the secret is not this replica's")
+        await context.write(_array([]))  # the caller waits for a sign that it is let in
+        caller, running = _Sender(context.write), dict[int, asyncio.Task[None]]()
+        self._callers.add(caller)
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                for asked in _all_asked(message):
+                    self._begin(asked, caller, running)
+        finally:
+            self._callers.discard(caller)
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+            await caller.close()
+
+    def _begin(self, asked: _Asked, caller: _Sender, running: dict[int, asyncio.Task[None]]) -> None:
+        if asked.method == _CANCEL:
+            if asked.call in running:
+                running[asked.call].cancel()
+            return
+        if self._closing:
+            gone = Fault(EngineLost.__name__, f"replica {self._replica} stops")
+            caller.send(_Told(asked.call, fault=gone, ended=True))
+            return
+        task = asyncio.create_task(self._run(asked, caller))
+        running[asked.call] = task
+        task.add_done_callback(lambda _: running.pop(asked.call, None))
+
+    async def _run(self, asked: _Asked, caller: _Sender) -> None:
+        try:
+            async with self._turns:
+                await self._answer(asked, caller)
+        except Exception as error:  # noqa: BLE001 - as with any server, what breaks one call ends that one
+            _log.exception("the call of %s broke", asked.method)
+            fault = Fault("EngineUnavailable", f"the call broke: {type(error).__name__}: {error}")
+            caller.send(_Told(asked.call, fault=fault, ended=True))
+
+    async def _answer(self, asked: _Asked, caller: _Sender) -> None:
+        if asked.method not in _ALLOWED:
+            unknown = Fault("EngineUnavailable", f"requests have no call {asked.method!r}")
+            caller.send(_Told(asked.call, fault=unknown, ended=True))
+        elif asked.method == _GENERATE:
+            async with aclosing(self._callee.engine_stream(*asked.args)) as answer:
+                async for item in answer:
+                    fault = item if isinstance(item, Fault) else None
+                    caller.send(_Told(asked.call, [] if isinstance(item, Fault) else item, fault=fault))
+            caller.send(_Told(asked.call, ended=True))
+        else:
+            result = await self._callee.engine_call(asked.method, *asked.args)
+            fault = result if isinstance(result, Fault) else None
+            caller.send(_Told(asked.call, value=None if fault else result, fault=fault, ended=True))
 
 
 # -- a gateway's end ------------------------------------------------------------------------------
 
+_Parts = asyncio.Queue[_Told]
+
 
 class Channel:
-    """One replica, at the other end of a connection."""
+    """One replica, at the other end of a connection; ``ended`` is called when it takes no more calls."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, ended: Callable[[Channel], None]) -> None:
         self.replica = address.replica
-        self.in_flight = 0
-        self._retired = False
-        self._channel = grpc.aio.insecure_channel(address.target, options=_OPTIONS)
-        self._stream = self._channel.unary_stream(f"/{_SERVICE}/{_STREAM}")
-        self._call = self._channel.unary_unary(f"/{_SERVICE}/{_CALL}")
-        self._metadata = (("authorization", address.secret),)
+        self._ended = ended
+        self._lost = ""
+        """Why it takes no more calls."""
+        self._numbers = itertools.count(_GOING + 1)
+        self._calls: dict[int, _Parts] = {}
+        self._connection = grpc.aio.insecure_channel(address.target, options=_OPTIONS)
+        self._stream = self._connection.stream_stream(f"/{_SERVICE}/{_CALLS}")(
+            metadata=(("authorization", address.secret),)
+        )
+        self._sender = _Sender(self._stream.write)
+        self._listening: asyncio.Task[None] | None = None
 
-    async def ready(self) -> None:
-        """Return once the connection stands."""
-        await self._channel.channel_ready()
+    async def open(self) -> None:
+        """Return once the replica has taken the connection. Raises EngineLost: it does not."""
+        try:
+            await self._stream.read()
+        except grpc.aio.AioRpcError as error:
+            raise EngineLost(f"replica {self.replica} takes no connection: {_says(error)}") from error
+        self._listening = asyncio.create_task(self._listen())
 
-    async def retire(self) -> None:
-        """Close the connection once the last call on it has ended."""
-        self._retired = True
-        if not self.in_flight:
-            await self._channel.close()
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self._calls)
 
     async def close(self) -> None:
-        """Close the connection, and break off what is still under way on it."""
-        await self._channel.close()
+        """End the connection, and what is still under way on it."""
+        self._end("the gateway has closed the connection")
+        self._stream.cancel()
+        if self._listening is not None:
+            await asyncio.wait([self._listening])
+        await self._hang_up()
 
-    async def _end(self) -> None:
-        self.in_flight -= 1
-        if self._retired and not self.in_flight:
-            await self._channel.close()
+    async def _hang_up(self) -> None:
+        await self._sender.close()
+        await self._connection.close()
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield what the replica generates; closing this aborts it there."""
-        call = self._stream(_encoded(body), metadata=self._metadata)
-        self.in_flight += 1
-        try:
-            while (read := await call.read()) is not grpc.aio.EOF:
-                frame = _frame(read)
-                if frame.fault is not None:
-                    raise_fault(frame.fault)
-                yield frame.chunks
-        except grpc.aio.AioRpcError as error:
-            _raise_broken(error)
-        finally:
-            call.cancel()
-            await self._end()
+        with self._call(_GENERATE, body) as parts:
+            ended = False
+            while not ended:
+                told = await parts.get()
+                chunks, ended = told.chunks, told.ended
+                while told.fault is None and not ended and not parts.empty():  # what is ready together
+                    told = parts.get_nowait()
+                    chunks, ended = [*chunks, *told.chunks], told.ended
+                if chunks:
+                    yield chunks
+                if told.fault is not None:
+                    raise_fault(told.fault)
 
     async def ask(self, method: str, *args: Any) -> Any:
         """Call a method of the engine by name."""
-        call = self._call(_encoded(method, *args), metadata=self._metadata)
-        self.in_flight += 1
+        with self._call(method, *args) as parts:
+            told = await parts.get()
+            if told.fault is not None:
+                raise_fault(told.fault)
+            return told.value
+
+    @contextmanager
+    def _call(self, method: str, *args: Any) -> Iterator[_Parts]:
+        """Begin a call; break it off if it has not ended when it is left."""
+        if self._lost:
+            raise EngineLost(f"replica {self.replica} takes no more calls: {self._lost}")
+        number, parts = next(self._numbers), _Parts()
         try:
-            reply = _reply(await call)
-        except grpc.aio.AioRpcError as error:
-            _raise_broken(error)
+            self._sender.send(_Asked(number, method, list(args)))
+        except (OverflowError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"the body holds what no engine can be told: {error}") from error
+        self._calls[number] = parts
+        try:
+            yield parts
         finally:
-            call.cancel()
-            await self._end()
-        if reply.fault is not None:
-            raise_fault(reply.fault)
-        return reply.value
+            if self._calls.pop(number, None) is not None:
+                self._sender.send(_Asked(number, _CANCEL, []))
+            self._hang_up_if_idle()
+
+    async def _listen(self) -> None:
+        reason = "it has ended the connection"
+        try:
+            while (message := await self._stream.read()) is not grpc.aio.EOF:
+                for told in _all_told(message):
+                    self._hear(told)
+        except grpc.aio.AioRpcError as error:
+            reason = _says(error)
+        except asyncio.CancelledError:  # of the stream, by `_hang_up_if_idle` or `close`: nobody cancels this
+            reason = "the gateway has closed the connection"
+        self._end(reason)
+        fault = Fault(EngineLost.__name__, f"replica {self.replica}, which had the call, is gone: {reason}")
+        for number in list(self._calls):
+            self._calls.pop(number).put_nowait(_Told(number, fault=fault, ended=True))
+        await self._hang_up()
+
+    def _hear(self, told: _Told) -> None:
+        if told.call == _GOING:
+            self._end("it stops")
+        elif told.ended:
+            parts = self._calls.pop(told.call, None)
+            if parts is not None:
+                parts.put_nowait(told)
+        elif told.call in self._calls:
+            self._calls[told.call].put_nowait(told)
+        self._hang_up_if_idle()
+
+    def _end(self, reason: str) -> None:
+        if not self._lost:
+            self._lost = reason
+            self._ended(self)
+
+    def retire(self) -> None:
+        """Take no more calls, and end the connection once the last has ended."""
+        self._end("it is called no more")
+        self._hang_up_if_idle()
+
+    def _hang_up_if_idle(self) -> None:
+        if self._lost and not self._calls:
+            self._stream.cancel()
 
 
-def _encoded(*args: Any) -> bytes:
-    try:
-        return _encode(args)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"the body holds what no engine can be told: {error}") from error
-
-
-def _raise_broken(error: grpc.aio.AioRpcError) -> NoReturn:
-    says = f"{error.code().name.lower()}: {error.details()}"
-    if error.code() in _LOST:
-        raise EngineLost(f"the replica that had taken the call is gone: {says}") from error
-    raise EngineUnavailable(f"the call did not end: {says}") from error
+def _says(error: grpc.aio.AioRpcError) -> str:
+    return f"{error.code().name.lower()}: {error.details()}"
 
 
 def least_busy(channels: Collection[Channel]) -> Channel | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -44,7 +44,6 @@ class DirectEngine:
     def __init__(self, handle: Home) -> None:
         self._handle = handle
         self._channels: dict[str, Channel] = {}
-        self._gone: list[Channel] = []
         self._lost = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -63,9 +62,8 @@ class DirectEngine:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
-        for channel in (*self._channels.values(), *self._gone):
+        for channel in list(self._channels.values()):
             await channel.close()
-        self._channels.clear()
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -76,9 +74,6 @@ class DirectEngine:
         try:
             async for chunks in answer:
                 yield chunks
-        except EngineLost:
-            self._lose(channel)
-            raise
         finally:
             await answer.aclose()
 
@@ -87,21 +82,21 @@ class DirectEngine:
         channel = least_busy(self._channels.values())
         if channel is None:
             return await self._handle.classify(body)
-        return msgspec.convert(await self._ask(channel, "classify", body), Classification)
+        return msgspec.convert(await channel.ask("classify", body), Classification)
 
     async def embed(self, body: Body) -> Embeddings:
         """Embed on one replica."""
         channel = least_busy(self._channels.values())
         if channel is None:
             return await self._handle.embed(body)
-        return msgspec.convert(await self._ask(channel, "embed", body), Embeddings)
+        return msgspec.convert(await channel.ask("embed", body), Embeddings)
 
     async def count(self, operation: str, body: Body) -> int:
         """Ask one replica how many prompt tokens a call would read."""
         channel = least_busy(self._channels.values())
         if channel is None:
             return await self._handle.count(operation, body)
-        return msgspec.convert(await self._ask(channel, "count", operation, body), int)
+        return msgspec.convert(await channel.ask("count", operation, body), int)
 
     async def ping(self) -> None:
         """Return once a replica has answered."""
@@ -111,20 +106,12 @@ class DirectEngine:
         """Ask all replicas what a call has spent."""
         return await self._handle.spent(hop)
 
-    async def _ask(self, channel: Channel, method: str, *args: Any) -> Any:
-        try:
-            return await channel.ask(method, *args)
-        except EngineLost:
-            self._lose(channel)
-            raise
-
     # -- who is there -----------------------------------------------------------------------------
 
-    def _lose(self, channel: Channel | None) -> None:
+    def _lose(self, channel: Channel) -> None:
         """Call nobody over this channel any more, and look soon who is there instead."""
-        if channel is not None and self._channels.get(channel.replica) is channel:
+        if self._channels.get(channel.replica) is channel:
             del self._channels[channel.replica]
-            self._gone.append(channel)
             self._lost.set()
 
     async def _keep_looking(self, *, found: bool) -> None:
@@ -140,31 +127,26 @@ class DirectEngine:
 
     async def _look(self) -> bool:
         """Open channels to new replicas, retire those to replicas that are gone; say whether all told."""
-        while self._gone:
-            await self._gone.pop().retire()
         try:
             told = await self._handle.addresses()
         except EngineUnavailable as error:
             _log.info("it is not known where all replicas are: %s", error)
             return False
         known = {address.replica: address for address in told if address is not None}
-        for replica in set(self._channels) - set(known):
-            await self._channels.pop(replica).retire()
         new = [address for replica, address in known.items() if replica not in self._channels]
         await asyncio.gather(*map(self._connect, new))
+        for replica in set(self._channels) - set(known):
+            self._channels.pop(replica).retire()
         return True
 
     async def _connect(self, address: Address) -> None:
-        channel = Channel(address)
+        channel = Channel(address, self._lose)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await channel.ready()
-        except TimeoutError:
-            _log.warning(
-                "replica %s takes no connection at %s, so it is called through Serve; is there a firewall?",
-                address.replica,
-                address.target,
-            )
+                await channel.open()
+        except (EngineLost, TimeoutError) as error:
+            why = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+            _log.warning("called through Serve, for there is no way to %s: %s", address.target, why)
             await channel.close()
         else:
             self._channels[address.replica] = channel

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple, NoReturn
 
-from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, InvalidRequest, WarmupError
+from runtime.errors import (
+    DeadlineExceeded,
+    EngineLost,
+    EngineUnavailable,
+    InterlockError,
+    InvalidRequest,
+    WarmupError,
+)
 
 
 class Fault(NamedTuple):
@@ -20,7 +27,10 @@ class Fault(NamedTuple):
     code: str | None = None
 
 
-_KINDS = {kind.__name__: kind for kind in (DeadlineExceeded, EngineUnavailable, InvalidRequest, WarmupError)}
+_KINDS = {
+    kind.__name__: kind
+    for kind in (DeadlineExceeded, EngineLost, EngineUnavailable, InvalidRequest, WarmupError)
+}
 
 
 def fault_of(error: InterlockError) -> Fault:
