@@ -162,7 +162,10 @@ class RayCluster:
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica at once."""
         wanted = self._targets.get(app_name(engine)) or await self._count(engine)
-        results = await (await self._client(engine)).ask_all("warm", operation, body)
+        client = await self._client(engine)
+        # A new handle knows no replica yet, and then has no use for a call to all of them.
+        await client.ping()
+        results = await client.ask_all("warm", operation, body)
         if len(results) < wanted:
             raise EngineUnavailable(f"{len(results)} of {wanted} replicas of {app_name(engine)} were reached")
         return cast("list[WarmResult]", results)
