@@ -239,7 +239,7 @@ class HandWritten(_Deployed):
                 seen.add(deployment)
             if progress.switched is None and seen == set(before):
                 progress.switched = time.perf_counter()
-            if progress.switched is not None and old.isdisjoint(*now.values()):
+            if progress.switched is not None and all(map(old.isdisjoint, now.values())):
                 break
             await asyncio.sleep(_POLL_S)
         progress.finished = time.perf_counter()

@@ -170,6 +170,7 @@ def table(result: Mapping[str, Any]) -> Table:
     for when, name in (("before", "before"), ("during", "during"), ("after", f"first {FIRST} after")):
         rows = [peer["ttft_ms"][when] for peer in peers]
         shown.add_row(f"TTFT ms p50, p99, {name}", *map(_shown_percentiles, rows))
+    shown.add_row("- p99 after to before", *(_ratio(peer["ttft_ms"]) for peer in peers))
     for which, name in (("any_answer", "of any answer"), ("one_stream", "within a stream")):
         gaps = [peer["longest_gap_s"][which] for peer in peers]
         cells = (f"{gap['before']:.2f}, {gap['during']:.2f}, {gap['after']:.2f}" for gap in gaps)
@@ -197,6 +198,11 @@ def _shown_percentiles(row: Mapping[str, Any]) -> str:
     return f"{row['p50']:.0f}, {row['p99']:.0f} (of {row['count']})"
 
 
+def _ratio(ttft: Mapping[str, Mapping[str, Any]]) -> str:
+    before, after = ttft["before"]["p99"], ttft["after"]["p99"]
+    return f"{after / before:.2f}" if before and after else "-"
+
+
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -220,8 +226,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     panels = figure.subplots(len(peers), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     highest = max((row[1] or 1 for peer in peers for row in peer["samples"]), default=1)
     for axes, peer in zip(panels, peers, strict=True):
-        _panel(axes, peer, highest / 1000.0 * 2)
-    panels[0].legend(loc="upper left", ncols=len(_CLASSES), fontsize="small")
+        _panel(axes, peer, 2.0 * highest)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(_CLASSES))
     panels[-1].set_xlabel("seconds from the command, when sent")
     figure.savefig(path, dpi=110)
 
@@ -229,7 +235,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 def _panel(axes: Any, peer: Mapping[str, Any], top: float) -> None:
     for kind in _CLASSES:
         rows = [row for row in peer["samples"] if row[3] == kind]
-        heights = [top if kind == "failed" or row[1] is None else row[1] / 1000.0 for row in rows]
+        heights = [top if kind == "failed" or row[1] is None else row[1] for row in rows]
         style = {"color": _COLOURS[kind], "marker": "x" if kind == "failed" else "o", "s": 16}
         axes.scatter([row[0] for row in rows], heights, label=kind, **style)
     axes.axvspan(0.0, peer["seconds"]["to_switch"], color="tab:orange", alpha=0.08)
@@ -241,4 +247,10 @@ def _panel(axes: Any, peer: Mapping[str, Any], top: float) -> None:
     memory = axes.twinx()
     memory.plot(*zip(*peer["rss_mb"]["samples"], strict=True), color="tab:grey", linewidth=0.8, alpha=0.6)
     memory.set(ylim=(0, None), ylabel="RSS MB")
-    axes.set(title=peer["peer"], ylabel="TTFT s", yscale="log")
+    axes.set(
+        title=f"{peer['peer']}: {peer['failed']} failed, {peer['mixed']} mixed",
+        ylabel="TTFT ms",
+        yscale="log",
+    )
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")

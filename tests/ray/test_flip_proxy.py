@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from benchmarks.flip_proxy import CONTROL, FlipProxy, Target
-from benchmarks.load import SERVED_BY
+from benchmarks.load import SERVED_BY, LoadGenerator, Plan
+from benchmarks.script import Script
 
 
 class Server:
@@ -147,3 +148,30 @@ async def test_a_client_that_leaves_is_counted_no_more():
         let(first, 2)
         while (await under_way(client))["1"]:
             await asyncio.sleep(0)
+
+
+async def scripted(request):
+    body = await request.json()
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    async for event in Script(0.02, 0.005).events(body):
+        await response.write(
+            event.replace(b"data: [DONE]", b'data: {"hops": [{"version": 1}]}\n\ndata: [DONE]')
+        )
+    return response
+
+
+# The load generator reads who has answered, what it has spent and when its pieces came, from whomever it asks.
+async def test_the_load_generator_reads_who_has_answered():
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", scripted)
+    async with served(app) as server, served(FlipProxy(Target(server, 3)).application()) as url:
+        load = LoadGenerator(Plan(url, "m", ["why?"], rate=100.0, stream_share=1.0, max_tokens=4))
+        offered = asyncio.create_task(load.run())
+        while len(load.records) < 3:
+            await asyncio.sleep(0.01)
+        load.stop()
+        await offered
+    assert {record.error for record in load.records} == {None}
+    assert {(r.release, r.completion_tokens, len(r.hops)) for r in load.records} == {(3, 4, 1)}
+    assert all(r.pieces[0] == r.first and r.pieces == sorted(r.pieces) for r in load.records)
