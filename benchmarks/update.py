@@ -64,7 +64,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the arrivals and questions.")] = 1,
     old: Annotated[Path, typer.Option(help="Model set before the update.")] = ROOT / "models/support/v1.yaml",
     new: Annotated[Path, typer.Option(help="Model set after it.")] = ROOT / "models/support/v2.yaml",
-    short: Annotated[bool, typer.Option("--short", help="15 seconds before and after.")] = False,  # noqa: FBT002 - an option
+    short: Annotated[bool, typer.Option("--short", help="12 seconds before and after.")] = False,  # noqa: FBT002 - an option
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
 ) -> None:
@@ -75,7 +75,7 @@ def main(
     blue-green (two of them).
     Exit 1 when a peer could not be measured, or when Interlock failed or mixed a request.
     """
-    config = Config(rate, 15.0 if short else seconds, max_tokens, seed)
+    config = Config(rate, 12.0 if short else seconds, max_tokens, seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         makers = wanted(peers)

@@ -161,7 +161,7 @@ async def scripted(request):
     return response
 
 
-# The load generator reads who has answered, what it has spent and when its pieces came, from whomever it asks.
+# The load generator reads who has answered, what that took and when pieces came, from whomever it asks.
 async def test_the_load_generator_reads_who_has_answered():
     app = web.Application()
     app.router.add_post("/v1/chat/completions", scripted)
