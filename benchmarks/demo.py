@@ -22,7 +22,7 @@ from rich.text import Text
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.local_cluster import LocalCluster
-from benchmarks.report import Moments, swap_report, verdict
+from benchmarks.report import Moments, is_live, swap_report, verdict
 from runtime.cli.client import AdminClient
 from runtime.cli.status_view import render
 from runtime.errors import CommandError, InterlockError, Unavailable
@@ -119,20 +119,10 @@ def _follow(client: AdminClient, model_set: str) -> None:
                 status = None
             if status is not None:
                 live.update(render(status))
-                if _is_live(status, model_set):
+                if is_live(status, model_set):
                     return
             time.sleep(0.5)
     raise CommandError(f"{model_set} is not live after {SWAP_TIMEOUT_S:g} s")
-
-
-def _is_live(status: Mapping[str, Any], model_set: str) -> bool:
-    wanted = status["wanted"]
-    if wanted is None or wanted["source"] != model_set:
-        return False
-    if wanted["outcome"] == "failed":
-        raise CommandError(f"{model_set} failed: {wanted['reason']}")
-    live = next(r for r in status["releases"] if r["number"] == wanted["release"])
-    return wanted["outcome"] == "live" and live["acknowledged"] is not None
 
 
 def _ask() -> dict[str, Any]:
@@ -167,7 +157,7 @@ async def _load_and_swap(
                 asyncio.to_thread(cluster.deploy, ROOT / "serve_configs/support-v2.yaml")
             )
             swapped = await screen.until(
-                lambda status: _is_live(status, "models/support/v2.yaml"), SWAP_TIMEOUT_S, "swap"
+                lambda status: is_live(status, "models/support/v2.yaml"), SWAP_TIMEOUT_S, "swap"
             )
             await deploying
             if not swapped:

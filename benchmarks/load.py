@@ -26,6 +26,11 @@ Reading = TypeVar("Reading")
 DONE = b"[DONE]"
 """The data of a stream's last event."""
 
+SERVED_BY = "x-served-by"
+"""Header in which what Interlock is compared with says by number which version of it has answered."""
+
+_RELEASE = "x-interlock-release"
+
 _DATA = b"data: "
 
 _AFTER_ERROR_S = 0.1
@@ -53,6 +58,8 @@ class Plan:
     max_tokens: int = 64
     seed: int = 1
     timeout_s: float = 120.0
+    instructions: str | None = None
+    """A system prompt, for servers that have none of their own."""
 
 
 @dataclass
@@ -63,10 +70,13 @@ class Record:
     sent: float
     first: float | None = None
     """Arrival of the first piece of the answer."""
+    pieces: list[float] = field(default_factory=list)
+    """Arrival of each piece of a stream that was read to its end."""
     ended: float | None = None
     abandoned: bool = False
     """The client left on purpose: it knows neither hops nor usage."""
     release: int | None = None
+    """Which release, or version of what it is compared with, says that it answered."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     hops: list[dict[str, Any]] = field(default_factory=list)
@@ -119,7 +129,10 @@ class LoadGenerator:
 
     def _body(self, *, stream: bool) -> dict[str, Any]:
         question = self._random.choice(self.plan.questions)
-        return _chat_body(self.plan.model, question, self.plan.max_tokens, stream=stream)
+        body = _chat_body(self.plan.model, question, self.plan.max_tokens, stream=stream)
+        if self.plan.instructions is not None:
+            body["messages"].insert(0, {"role": "system", "content": self.plan.instructions})
+        return body
 
     async def _request(self, session: aiohttp.ClientSession) -> None:
         stream = self._random.random() < self.plan.stream_share
@@ -133,7 +146,7 @@ class LoadGenerator:
                 if response.status != 200:  # noqa: PLR2004 - OK
                     record.error = f"HTTP {response.status}: {(await response.text())[:300]}"
                     return
-                record.release = int(response.headers["x-interlock-release"])
+                record.release = _release_of(response)
                 if abandoned:
                     await self._leave(response, record, leave_after)
                 elif stream:
@@ -160,12 +173,12 @@ class LoadGenerator:
     async def _read_stream(self, response: aiohttp.ClientResponse, record: Record) -> None:
         done = False
         async for events in read_events(response):
-            if record.first is None:
-                record.first = time.perf_counter()
+            record.pieces.append(time.perf_counter())
+            record.first = record.pieces[0]
             for event in events:
                 if event == DONE:
                     done = True
-                elif b'"interlock"' in event or b'"error"' in event:
+                elif any(word in event for word in _TOLD):
                     _take_trailer(orjson.loads(event), record)
         if not done and record.error is None:
             record.error = "the stream ended without [DONE]"
@@ -194,16 +207,27 @@ async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[list[by
             yield events
 
 
+_TOLD = (b'"interlock"', b'"error"', b'"hops"', b'"usage":{')
+"""What is in those events of a stream that say something of the whole answer."""
+
+
+def _release_of(response: aiohttp.ClientResponse) -> int | None:
+    told = response.headers.get(_RELEASE) or response.headers.get(SERVED_BY)
+    return int(told) if told is not None else None
+
+
 def _take_trailer(answer: dict[str, Any], record: Record) -> None:
-    """Read what the last chunk, or the whole answer, says of itself."""
+    """Read what one of the last chunks, or the whole answer, says of itself."""
     if "error" in answer:
         record.error = str(answer["error"].get("message"))
         return
-    record.prompt_tokens = answer["usage"]["prompt_tokens"]
-    record.completion_tokens = answer["usage"]["completion_tokens"]
-    record.hops = answer["interlock"]["hops"]
-    if answer["interlock"]["release"] != record.release:
-        record.error = f"header says release {record.release}, body says {answer['interlock']['release']}"
+    if answer.get("usage"):
+        record.prompt_tokens = answer["usage"]["prompt_tokens"]
+        record.completion_tokens = answer["usage"]["completion_tokens"]
+    told = answer.get("interlock") or answer
+    record.hops = told.get("hops", record.hops)
+    if told.get("release", record.release) != record.release:
+        record.error = f"header says release {record.release}, body says {told['release']}"
 
 
 # -- closed loop ----------------------------------------------------------------------------------

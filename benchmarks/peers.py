@@ -131,6 +131,11 @@ class Command:
 
     def start(self) -> None:
         """Return once it answers."""
+        self.launch()
+        await_answer(self, self.ended, self.told)
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own arguments
                 [*self._arguments, "--port", str(self._port)],
@@ -141,7 +146,19 @@ class Command:
                 cwd=ROOT,
                 process_group=0,  # see LocalCluster: not a session of its own
             )
-        await_answer(self, self._process.poll, lambda: (self.folder / "log").read_text()[-2000:])
+
+    def ended(self) -> int | None:
+        """Return the exit code of a server that has ended."""
+        return self._process.poll() if self._process is not None else None
+
+    def told(self) -> str:
+        """Return the end of its log."""
+        return (self.folder / "log").read_text()[-2000:]
+
+    def terminate(self) -> None:
+        """Ask it to end, itself alone: what it has started is its own affair."""
+        if self._process is not None:
+            self._process.terminate()
 
     def stop(self) -> None:
         """End it and what it has started."""

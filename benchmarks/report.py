@@ -14,6 +14,7 @@ import psutil
 
 from benchmarks.load import Record, percentile
 from runtime.core.digest import SHORT
+from runtime.errors import CommandError
 
 _FIRST = 10
 
@@ -84,6 +85,17 @@ def is_mixed(record: Record, status: Mapping[str, Any]) -> bool:
         return True
     engines = {engine["digest"][:SHORT] for engine in _release(status, record.release)["engines"].values()}
     return not record.hops or any(hop["engine"] not in engines for hop in record.hops)
+
+
+def is_live(status: Mapping[str, Any], model_set: str) -> bool:
+    """Say whether every gateway routes to ``model_set``. Raises CommandError with the reason if it failed."""
+    wanted = status["wanted"]
+    if wanted is None or wanted["source"] != model_set:
+        return False
+    if wanted["outcome"] == "failed":
+        raise CommandError(f"{model_set} failed: {wanted['reason']}")
+    live = _release(status, wanted["release"])
+    return wanted["outcome"] == "live" and live["acknowledged"] is not None
 
 
 def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
