@@ -6,7 +6,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 REPORT ?=
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help check test test-unit test-simulation test-store test-ray test-e2e demo bench format lock clean
+.PHONY: help check test test-unit test-simulation test-store test-ray test-e2e test-faults demo bench format lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,7 +28,7 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-simulation test-store test-ray test-e2e  ## everything that needs no GPU
+test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: 20 minutes
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
 	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation" tests/unit
@@ -40,10 +40,14 @@ test-store: .venv/installed  ## the store on a real PostgreSQL, and under real t
 	$(PYTEST) -m store tests/unit
 
 test-ray: .venv/installed  ## local Ray clusters, fake engines
-	$(PYTEST) tests/ray
+	$(PYTEST) -m "not faults" tests/ray
 
 test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
-	$(PYTEST) tests/e2e
+	$(PYTEST) -m "not faults" tests/e2e
+
+test-faults: .venv/installed models  ## every process killed in every phase of a swap; a hundred swaps: 20 minutes
+	$(PYTEST) -m faults tests/ray
+	$(PYTEST) -m faults tests/e2e
 
 .PHONY: models
 models: .venv/installed

@@ -14,6 +14,8 @@ from benchmarks.load import LoadGenerator, Plan
 from benchmarks.report import is_mixed
 from tests.cluster import ROOT, release_of
 
+pytestmark = pytest.mark.faults
+
 QUESTIONS = ["I was charged twice.", "The app crashes."]
 
 

@@ -169,6 +169,7 @@ def check_losses(records, victim, killed):
 
 # Whatever process dies, in whatever phase of a swap, the committed release serves, the swap has gone on
 # or failed with a reason, no lease is left, and exactly the engines exist that the live release refers to.
+@pytest.mark.faults
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("victim", VICTIMS)

@@ -94,6 +94,7 @@ def least_held(interlock, watched):
 
 # A hundred swaps with two gateways, under short requests, long streams and clients that go away: no
 # request fails or mixes, no application, task, client, lease or file is left, and memory is level.
+@pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_hundred_swaps(interlock, write_set):
     watched = processes(interlock)
