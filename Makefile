@@ -59,7 +59,7 @@ demo: .venv/installed  ## swap two model sets under load; REPORT=path.json write
 bench: .venv/installed  ## the benchmarks that there are, results into benchmarks/results/
 	$(BIN)/python -m benchmarks.demo --report benchmarks/results/demo.json
 	$(BIN)/python -m benchmarks.swap --report benchmarks/results/swap.json
-	$(BIN)/python -m benchmarks.ledger --report benchmarks/results/ledger.json
+	$(BIN)/python -m benchmarks.ledger --short --report benchmarks/results/ledger.json
 	$(BIN)/python -m benchmarks.chain --short --report benchmarks/results/chain.json
 	$(BIN)/python -m benchmarks.scale --short --report benchmarks/results/scale.json
 

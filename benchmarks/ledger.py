@@ -103,9 +103,12 @@ def main(
         str | None,
         typer.Option(help="URL of an empty PostgreSQL; default: one is started, if that is installed."),
     ] = None,
+    short: Annotated[bool, typer.Option("--short", help="2 repetitions of 1000 requests.")] = False,  # noqa: FBT002 - typer's form
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
 ) -> None:
     """Print what reserving and settling take on each store, and what they cost in throughput."""
+    if short:
+        requests, repetitions = min(requests, 1000), min(repetitions, 2)
     with tempfile.TemporaryDirectory() as folder, _postgresql(postgresql) as server:
         stores = {"sqlite": f"sqlite:///{folder}/store.db", **({"postgresql": server} if server else {})}
         result = {
