@@ -96,6 +96,11 @@ def load_log() -> Path | None:
     return Path(path) if path else None
 
 
+def ray_encrypts() -> bool:
+    """Say whether Ray's own connections are encrypted: then none of ours may go in clear beside them."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with ``changes``, to hand to a child process.
 

@@ -17,7 +17,7 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -29,7 +29,8 @@ from runtime.serve.fault import Fault, raise_fault
 
 _log = logging.getLogger(__name__)
 
-_SERVICE, _CALLS = "interlock.Engine", "Calls"
+_SERVICE, _CALLS = "interlock.Engine.v1", "Calls"
+"""The version is that of what is sent: replicas of another Interlock are called over the handle."""
 
 _GENERATE = "generate"
 _ALLOWED = frozenset({_GENERATE, "classify", "embed", "count"})
@@ -95,18 +96,19 @@ class _Sender:
         self._task = asyncio.create_task(self._run())
 
     def send(self, part: _Asked | _Told) -> None:
-        """Send ``part`` soon. Raises OverflowError, TypeError, ValueError: it cannot be encoded."""
+        """Send ``part`` soon. Raises OverflowError, RecursionError, TypeError, ValueError: it has no form."""
         self._waiting.append(_encode(part))
         self._some.set()
 
     async def _run(self) -> None:
-        # A connection that has ended ends this; whoever reads from it hears why.
-        with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        try:
             while True:
                 await self._some.wait()
                 self._some.clear()
                 parts, self._waiting = self._waiting, []
                 await self._write(_array(parts))
+        except Exception as error:  # noqa: BLE001 - gRPC's ends differ by kind and moment; the reader hears why
+            _log.debug("nothing more can be sent: %r", error)
 
     async def close(self) -> None:
         """Send no more."""
@@ -171,6 +173,8 @@ class ChannelServer:
         await context.write(_array([]))  # the caller waits for a sign that it is let in
         caller, running = _Sender(context.write), dict[int, asyncio.Task[None]]()
         self._callers.add(caller)
+        if self._closing:
+            caller.send(_Told(_GOING))
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 for asked in _all_asked(message):
@@ -298,7 +302,7 @@ class Channel:
         number, parts = next(self._numbers), _Parts()
         try:
             self._sender.send(_Asked(number, method, list(args)))
-        except (OverflowError, TypeError, ValueError) as error:
+        except (OverflowError, RecursionError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the body holds what no engine can be told: {error}") from error
         self._calls[number] = parts
         try:
@@ -318,6 +322,10 @@ class Channel:
             reason = _says(error)
         except asyncio.CancelledError:  # of the stream, by `_hang_up_if_idle` or `close`: nobody cancels this
             reason = "the gateway has closed the connection"
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits for an answer must hear of it
+            _log.exception("what replica %s sends cannot be read", self.replica)
+            reason = f"what it sends cannot be read: {error}"
+            self._stream.cancel()
         self._end(reason)
         fault = Fault(EngineLost.__name__, f"replica {self.replica}, which had the call, is gone: {reason}")
         for number in list(self._calls):

@@ -218,8 +218,12 @@ class RayCluster:
         if direct is not None:
             await direct.ping()
             return direct
-        direct = DirectEngine(await self._client(engine))
+        handle = await self._client(engine)
+        direct = DirectEngine(handle)
         await direct.open()
+        if self._clients.get(engine) is not handle:
+            await direct.close()
+            raise EngineUnavailable(f"application {app_name(engine)} was let go of meanwhile")
         if self._direct.setdefault(engine, direct) is not direct:  # another was quicker
             await direct.close()
         return self._direct[engine]

@@ -1,4 +1,4 @@
-"""An engine as requests call it: over channels to its replicas, over Serve's handle while there are none."""
+"""An engine as requests call it: over channels if they lead to all its replicas, else over Serve's handle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOK_AGAIN_SECONDS = 0.5
 """The same after one was lost, or could not be asked."""
 
 CONNECT_SECONDS = 2.0
-"""How long a replica may take to take a connection. One that takes none is called over the handle."""
+"""How long a replica may take to say where it is, or to take a connection. Over the handle it waits."""
 
 
 class Home(EngineClient, Protocol):
@@ -44,6 +44,9 @@ class DirectEngine:
     def __init__(self, handle: Home) -> None:
         self._handle = handle
         self._channels: dict[str, Channel] = {}
+        self._everywhere = False
+        """Whether there was a way to every replica when they were looked for last: one that none leads to
+        gets its share of the calls over the handle only."""
         self._lost = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -69,7 +72,7 @@ class DirectEngine:
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield what a replica generates; closing this aborts it there."""
-        channel = least_busy(self._channels.values())
+        channel = self._choose()
         answer = self._handle.generate(body) if channel is None else channel.generate(body)
         try:
             async for chunks in answer:
@@ -79,21 +82,21 @@ class DirectEngine:
 
     async def classify(self, body: Body) -> Classification:
         """Classify on one replica."""
-        channel = least_busy(self._channels.values())
+        channel = self._choose()
         if channel is None:
             return await self._handle.classify(body)
         return msgspec.convert(await channel.ask("classify", body), Classification)
 
     async def embed(self, body: Body) -> Embeddings:
         """Embed on one replica."""
-        channel = least_busy(self._channels.values())
+        channel = self._choose()
         if channel is None:
             return await self._handle.embed(body)
         return msgspec.convert(await channel.ask("embed", body), Embeddings)
 
     async def count(self, operation: str, body: Body) -> int:
         """Ask one replica how many prompt tokens a call would read."""
-        channel = least_busy(self._channels.values())
+        channel = self._choose()
         if channel is None:
             return await self._handle.count(operation, body)
         return msgspec.convert(await channel.ask("count", operation, body), int)
@@ -114,6 +117,9 @@ class DirectEngine:
             del self._channels[channel.replica]
             self._lost.set()
 
+    def _choose(self) -> Channel | None:
+        return least_busy(self._channels.values()) if self._everywhere else None
+
     async def _keep_looking(self, *, found: bool) -> None:
         while True:
             with suppress(TimeoutError):
@@ -123,20 +129,26 @@ class DirectEngine:
                 self._lost.clear()
                 # Until Ray knows that a replica is dead, it is still among those who are asked.
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            found = await self._look()
+            try:
+                found = await self._look()
+            except Exception:  # noqa: BLE001 - whatever it is, replicas that come later must be found
+                _log.exception("replicas could not be looked for")
+                found = False
 
     async def _look(self) -> bool:
         """Open channels to new replicas, retire those to replicas that are gone; say whether all told."""
         try:
-            told = await self._handle.addresses()
-        except EngineUnavailable as error:
-            _log.info("it is not known where all replicas are: %s", error)
+            async with asyncio.timeout(CONNECT_SECONDS):  # one that stands still would keep all waiting
+                told = await self._handle.addresses()
+        except (EngineUnavailable, TimeoutError) as error:
+            _log.info("it is not known where all replicas are: %r", error)
             return False
         known = {address.replica: address for address in told if address is not None}
         new = [address for replica, address in known.items() if replica not in self._channels]
         await asyncio.gather(*map(self._connect, new))
         for replica in set(self._channels) - set(known):
             self._channels.pop(replica).retire()
+        self._everywhere = len(self._channels) == len(told)
         return True
 
     async def _connect(self, address: Address) -> None:
@@ -148,5 +160,8 @@ class DirectEngine:
             why = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
             _log.warning("called through Serve, for there is no way to %s: %s", address.target, why)
             await channel.close()
+        except BaseException:
+            await channel.close()
+            raise
         else:
             self._channels[address.replica] = channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
@@ -21,6 +22,9 @@ from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError
 from runtime.serve.channel import Address, ChannelServer
 from runtime.serve.fault import Fault, fault_of, raise_fault
+from runtime.settings import ray_encrypts
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "engine-"
 """What the names of engine applications begin with; the shortened digest follows."""
@@ -43,7 +47,7 @@ class EngineReplica:
     _digest = ""
     _told = 0
     _server: ChannelServer | None = None
-    _address: asyncio.Task[Address] | None = None
+    _address: asyncio.Task[Address | None] | None = None
 
     def _identity(self) -> str:
         """Return the digest in the name of this replica's application: who it is, whoever asks."""
@@ -67,22 +71,31 @@ class EngineReplica:
         """Return where this replica takes calls past Serve; None if Serve has to count or to choose."""
         config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - no public way to one's own
         own_router = config.request_router_config.request_router_class != _SERVES_ROUTER
-        if config.autoscaling_config is not None or own_router:
+        if config.autoscaling_config is not None or own_router or ray_encrypts():
             return None
         if self._address is None:
-            me = serve.get_replica_context().replica_tag
-            self._server = ChannelServer(self, me, config.max_ongoing_requests)
-            self._address = asyncio.create_task(self._server.open(get_node_ip_address()))
+            self._address = asyncio.create_task(self._listen(config.max_ongoing_requests))
         return await asyncio.shield(self._address)
+
+    async def _listen(self, limit: int) -> Address | None:
+        self._server = ChannelServer(self, serve.get_replica_context().replica_tag, limit)
+        try:
+            return await self._server.open(get_node_ip_address())
+        except RuntimeError as error:
+            _log.warning("this replica is called through Serve only, for it cannot listen: %s", error)
+            return None
 
     async def __del__(self) -> None:
         """End the calls that Serve does not see. It calls this when it stops the replica, after its own."""
-        if self._server is not None:
-            config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - as above
-            await self._server.close(config.graceful_shutdown_timeout_s)
-        of_host = getattr(super(), "__del__", None)
-        if of_host is not None:
-            await of_host()
+        try:
+            if self._server is not None:
+                config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - as above
+                # Serve counts its own drain, too, before it kills; and the host has to end in that time.
+                await self._server.close(config.graceful_shutdown_timeout_s / 2.0)
+        finally:
+            of_host = getattr(super(), "__del__", None)
+            if of_host is not None:
+                await of_host()
 
     async def engine_ended(self, cursors: Mapping[str, int], age: float, limit: int) -> Batch:
         """Return hops that have ended here; ``cursors`` say up to which each replica's have been kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,14 @@ from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import TRACE, WITHIN, Chunk
 from runtime.engines.tally import TAG
-from runtime.errors import DeadlineExceeded, EngineUnavailable, InterlockError, RequestError, WrongEngine
+from runtime.errors import (
+    DeadlineExceeded,
+    EngineLost,
+    EngineUnavailable,
+    InterlockError,
+    RequestError,
+    WrongEngine,
+)
 from runtime.observe.tracing import UNTRACED, HopSpan, RequestSpan
 from runtime.traffic.budgets import BudgetPort, Hold
 from runtime.traffic.ledger import LedgerPort
@@ -331,7 +338,19 @@ class ChainCall:
         return {TAG: count.tag, WITHIN: self._left, TRACE: count.span.context}
 
     def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
-        return RetryingEngine(self._lease.release.clients[hop.engine], span.retried if span else None)
+        retried = self._retried(hop, span) if span else None
+        return RetryingEngine(self._lease.release.clients[hop.engine], retried)
+
+    def _retried(self, hop: Hop, span: HopSpan) -> Callable[[EngineLost], Awaitable[None]]:
+        async def retried(error: EngineLost) -> None:
+            span.retried(error)
+            if self.hold.counts_tokens:
+                # If only the way to it was lost, the replica goes on, and what both come to is spent.
+                worst = self._at_most(hop, *await self._worst_of(hop))
+                await self.hold.cover(self._spent_so_far.plus(worst).plus(worst))
+                self.hold.leave()
+
+        return retried
 
     def _sign(self, count: _HopCount, engine: str) -> None:
         """Note who signed an answer, which is on its first chunk.

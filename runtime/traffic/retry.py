@@ -24,11 +24,15 @@ _Answer = TypeVar("_Answer")
 class RetryingEngine:
     """An engine's client that asks once more if the replica is lost before the first byte of its answer.
 
+    ``retried`` is called before; what it raises ends the call.
+
     After the first byte the client has seen a part of one answer, and the start of another does not
     continue it: then the error is the client's to handle.
     """
 
-    def __init__(self, engine: EngineClient, retried: Callable[[EngineLost], None] | None = None) -> None:
+    def __init__(
+        self, engine: EngineClient, retried: Callable[[EngineLost], Awaitable[None]] | None = None
+    ) -> None:
         self._engine = engine
         self._retried = retried or _unnoticed
         self.tag: HopTag | None = None
@@ -59,7 +63,7 @@ class RetryingEngine:
                 if begun or not retry:
                     raise
                 _log.warning("asking another replica: %s", error)
-                self._retried(error)
+                await self._retried(error)
             else:
                 return
             finally:
@@ -87,17 +91,17 @@ class RetryingEngine:
         return await _twice(lambda: self._engine.spent(hop))
 
 
-def _unnoticed(_error: EngineLost) -> None:
+async def _unnoticed(_error: EngineLost) -> None:
     """Tell nobody but the log that another replica is asked."""
 
 
 async def _twice(
-    call: Callable[[], Awaitable[_Answer]], retried: Callable[[EngineLost], None] = _unnoticed
+    call: Callable[[], Awaitable[_Answer]], retried: Callable[[EngineLost], Awaitable[None]] = _unnoticed
 ) -> _Answer:
     try:
         return await call()
     except EngineLost as error:
         _log.warning("asking another replica: %s", error)
-        retried(error)
+        await retried(error)
     await asyncio.sleep(RETRY_SECONDS)
     return await call()

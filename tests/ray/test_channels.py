@@ -62,7 +62,7 @@ async def read(answer):
 
 # A replica that Serve stops, because there shall be fewer, first ends the calls that Serve does not see.
 async def test_a_replica_that_serve_stops(deployed):
-    slow = {"tokens": 60, "inter_token": "50ms"}
+    slow = {"tokens": 60, "inter_token": "130ms"}
     engine = await opened(deployed(slow, num_replicas=2))
     answers = [engine.generate(ASK) for _ in range(4)]
     for answer in answers:

@@ -59,6 +59,9 @@ def test_counts_outlast_a_gateway(interlock):
         )
     assert problems_of(shown) == []
     assert total_of(shown, "vllm:generation_tokens_total") > total_of(first, "vllm:generation_tokens_total")
+    known = {gateway["id"] for gateway in interlock.status()["gateways"]}
     interlock.replicas("interlock", "Gateway")[0].kill()
     ask(interlock, REQUESTS)
     until(interlock, lambda text: answered(text) >= answered(first) + 2 * REQUESTS, shown)
+    # Other tests share these gateways: none that is dead may be listed any more.
+    interlock.until(lambda s: len(s["gateways"]) == 2 and {g["id"] for g in s["gateways"]} != known)

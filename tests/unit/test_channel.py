@@ -12,7 +12,7 @@ from runtime.errors import EngineLost, EngineUnavailable, InterlockError, Invali
 from runtime.serve import direct
 from runtime.serve.channel import Channel, ChannelServer, least_busy
 from runtime.serve.direct import DirectEngine
-from runtime.serve.fault import fault_of
+from runtime.serve.fault import Fault, fault_of
 
 pytestmark = pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real sockets need real time
 
@@ -207,6 +207,76 @@ async def test_a_replica_behind_a_firewall(monkeypatch):
         assert len(await tokens_of(engine)) == 5
         assert handle.calls == 1
         await engine.close()
+
+
+# While there is no way to one of the replicas, calls go over the handle: else it would get none of them.
+async def test_a_replica_beside_that_takes_no_connection():
+    async with connected() as (engine, replica, handle, _):
+        handle.told = [*handle.told, None]
+        await engine._look()
+        await tokens_of(engine)
+        assert (replica.calls, handle.calls) == (0, 1)
+        handle.told = handle.told[:1]
+        await engine._look()
+        await tokens_of(engine)
+        assert (replica.calls, handle.calls) == (1, 1)
+
+
+# A replica that does not say where it is keeps no gateway waiting.
+async def test_a_replica_that_stands_still(monkeypatch):
+    monkeypatch.setattr(direct, "CONNECT_SECONDS", 0.02)
+    handle = Handle(Replica())
+    handle.addresses = asyncio.Event().wait
+    engine = DirectEngine(handle)
+    async with asyncio.timeout(5):
+        await engine.open()
+    assert len(await tokens_of(engine)) == 5
+    await engine.close()
+
+
+# Whatever keeps replicas from being looked for once, they are looked for again.
+async def test_a_look_that_breaks(monkeypatch):
+    monkeypatch.setattr(direct, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(direct, "LOOK_SECONDS", 0.01)
+    async with connected() as (engine, _, handle, _):
+        looks = []
+
+        async def addresses():
+            looks.append(1)
+            raise ConnectionError
+
+        handle.addresses = addresses
+        async with asyncio.timeout(5):
+            while len(looks) < 3:
+                await asyncio.sleep(0.01)
+        assert len(await tokens_of(engine)) == 5
+
+
+# What cannot be read ends the connection, and every call on it: nobody waits for an answer that is lost.
+async def test_what_cannot_be_read(monkeypatch):
+    async with connected(**HELD) as (engine, replica, _, _):
+        waiting = engine.generate(ASK)
+        await anext(waiting)
+
+        async def unreadable(*_):
+            return Fault("InvalidRequest", "no", param=3)
+
+        monkeypatch.setattr(replica, "engine_call", unreadable)
+        async with asyncio.timeout(5):
+            with pytest.raises(EngineLost):
+                await engine.count("generate", ASK)
+            with pytest.raises(EngineLost):
+                await anext(waiting)
+
+
+# Requests can ask an engine for what requests need, and for nothing that is its owner's to do.
+@pytest.mark.parametrize("method", ["sleep", "wake", "warm", "ended", "engine_stream", "__init__"])
+async def test_what_is_the_owners(method):
+    async with connected() as (engine, replica, _, _):
+        (channel,) = engine._channels.values()
+        with pytest.raises(EngineUnavailable, match="requests have no call"):
+            await channel.ask(method)
+        assert replica.calls == 0
 
 
 # Calls go where the fewest are under way, and a call that has ended is not under way.

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.keys import Caller
-from runtime.errors import EngineUnavailable, QuotaExhausted, RateLimited
+from runtime.errors import EngineLost, EngineUnavailable, QuotaExhausted, RateLimited
 from runtime.store.journal import Journal
 from runtime.traffic.chain import ChatRequest
 from tests.unit.direct_keys import memory_keys
@@ -145,6 +145,33 @@ async def test_what_is_not_known_yet_stays_reserved():
         await asyncio.sleep(120)
         (row,) = world.budgets.budgets.counters_of(known.id)
         assert (row.spent, row.reserved) == (spent(world), 0)
+
+
+# A call that is asked for again may be spent twice, for its replica may only be out of reach: both attempts
+# are reserved, and stay so until it is known; without room for both there is no second.
+@pytest.mark.parametrize("room", [WORST, 2 + 2 * 10])
+async def test_a_second_attempt_is_reserved_for(room):
+    async with limited(cap(room)) as world:
+        client = world.followers[0].routing.live.clients["writer"]
+        generate, asked = client.generate, []
+
+        async def lossy(body):
+            asked.append(body)
+            if len(asked) == 1:
+                raise EngineLost("its connection broke")
+            async for chunks in generate(body):
+                yield chunks
+
+        client.generate = lossy
+        if room == WORST:
+            with pytest.raises(QuotaExhausted):
+                await ask(world)
+            assert len(asked) == 1
+            return
+        assert (await ask(world)).usage.total == WORST
+        (known,) = world.budgets.budgets.caps()
+        (row,) = world.budgets.budgets.counters_of(known.id)
+        assert row.reserved == room
 
 
 # What was refused holds nothing that would have to be released.
