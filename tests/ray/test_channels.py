@@ -20,11 +20,17 @@ def deployed(interlock, driver):
 
     timing = {"time_to_first_token": "1ms", "inter_token": "1ms", "context_length": 4000, "tokens": 600}
 
+    made = []
+
     def deploy(script=timing, **deployment_config):
         engine = Script(kind="fake", **script, deployment_config=deployment_config)
-        return HandleEngine(serve.run(fake_engine.build(engine), name="channels", route_prefix=None))
+        made.append(HandleEngine(serve.run(fake_engine.build(engine), name="channels", route_prefix=None)))
+        return made[-1]
 
     yield deploy
+    # A handle that is left open pushes metrics on: after the cluster's end to one that it starts itself.
+    for handle in made:
+        asyncio.run(handle.close())
     serve.delete("channels")
 
 

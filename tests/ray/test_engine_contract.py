@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from runtime.core.specs import FakeEngine as Script
@@ -15,8 +17,9 @@ def engine(interlock, driver):
     script = Script(
         kind="fake", tokens=600, time_to_first_token="1ms", inter_token="1ms", context_length=4000
     )
-    handle = serve.run(fake_engine.build(script), name="contract", route_prefix=None)
-    yield HandleEngine(handle)
+    hosted = HandleEngine(serve.run(fake_engine.build(script), name="contract", route_prefix=None))
+    yield hosted
+    asyncio.run(hosted.close())
     serve.delete("contract")
 
 
