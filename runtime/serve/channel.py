@@ -263,9 +263,10 @@ class Channel:
         """End the connection, and what is still under way on it."""
         self._end("the gateway has closed the connection")
         self._stream.cancel()
-        if self._listening is not None:
-            await asyncio.wait([self._listening])
-        await self._hang_up()
+        if self._listening is None:
+            await self._hang_up()
+        else:
+            await asyncio.wait([self._listening])  # which hangs up
 
     async def _hang_up(self) -> None:
         await self._sender.close()

@@ -18,7 +18,7 @@ from runtime.serve.channel import Address, Channel, least_busy
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
-"""How often replicas are looked for: one that Serve has added is called over the handle until then."""
+"""How often replicas are looked for: one that Serve has added gets no calls until then."""
 
 LOOK_AGAIN_SECONDS = 0.5
 """The same after one was lost, or could not be asked."""
