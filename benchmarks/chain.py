@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import percentile
-from benchmarks.local_cluster import LocalCluster, free_port
+from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
 from benchmarks.report import provenance
 from runtime.errors import CommandError, InterlockError
 
@@ -280,15 +280,6 @@ def _range(values: Sequence[float]) -> str:
 
 def serve_config(engine_ms: float, model_set: str | dict[str, Any]) -> dict[str, Any]:
     """Return a Serve config of Interlock with ``model_set``, and of the bare calls, plain and over gRPC."""
-    interlock = {
-        "name": "interlock",
-        "route_prefix": "/",
-        "import_path": "runtime.serve.app:build",
-        "deployments": [
-            {"name": "Gateway", "num_replicas": 1},
-            {"name": "SwapManager", "user_config": {"model_set": model_set}},
-        ],
-    }
     found = {"PYTHONPATH": str(ROOT)}
     environments = {"bare": found, "bare-grpc": found | _GRPC}
     bare = [
@@ -301,7 +292,7 @@ def serve_config(engine_ms: float, model_set: str | dict[str, Any]) -> dict[str,
         }
         for name in BARE
     ]
-    return {"applications": [interlock, *bare]}
+    return {"applications": [interlock_application(model_set), *bare]}
 
 
 def _model_set(engine_ms: float) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import exits
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.report import Moments, is_live, swap_report, verdict
 from runtime.cli.client import AdminClient
 from runtime.cli.status_view import render
-from runtime.errors import CommandError, InterlockError, Unavailable
+from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,6 @@ QUESTIONS = (
 )
 SWAP_TIMEOUT_S = 420.0
 DRAIN_TIMEOUT_S = 120.0
-_INTERRUPTED = 130
 
 console = Console()
 
@@ -58,18 +58,12 @@ def main(
 ) -> None:
     """Swap support v1 for v2 under load on a local Ray cluster and print what happened."""
     plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, stream_share=0.85, max_tokens=max_tokens, seed=seed)
-    try:
+    with exits.told(console):
         _check_port()
         console.rule("models")
         fetch_models()
         with LocalCluster(ROOT) as cluster:
             found = _swap_under_load(cluster, plan, seconds)
-    except InterlockError as error:
-        console.print(Text("error: ", "red").append(str(error), "default"))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        console.print("interrupted; everything that was started is ended")
-        raise typer.Exit(_INTERRUPTED) from error
     console.print(_report_table(found))
     if report is not None:
         report.write_text(json.dumps(found, indent=2) + "\n")

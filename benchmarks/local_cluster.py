@@ -37,6 +37,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def interlock_application(model_set: str | Mapping[str, Any], gateways: int = 1) -> dict[str, Any]:
+    """Return Interlock as an application of a Serve config."""
+    return {
+        "name": "interlock",
+        "route_prefix": "/",
+        "import_path": "runtime.serve.app:build",
+        "deployments": [
+            {"name": "Gateway", "num_replicas": gateways},
+            {"name": "SwapManager", "user_config": {"model_set": model_set}},
+        ],
+    }
+
+
 class LocalCluster:
     """Use as ``with LocalCluster(root) as cluster``; everything is gone after it, also on Ctrl-C.
 

@@ -24,7 +24,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import litellm_proxy, own_network, peers
+from benchmarks import exits, litellm_proxy, own_network, peers
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import ClosedLoop, ClosedPlan, Window
 from benchmarks.overhead_view import histogram, plot, significant, summary, tables
@@ -32,7 +32,7 @@ from benchmarks.peers import EngineSettings, Peer
 from benchmarks.processes import Used, Watched
 from benchmarks.report import provenance
 from benchmarks.script import Script
-from runtime.errors import CommandError, InterlockError
+from runtime.errors import CommandError
 from runtime.settings import Settings
 
 _SETTLE_S = 1.0
@@ -41,7 +41,6 @@ _SETTLE_S = 1.0
 _HEAVY_GIB, _RESERVE_GIB = 6.0, 4.0
 """What a peer with an engine on Ray takes at most on the CPU, and what is left to everybody else."""
 
-_INTERRUPTED = 130
 _DEFAULT = ("interlock", "ray-llm-tuned", "litellm", "ray-llm")
 _SHORT = ("interlock", "ray-llm-tuned", "litellm")
 
@@ -119,16 +118,9 @@ def main(
         only = only or list(_SHORT)
     config = Config(engine.value, levels, seconds, repetitions, tokens, seed, script)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with ExitStack() as running:
-            field = _running(peer) if peer else _local(config, settings, only)
-            result = _Benchmark(config, field, running, together).run()
-    except InterlockError as error:
-        console.print(Text("error: ", "red").append(str(error), "default"))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        console.print("interrupted; everything that was started is ended")
-        raise typer.Exit(_INTERRUPTED) from error
+    with exits.told(console), ExitStack() as running:
+        field = _running(peer) if peer else _local(config, settings, only)
+        result = _Benchmark(config, field, running, together).run()
     _show(result, report, picture)
     if result["failed"] or result["skipped"]:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ import psutil
 import yaml
 
 from benchmarks import litellm_proxy
-from benchmarks.local_cluster import LocalCluster, end_processes, free_port
+from benchmarks.local_cluster import LocalCluster, end_processes, free_port, interlock_application
 from benchmarks.processes import family, resume, suspend
 from benchmarks.script import SCRIPT, Script
 from runtime.errors import CommandError
@@ -335,15 +335,7 @@ class Interlock(OnServe):
         }
         model_set = {"name": "overhead", "engines": {"writer": self._engine}, "chains": {MODEL: chain}}
         path.write_text(yaml.safe_dump(model_set))
-        return {
-            "name": "interlock",
-            "route_prefix": "/",
-            "import_path": "runtime.serve.app:build",
-            "deployments": [
-                {"name": "Gateway", "num_replicas": 1},
-                {"name": "SwapManager", "user_config": {"model_set": str(path)}},
-            ],
-        }
+        return interlock_application(str(path))
 
 
 def interlock_engine(settings: EngineSettings) -> dict[str, Any]:

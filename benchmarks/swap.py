@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import LoadGenerator, Plan, percentile
-from benchmarks.local_cluster import LocalCluster, free_port
+from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
 from benchmarks.report import is_mixed, provenance
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
@@ -328,16 +328,7 @@ class _Local(AbstractContextManager[str]):
 
     def _deploy(self, version: int) -> None:
         self._set_path(version).write_text(yaml.safe_dump(_scripted(version)))
-        deployments = [
-            {"name": "Gateway", "num_replicas": self._gateways},
-            {"name": "SwapManager", "user_config": {"model_set": str(self._set_path(version))}},
-        ]
-        application = {
-            "name": "interlock",
-            "route_prefix": "/",
-            "import_path": "runtime.serve.app:build",
-            "deployments": deployments,
-        }
+        application = interlock_application(str(self._set_path(version)), self._gateways)
         config = {"http_options": {"host": "127.0.0.1", "port": self._port}, "applications": [application]}
         answer = self._cluster.api("PUT", "/api/serve/applications/", config)
         if answer.is_error:

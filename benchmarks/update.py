@@ -22,7 +22,7 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import own_network
+from benchmarks import exits, own_network
 from benchmarks.demo import QUESTIONS
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import LoadGenerator, Plan
@@ -30,7 +30,7 @@ from benchmarks.processes import Watched
 from benchmarks.report import provenance
 from benchmarks.update_peers import OLD, PEERS, Progress, Updatable, Version
 from benchmarks.update_view import Moments, memory_summary, plot, summary, table
-from runtime.errors import CommandError, InterlockError
+from runtime.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent
 _DEFAULT = "interlock,serve,restart,blue-green"
@@ -38,7 +38,6 @@ _SETTLE_S = 3.0
 """Time after the first answers in which a peer ends what it began at its start."""
 
 _MEMORY_S = 1.0
-_INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False)
 console = Console()
@@ -77,19 +76,13 @@ def main(
     """
     config = Config(rate, 12.0 if short else seconds, max_tokens, seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with exits.told(console):
         makers = wanted(peers)
         if not own_network.is_own():
             fetch_models()
             own_network.enter("benchmarks.update")
         versions = (Version.read(1, old), Version.read(2, new))
         result = _measure_all(makers, versions, config)
-    except InterlockError as error:
-        console.print(Text("error: ", "red").append(str(error), "default"))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        console.print("interrupted; everything that was started is ended")
-        raise typer.Exit(_INTERRUPTED) from error
     _show(result, report, picture)
     if wrong := verdict(result):
         for line in wrong:

@@ -22,6 +22,7 @@ import yaml
 
 from benchmarks.flip_proxy import CONTROL
 from benchmarks.load import Record
+from benchmarks.local_cluster import interlock_application
 from benchmarks.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
 from benchmarks.report import is_live, is_mixed
 from runtime.cli.client import AdminClient
@@ -169,15 +170,7 @@ class Interlock(_Deployed):
     _status: Mapping[str, Any]
 
     def _declared(self, version: Version) -> dict[str, Any]:
-        return {
-            "name": "interlock",
-            "route_prefix": "/",
-            "import_path": "runtime.serve.app:build",
-            "deployments": [
-                {"name": "Gateway", "num_replicas": 1},
-                {"name": "SwapManager", "user_config": {"model_set": str(version.path)}},
-            ],
-        }
+        return interlock_application(str(version.path))
 
     async def update(self, progress: Progress) -> None:
         """Deploy, and follow the swap until the old release has drained."""

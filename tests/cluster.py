@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.local_cluster import LocalCluster, free_port
+from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERLOCK = Path(sys.executable).parent / "interlock"
@@ -39,18 +39,7 @@ class Deployed:
         """A Serve config; two of them differ in the model set alone."""
         return {
             "http_options": {"host": "127.0.0.1", "port": self.port},
-            "applications": [
-                {
-                    "name": "interlock",
-                    "route_prefix": "/",
-                    "import_path": "runtime.serve.app:build",
-                    "args": self.settings,
-                    "deployments": [
-                        {"name": "Gateway", "num_replicas": self.gateways},
-                        {"name": "SwapManager", "user_config": {"model_set": str(model_set)}},
-                    ],
-                }
-            ],
+            "applications": [{**interlock_application(str(model_set), self.gateways), "args": self.settings}],
         }
 
     def deploy(self, model_set):
