@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import percentile
-from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
+from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
 from benchmarks.report import provenance
 from runtime.errors import CommandError, InterlockError
 
@@ -280,7 +280,7 @@ def _range(values: Sequence[float]) -> str:
 
 def serve_config(engine_ms: float, model_set: str | dict[str, Any]) -> dict[str, Any]:
     """Return a Serve config of Interlock with ``model_set``, and of the bare calls, plain and over gRPC."""
-    found = {"PYTHONPATH": str(ROOT)}
+    found = {"PYTHONPATH": python_path(ROOT)}
     environments = {"bare": found, "bare-grpc": found | _GRPC}
     bare = [
         {

@@ -21,7 +21,9 @@ from benchmarks.processes import resume
 from runtime.errors import CommandError
 from runtime.settings import child_environment
 
-_BIN = Path(sys.executable).parent
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_SERVE = (sys.executable, "-m", "ray.serve.scripts")
+"""As modules: packages that were unpacked into a folder have no commands."""
 _START_S = 60.0
 _STOP_S = 5.0
 _CLUSTER_STOP_S = 1.0
@@ -35,6 +37,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def python_path(root: Path) -> str:
+    """Return where this process finds modules, the benchmarks' first: for processes that it starts.
+
+    On a machine without a network, packages lie unpacked in a folder.
+    """
+    return ":".join([str(root), *(path for path in sys.path if path and Path(path).is_dir())])
 
 
 def interlock_application(model_set: str | Mapping[str, Any], gateways: int = 1) -> dict[str, Any]:
@@ -78,6 +88,9 @@ class LocalCluster:
             # Workers are niced by default; beside a load generator on the same cores they would starve.
             "RAY_worker_niceness": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # This node's address for Ray. vLLM looks for one itself, and without a network finds none.
+            "VLLM_HOST_IP": "127.0.0.1",
+            "VLLM_NO_USAGE_STATS": "1",
             "INTERLOCK_STORE_URL": self.store_url,
             "INTERLOCK_ROOT": str(root),
         }
@@ -98,7 +111,7 @@ class LocalCluster:
 
     def _start(self) -> None:
         command = [
-            *(str(_BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+            *(*_RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
             *(f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}"),
             *("--dashboard-host=127.0.0.1", f"--num-cpus={_LOGICAL_CPUS}"),
             *(f"--temp-dir={self.folder / 'ray'}", f"--dashboard-agent-listen-port={free_port()}"),
@@ -141,7 +154,7 @@ class LocalCluster:
 
     def deploy(self, config: Path) -> None:
         """Run ``serve deploy`` with ``config``. Raises CommandError with what it printed."""
-        command = [str(_BIN / "serve"), "deploy", "-a", self.dashboard, str(config)]
+        command = [*_SERVE, "deploy", "-a", self.dashboard, str(config)]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             raise CommandError(f"serve deploy {config} failed:\n{done.stdout}{done.stderr}")

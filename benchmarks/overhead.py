@@ -149,7 +149,7 @@ def _running_peer(text: str) -> Peer:
 def _local(config: Config, settings: Path | None, only: Sequence[str] | None) -> Field:
     """Return the peers of this machine. It goes on in a network of its own, if it may have one."""
     if not own_network.is_own():
-        _prepare(config, only)
+        _prepare(config, settings, only)
         own_network.enter("benchmarks.overhead")
         console.print(
             "no network of its own can be made: peers with HAProxy are left out, it would listen outside"
@@ -161,9 +161,9 @@ def _local(config: Config, settings: Path | None, only: Sequence[str] | None) ->
     return Field(known.baseline, others)
 
 
-def _prepare(config: Config, only: Sequence[str] | None) -> None:
-    """Fetch what needs the network."""
-    if config.script is None:
+def _prepare(config: Config, settings: Path | None, only: Sequence[str] | None) -> None:
+    """Fetch what needs the network: not the model, if the settings name another."""
+    if config.script is None and settings is None:
         fetch_models()
     if "litellm" in (only or _DEFAULT):
         try:

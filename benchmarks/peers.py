@@ -21,7 +21,13 @@ import psutil
 import yaml
 
 from benchmarks import litellm_proxy
-from benchmarks.local_cluster import LocalCluster, end_processes, free_port, interlock_application
+from benchmarks.local_cluster import (
+    LocalCluster,
+    end_processes,
+    free_port,
+    interlock_application,
+    python_path,
+)
 from benchmarks.processes import family, resume, suspend
 from benchmarks.script import SCRIPT, Script
 from runtime.errors import CommandError
@@ -189,7 +195,7 @@ def scripted_server(script: Script) -> Command:
         "--inter-token",
         str(script.inter_token),
     ]
-    return Command("scripted", [*command, *times], {"PYTHONPATH": str(ROOT)})
+    return Command("scripted", [*command, *times], {"PYTHONPATH": python_path(ROOT)})
 
 
 class LiteLLM(Command):
@@ -244,7 +250,7 @@ class OnServe:
 
     def start(self) -> None:
         """Return once it answers."""
-        cluster = LocalCluster(ROOT, environment={"PYTHONPATH": str(ROOT), **self._environment})
+        cluster = LocalCluster(ROOT, environment={"PYTHONPATH": python_path(ROOT), **self._environment})
         cluster.env |= _haproxy_places(cluster.folder) if _HAPROXY in self._environment else {}
         self._cluster = cluster.__enter__()
         http = {"host": "127.0.0.1", "port": self._port}

@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.flip_proxy import CONTROL
 from benchmarks.load import Record
-from benchmarks.local_cluster import interlock_application
+from benchmarks.local_cluster import interlock_application, python_path
 from benchmarks.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
 from benchmarks.report import is_live, is_mixed
 from runtime.cli.client import AdminClient
@@ -379,7 +379,7 @@ class BlueGreen(_BehindProxy):
 
 def _proxy(target: str) -> Command:
     command = [sys.executable, "-m", "benchmarks.flip_proxy", "--target", target]
-    return Command("proxy", command, {"PYTHONPATH": str(ROOT)})
+    return Command("proxy", command, {"PYTHONPATH": python_path(ROOT)})
 
 
 def instructions(version: Version) -> str:
