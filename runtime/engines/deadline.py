@@ -6,10 +6,10 @@ process has died ends nothing, and its call would hold the engine's batch until 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from runtime.engines.port import WITHIN, Body, Chunk, Classification, EngineClient
+from runtime.engines.time_limit import TimeLimit
 from runtime.errors import DeadlineExceeded
 
 GRACE_SECONDS = 0.1
@@ -20,11 +20,11 @@ _TIME_IS_UP = "the time that the caller gave the engine is up"
 
 async def generate(engine: EngineClient, body: Body) -> AsyncGenerator[list[Chunk], None]:
     """Yield what ``engine`` generates. Raises DeadlineExceeded once the caller's time is up."""
-    body, up = _taken(body)
+    body, limit = _taken(body)
     answer = engine.generate(body)
     try:
         while True:
-            async with asyncio.timeout_at(up):
+            with limit:
                 chunks = await anext(answer, None)
             if chunks is None:
                 return
@@ -32,23 +32,25 @@ async def generate(engine: EngineClient, body: Body) -> AsyncGenerator[list[Chun
     except TimeoutError as error:
         raise DeadlineExceeded(_TIME_IS_UP) from error
     finally:
+        limit.close()
         await answer.aclose()
 
 
 async def classify(engine: EngineClient, body: Body) -> Classification:
     """Classify on ``engine``. Raises DeadlineExceeded once the caller's time is up."""
-    body, up = _taken(body)
+    body, limit = _taken(body)
     try:
-        async with asyncio.timeout_at(up):
+        with limit:
             return await engine.classify(body)
     except TimeoutError as error:
         raise DeadlineExceeded(_TIME_IS_UP) from error
+    finally:
+        limit.close()
 
 
-def _taken(body: Body) -> tuple[Body, float | None]:
-    """Return what the engine gets of ``body``, and the loop's time at which its caller's time is up."""
+def _taken(body: Body) -> tuple[Body, TimeLimit]:
+    """Return what the engine gets of ``body``, and how long its caller waits for it."""
     within = body.get(WITHIN)
     if within is None:
-        return body, None
-    rest = {key: value for key, value in body.items() if key != WITHIN}
-    return rest, asyncio.get_running_loop().time() + within + GRACE_SECONDS
+        return body, TimeLimit(None)
+    return {key: value for key, value in body.items() if key != WITHIN}, TimeLimit(within + GRACE_SECONDS)

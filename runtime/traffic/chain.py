@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import TRACE, WITHIN, Chunk
 from runtime.engines.tally import TAG
+from runtime.engines.time_limit import TimeLimit
 from runtime.errors import (
     DeadlineExceeded,
     EngineLost,
@@ -191,7 +192,7 @@ class ChainCall:
     async def _worst_of(self, hop: Hop) -> tuple[int, int]:
         """Return how many tokens a hop will read, and how many it may generate."""
         body = self._capped(hop)
-        async with self._until_deadline(hop):
+        with self._until_deadline(hop) as limit, limit:
             prompt = await self._client(hop).count(hop.operation, body)
         return prompt, completion_cap(body) or 0
 
@@ -304,7 +305,7 @@ class ChainCall:
     async def _classify(self, hop: Hop) -> dict[str, Any]:
         count = self._count(hop)
         try:
-            async with self._counted(count), self._until_deadline(hop):
+            with self._counted(count), self._until_deadline(hop) as limit, limit:
                 answer = await count.client.classify({**self._capped(hop), **self._told(count)})
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
@@ -318,15 +319,16 @@ class ChainCall:
         count = self._count(hop)
         answer = count.client.generate({**self._capped(hop), "stream": stream, **self._told(count)})
         try:
-            while True:
-                async with self._counted(count), self._until_deadline(hop):
-                    chunks = await anext(answer, None)
+            with self._counted(count), self._until_deadline(hop) as limit:
+                while True:
+                    with limit:
+                        chunks = await anext(answer, None)
                     if chunks is None:
                         break
                     count.usage = chunks[-1].usage
                     count.watch.mark(chunks[0].elapsed, count.usage.completion)
                     self._sign(count, chunks[0].engine)
-                yield chunks
+                    yield chunks
             count.outcome = Outcome.OK
         finally:
             await answer.aclose()
@@ -388,8 +390,8 @@ class ChainCall:
         span = self._span.hop(hop, watch.sent)
         return _HopCount(tag, watch, self._client(hop, span), span)
 
-    @asynccontextmanager
-    async def _counted(self, count: _HopCount) -> AsyncIterator[None]:
+    @contextmanager
+    def _counted(self, count: _HopCount) -> Iterator[None]:
         """Note how the hop ends if this is where it does."""
         try:
             yield
@@ -454,16 +456,16 @@ class ChainCall:
             return count.usage
         return spent or count.usage
 
-    @asynccontextmanager
-    async def _until_deadline(self, hop: Hop) -> AsyncIterator[None]:
-        left = self._left
-        if left <= 0.0:  # a call that need not wait would go on: a timeout ends only what waits
-            raise self._too_late(hop)
+    @contextmanager
+    def _until_deadline(self, hop: Hop) -> Iterator[TimeLimit]:
+        """Give the limit of each wait for an engine; what it ends is too late for the chain's deadline."""
+        limit = TimeLimit(self._left)
         try:
-            async with asyncio.timeout(left):
-                yield
+            yield limit
         except TimeoutError as error:
             raise self._too_late(hop) from error
+        finally:
+            limit.close()
 
     def _too_late(self, hop: Hop) -> DeadlineExceeded:
         deadline = self._lease.chain.deadline
