@@ -1,14 +1,11 @@
 """Fixtures of the tests that need no cluster, no sockets and no waiting: time is virtual."""
 
-import gc
 import itertools
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import settings
 
-from benchmarks.local_postgresql import local_postgresql
 from runtime.store.database import open_store
 
 HERE = Path(__file__).parent
@@ -23,16 +20,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))
 
 
-def pytest_collection_finish():
-    """Keep what was imported and collected out of the garbage collector's way: a tenth of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-
-
 @pytest.fixture(scope="session")
 def postgresql():
     """A real PostgreSQL of this test process; returns a function that makes an empty database's URL."""
+    import psycopg
+
+    from benchmarks.local_postgresql import local_postgresql
+
     numbers = itertools.count()
     with local_postgresql() as server:
 
