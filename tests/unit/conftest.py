@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sqlalchemy.engine import make_url
 
 from runtime.store.database import open_store
+from tests.unit.fresh_store import migrated_image
 
 HERE = Path(__file__).parent
 
@@ -49,7 +51,9 @@ def store_url(request, tmp_path):
 
 @pytest.fixture
 def engine(store_url):
-    """An opened store, of each kind."""
-    engine = open_store(store_url)
+    """An opened store, of each kind; a SQLite file is copied from one that the migrations have made."""
+    if (path := make_url(store_url)).get_backend_name() == "sqlite":
+        Path(path.database).write_bytes(migrated_image())
+    engine = open_store(store_url, survives_power_cut=False)
     yield engine
     engine.dispose()
