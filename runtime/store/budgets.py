@@ -255,9 +255,8 @@ class Budgets:
         """
         with writing(self._engine) as connection:
             given_back = _give_back(connection, _EXPIRED, now=now)
-            for window in Window:
-                begins, _ = window_of(window, now)
-                connection.execute(_OVER, {"kind": window.value, "begins": begins})
+            begins = {window: window_of(window, now)[0] for window in Window}
+            connection.execute(_OVER, [{"kind": each.value, "begins": when} for each, when in begins.items()])
         return given_back
 
     # -- spending ---------------------------------------------------------------------------------

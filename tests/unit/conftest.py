@@ -1,15 +1,14 @@
 """Fixtures of the tests that need no cluster, no sockets and no waiting: time is virtual."""
 
-import gc
 import itertools
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import settings
+from sqlalchemy.engine import make_url
 
-from benchmarks.local_postgresql import local_postgresql
 from runtime.store.database import open_store
+from tests.unit.fresh_store import migrated_image
 
 HERE = Path(__file__).parent
 
@@ -23,16 +22,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))
 
 
-def pytest_collection_finish():
-    """Keep what was imported and collected out of the garbage collector's way: a tenth of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-
-
 @pytest.fixture(scope="session")
 def postgresql():
     """A real PostgreSQL of this test process; returns a function that makes an empty database's URL."""
+    import psycopg
+
+    from benchmarks.local_postgresql import local_postgresql
+
     numbers = itertools.count()
     with local_postgresql() as server:
 
@@ -55,7 +51,9 @@ def store_url(request, tmp_path):
 
 @pytest.fixture
 def engine(store_url):
-    """An opened store, of each kind."""
-    engine = open_store(store_url)
+    """An opened store, of each kind; a SQLite file is copied from one that the migrations have made."""
+    if (path := make_url(store_url)).get_backend_name() == "sqlite":
+        Path(path.database).write_bytes(migrated_image())
+    engine = open_store(store_url, survives_power_cut=False)
     yield engine
     engine.dispose()

@@ -42,11 +42,13 @@ def set_version(engine, version):
 
 
 # What the migrations make is what the code declares, table by table and column by column.
-def test_migrations_make_what_is_declared(engine):
+def test_migrations_make_what_is_declared(store_url):
+    engine = open_store(store_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, METADATA) == []
         assert version_of(connection) == HEAD
+    engine.dispose()
 
 
 # The code works with the newest version that there is a step to, and there is one way to it.

@@ -469,7 +469,8 @@ def ctrl_c():
 
 # A child process never outlives the call that watches it: after Ctrl-C it is ended and gone.
 @pytest.mark.usefixtures("ctrl_c")
-def test_child_ends_with_its_caller(tmp_path):
+def test_child_ends_with_its_caller(tmp_path, monkeypatch):
+    monkeypatch.setattr("runtime.store.child_process._WATCH_S", 0.02)
     started, interrupted = tmp_path / "started", []
     program = (
         "import os, pathlib as p, sys, time; p.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
