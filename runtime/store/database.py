@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from runtime.errors import StoreError, StoreUnavailable
+from runtime.store.checkpoints import AT_LATEST, Checkpoints
 from runtime.store.prepared import Direct, Prepared
 
 HEAD = "0007"
@@ -169,6 +170,8 @@ def _engine_of(url: URL, synchronous: str) -> Engine:
     engine = sa.create_engine(url)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        checkpoints = Checkpoints(url.database)
+        sa.event.listen(engine, "checkin", lambda *_: checkpoints.count())
     sa.event.listen(engine, "connect", lambda connection, _: _tune_sqlite(connection, synchronous))
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -179,7 +182,8 @@ def _tune_sqlite(connection: sa.PoolProxiedConnection, synchronous: str) -> None
     connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3's own attribute
     cursor = connection.cursor()
     # The patience first: several processes that open a new file all want to turn WAL on.
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", f"synchronous={synchronous}"):
+    told = ("busy_timeout=10000", "journal_mode=WAL", f"synchronous={synchronous}")
+    for pragma in (*told, f"wal_autocheckpoint={AT_LATEST}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
