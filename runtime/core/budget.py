@@ -255,6 +255,18 @@ def taken(wanted: Sequence[Claim], counters: Mapping[CounterId, Counter]) -> dic
     return changed
 
 
+def settled(
+    counters: Mapping[CounterId, Counter], spent: Mapping[CounterId, int], released: Mapping[CounterId, int]
+) -> dict[CounterId, Counter]:
+    """Return how the counters stand once more is ``spent`` of them, and what is ``released`` not reserved."""
+    return {
+        which: counter._replace(
+            spent=counter.spent + spent.get(which, 0), reserved=counter.reserved - released.get(which, 0)
+        )
+        for which, counter in counters.items()
+    }
+
+
 def completion_cap(body: Mapping[str, Any]) -> int | None:
     """Return how many tokens a call may generate, all choices together; None if it does not say."""
     most = body.get("max_completion_tokens") or body.get("max_tokens")

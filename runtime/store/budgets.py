@@ -3,7 +3,7 @@
 Everything happens inside transactions that hold the counters they read: several gateways see each
 other's reservations, and a request is either reserved with all its caps or with none.
 
-What runs for every request is a statement made once: to make one takes SQLAlchemy longer than to run it.
+What runs for every request is prepared: a group of requests takes a few statements, however many there are.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from runtime.core.budget import (
     Window,
     crossings,
     refusal,
+    settled,
     taken,
     warned,
     window_of,
@@ -40,8 +41,9 @@ from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
 from runtime.store.audit import note
 from runtime.store.caps import drop_cap, every_cap, put_cap
-from runtime.store.database import insert_into, reading, writing
+from runtime.store.database import insert_into, reading, writing, writing_directly
 from runtime.store.forecast import forecast_of
+from runtime.store.prepared import Direct, Prepared, PreparedAmong
 from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
@@ -50,30 +52,31 @@ FRESH_SECONDS = 2.0
 """How old the caps may be that this process goes by; a new one counts everywhere after so long."""
 
 _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
-_ONE = sa.update(COUNTERS).where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
-_SOME = (
-    sa.select(COUNTERS)
-    .where(sa.tuple_(*_ID).in_(sa.bindparam("wanted", expanding=True)))
-    # Says nothing more, but SQLite finds no rows by a tuple: it would read every counter there is.
-    .where(COUNTERS.c.cap.in_(sa.bindparam("caps", expanding=True)))
-    .where(COUNTERS.c.subject.in_(sa.bindparam("subjects", expanding=True)))
-)
 _ORDER = (COUNTERS.c.cap, sa.collate(COUNTERS.c.subject, "C"), COUNTERS.c.window)
 """As Python sorts them: all who hold several counters take them in one order, or wait for each other."""
-_KEEP = _ONE.values({name: sa.bindparam(name) for name in Counter._fields})
-_LESS = _ONE.values(reserved=COUNTERS.c.reserved - sa.bindparam("less"))
-
-_RESERVE = sa.insert(RESERVATIONS)
-_RELEASED = (RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount)
-_DELETE = sa.delete(RESERVATIONS).returning(*_RELEASED)
-_KEPT = sa.select(*_RELEASED[:3]).where(RESERVATIONS.c.call.in_(sa.bindparam("calls", expanding=True)))
-_OF_CALLS = _DELETE.where(RESERVATIONS.c.call.in_(sa.bindparam("calls", expanding=True)))
-_OVER = sa.delete(COUNTERS).where(
-    COUNTERS.c.reserved == 0,
-    COUNTERS.c.window < sa.bindparam("begins"),
-    COUNTERS.c.cap.in_(sa.select(CAPS.c.id).where(CAPS.c.window == sa.bindparam("kind"))),
+_READ = PreparedAmong(_ID, sa.select(COUNTERS).where)
+_READ_AND_HOLD = PreparedAmong(
+    _ID, lambda among: sa.select(COUNTERS).where(among).order_by(*_ORDER).with_for_update()
 )
-_EXPIRED = _DELETE.where(RESERVATIONS.c.expires < sa.bindparam("now"))
+_KEEP = Prepared(
+    sa.update(COUNTERS)
+    .where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
+    .values({name: sa.bindparam(name) for name in Counter._fields})
+)
+
+_RESERVE = Prepared(sa.insert(RESERVATIONS))
+_RELEASE = sa.delete(RESERVATIONS).returning(
+    RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount
+)
+_OF_CALLS = PreparedAmong([RESERVATIONS.c.call], _RELEASE.where)
+_EXPIRED = Prepared(_RELEASE.where(RESERVATIONS.c.expires < sa.bindparam("now")))
+_OVER = Prepared(
+    sa.delete(COUNTERS).where(
+        COUNTERS.c.reserved == 0,
+        COUNTERS.c.window < sa.bindparam("begins"),
+        COUNTERS.c.cap.in_(sa.select(CAPS.c.id).where(CAPS.c.window == sa.bindparam("kind"))),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,9 @@ class Budgets:
         self._of_tenant: Mapping[str, list[Cap]] = {}
         self._edition = 0
         self._fresh = self._edition, float("-inf")
-        new = insert_into(engine, COUNTERS)
-        self._new = new.on_conflict_do_nothing()
-        more = {"spent": COUNTERS.c.spent + new.excluded.spent}
+        self._new = Prepared(insert_into(engine, COUNTERS).on_conflict_do_nothing())
         # SQLite has one writer at a time, and knows no collation of this name.
-        self._hold_some = _SOME.order_by(*_ORDER).with_for_update() if _has_rows_to_hold(engine) else _SOME
-        self._more = new.on_conflict_do_update(index_elements=list(_ID), set_=more).returning(COUNTERS)
+        self._read_and_hold = _READ if engine.dialect.name == "sqlite" else _READ_AND_HOLD
 
     # -- caps -------------------------------------------------------------------------------------
 
@@ -175,7 +175,8 @@ class Budgets:
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
         with reading(self._engine) as connection:
-            return self._read(connection, _SOME, wanted)
+            direct = Direct(connection.connection.cursor(), connection.dialect)
+            return _counters(_READ.rows(direct, wanted))
 
     def counters_of(self, cap: int) -> list[Counter]:
         """Return how all counters of a cap stand, newest window first."""
@@ -207,9 +208,8 @@ class Budgets:
     def reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
         caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
-        wanted = sorted(caps)
-        with writing(self._engine) as connection:
-            counters = self._hold(connection, wanted)
+        with writing_directly(self._engine) as direct:
+            counters = self._hold(direct, caps, ())
             changed: dict[CounterId, Counter] = {}
             begun: list[Wish] = []
             answers: list[Standing | Refusal] = []
@@ -221,53 +221,59 @@ class Budgets:
                     counters |= changed
                 answers.append(refused or _standing(wish, counters))
             crossed = crossings(caps, changed)
-            _keep(connection, warned(changed, crossed))
-            _reserve(connection, begun)
+            _keep(direct, warned(changed, crossed))
+            _reserve(direct, begun)
         self.tell(crossed)
         return answers
 
-    def _hold(self, connection: Connection, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
-        """Return how counters stand, and keep others from changing them; new ones are made."""
-        held = self._read(connection, self._hold_some, wanted)
+    def _hold(
+        self, direct: Direct, wanted: Iterable[CounterId], old: Iterable[CounterId]
+    ) -> dict[CounterId, Counter]:
+        """Return how counters stand, and keep others from changing them; new ones of ``wanted`` are made.
+
+        Those of ``old`` are held, too, but for those of caps that are gone.
+        """
+        counters = sorted({*wanted, *old})
+        held = _counters(self._read_and_hold.rows(direct, counters))
         missing = [counter for counter in wanted if counter not in held]
         if not missing:
             return held
-        fresh = [{**counter._asdict(), **Counter()._asdict()} for counter in missing]
-        connection.execute(self._new, fresh)
-        return self._read(connection, self._hold_some, wanted)
-
-    def _read(
-        self, connection: Connection, select: sa.Select[Any], wanted: Sequence[CounterId]
-    ) -> dict[CounterId, Counter]:
-        if not wanted:
-            return {}
-        parts = {
-            "caps": sorted({one.cap for one in wanted}),
-            "subjects": sorted({one.subject for one in wanted}),
-        }
-        rows = connection.execute(select, {"wanted": list(wanted), **parts})
-        return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
+        self._new.each(direct, [counter._asdict() | Counter()._asdict() for counter in sorted(missing)])
+        return _counters(self._read_and_hold.rows(direct, counters))
 
     def sweep(self, now: float) -> int:
-        """Release what is reserved for requests whose gateway has died; return how many counters it was.
+        """Release what is reserved for requests whose gateway has died; return how many reservations it was.
 
         Counters of windows that are over go with it: what was spent then is in the ledger.
         """
-        with writing(self._engine) as connection:
-            given_back = _give_back(connection, _EXPIRED, now=now)
-            begins = {window: window_of(window, now)[0] for window in Window}
-            connection.execute(_OVER, [{"kind": each.value, "begins": when} for each, when in begins.items()])
-        return given_back
+        with writing_directly(self._engine) as direct:
+            gone = _EXPIRED.rows(direct, now=now)
+            released = _summed(gone)
+            _keep(direct, settled(self._hold(direct, (), released), {}, released))
+            _OVER.each(direct, [{"kind": one.value, "begins": window_of(one, now)[0]} for one in Window])
+        return len(gone)
 
     # -- spending ---------------------------------------------------------------------------------
 
     def settle(
-        self, connection: Connection, spent: Iterable[tuple[HopTag, Amount]], ended: Sequence[str]
+        self, direct: Direct, spent: Iterable[tuple[HopTag, Amount]], ended: Sequence[str]
     ) -> list[Crossing]:
         """Count hops as spent in all caps last read that count them, and release what ``ended`` calls hold.
 
         It happens within the caller's transaction. Returns what to ``tell`` once that is committed.
         """
+        sums, cap_of = self._charges(spent)
+        # Before the counters, as everybody takes them who takes both: else two would wait for each other.
+        released = _summed(_OF_CALLS.rows(direct, [(call,) for call in ended]))
+        changed = settled(self._hold(direct, sums, released), sums, released)
+        crossed = crossings(cap_of, {counter: changed[counter] for counter in sums})
+        _keep(direct, warned(changed, crossed))
+        return crossed
+
+    def _charges(
+        self, spent: Iterable[tuple[HopTag, Amount]]
+    ) -> tuple[dict[CounterId, int], dict[CounterId, Cap]]:
+        """Return how much is spent of which counters, and whose caps these are."""
         sums: defaultdict[CounterId, int] = defaultdict(int)
         cap_of: dict[CounterId, Cap] = {}
         for tag, amount in spent:
@@ -277,32 +283,7 @@ class Budgets:
                     counter = CounterId(cap.id, cap.subject(tag), begins)
                     sums[counter] += amount.of(cap.unit)
                     cap_of[counter] = cap
-        self._hold_all(connection, sums, ended)
-        crossed = self._charge(connection, sums, cap_of)
-        if ended:
-            _give_back(connection, _OF_CALLS, calls=ended)
-        return crossed
-
-    def _hold_all(self, connection: Connection, charged: Iterable[CounterId], ended: Sequence[str]) -> None:
-        """Hold what is charged and what is released in one order: two passes would meet others' one."""
-        if ended and _has_rows_to_hold(self._engine):
-            kept = {CounterId(*row) for row in connection.execute(_KEPT, {"calls": ended})}
-            self._read(connection, self._hold_some, sorted({*charged, *kept}))
-
-    def _charge(
-        self, connection: Connection, sums: Mapping[CounterId, int], cap_of: Mapping[CounterId, Cap]
-    ) -> list[Crossing]:
-        stands = self._add(connection, sums)
-        crossed = crossings(cap_of, stands)
-        _keep(connection, warned({each.counter: stands[each.counter] for each in crossed}, crossed))
-        return crossed
-
-    def _add(self, connection: Connection, sums: Mapping[CounterId, int]) -> dict[CounterId, Counter]:
-        """Add to what is spent of counters; return how they stand, held until the transaction ends."""
-        if not sums:
-            return {}
-        rows = [{**counter._asdict(), **Counter(sums[counter])._asdict()} for counter in sorted(sums)]
-        return {CounterId(*row[:3]): Counter(*row[3:]) for row in connection.execute(self._more, rows)}
+        return sums, cap_of
 
     def tell(self, crossed: Iterable[Crossing]) -> None:
         """Warn of shares that have been passed, once that is committed."""
@@ -316,35 +297,30 @@ def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
 
 
-def _has_rows_to_hold(engine: Engine) -> bool:
-    """Say whether several can write at once, each holding rows of its own."""
-    return engine.dialect.name != "sqlite"
+def _counters(rows: Iterable[Sequence[Any]]) -> dict[CounterId, Counter]:
+    return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
 
 
-def _keep(connection: Connection, changed: Mapping[CounterId, Counter]) -> None:
-    if changed:
-        rows = [_of(counter) | changed[counter]._asdict() for counter in sorted(changed)]
-        connection.execute(_KEEP, rows)
+def _summed(gone: Iterable[Sequence[Any]]) -> dict[CounterId, int]:
+    """Return how much reservations that are gone had reserved of each counter."""
+    sums: defaultdict[CounterId, int] = defaultdict(int)
+    for *counter, amount in gone:
+        sums[CounterId(*counter)] += amount
+    return sums
 
 
-def _reserve(connection: Connection, begun: Sequence[Wish]) -> None:
+def _keep(direct: Direct, changed: Mapping[CounterId, Counter]) -> None:
+    _KEEP.each(direct, [_of(counter) | changed[counter]._asdict() for counter in sorted(changed)])
+
+
+def _reserve(direct: Direct, begun: Sequence[Wish]) -> None:
     rows = [
         {**claim.counter._asdict(), "call": wish.call, "amount": claim.reserved, "expires": wish.expires}
         for wish in begun
         for claim in wish.claims
         if claim.reserved
     ]
-    if rows:
-        connection.execute(_RESERVE, rows)
-
-
-def _give_back(connection: Connection, delete: sa.sql.dml.ReturningDelete[Any], **which: object) -> int:
-    gone = connection.execute(delete, which).all()
-    if not gone:
-        return 0
-    rows = [_of(CounterId(*row[:3])) | {"less": row.amount} for row in sorted(gone, key=tuple)]
-    connection.execute(_LESS, rows)
-    return len(gone)
+    _RESERVE.each(direct, rows)
 
 
 def _of(counter: CounterId) -> dict[str, object]:

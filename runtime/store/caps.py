@@ -37,7 +37,7 @@ def put_cap(connection: Connection, cap: Cap) -> Cap | None:
 def drop_cap(connection: Connection, cap: int) -> Cap | None:
     """Remove a cap and its counters; return it, or None if there was none."""
     before = _one(connection, CAPS.c.id == cap)
-    for table, column in ((CAPS, CAPS.c.id), (COUNTERS, COUNTERS.c.cap), (RESERVATIONS, RESERVATIONS.c.cap)):
+    for table, column in ((CAPS, CAPS.c.id), (RESERVATIONS, RESERVATIONS.c.cap), (COUNTERS, COUNTERS.c.cap)):
         connection.execute(sa.delete(table).where(column == cap))
     return before
 

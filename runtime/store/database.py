@@ -16,6 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from runtime.errors import StoreError, StoreUnavailable
+from runtime.store.checkpoints import AT_LATEST, Checkpoints
+from runtime.store.prepared import Direct, Prepared
 
 HEAD = "0007"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
@@ -31,7 +33,8 @@ class Turn(IntEnum):
 
 
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("turn")))
-_TOGETHER = sa.select(sa.func.pg_advisory_xact_lock_shared(sa.bindparam("turn")))
+_TURN_ALONE = Prepared(_ALONE)
+_TURN_TOGETHER = Prepared(sa.select(sa.func.pg_advisory_xact_lock_shared(sa.bindparam("turn"))))
 
 _WRITES = "interlock_writes"
 _EXAMPLES = "sqlite:////var/lib/interlock.db or postgresql://user:password@host/database"
@@ -80,7 +83,7 @@ def insert_into(engine: Engine, table: sa.Table) -> postgresql.Insert | sqlite.I
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Hold a connection to read by. Raises StoreUnavailable if the database does not answer."""
-    with _answering(), engine.connect() as connection:
+    with _answering(engine), engine.connect() as connection:
         yield connection
 
 
@@ -91,8 +94,23 @@ def writing(engine: Engine) -> Iterator[Connection]:
     On SQLite it takes the write lock at once. One that read first and then wanted to write would be
     refused if somebody had written in between, without waiting.
     """
-    with _answering(), engine.connect() as connection, begin_writing(connection):
+    with _answering(engine), engine.connect() as connection, begin_writing(connection):
         yield connection
+
+
+@contextmanager
+def writing_directly(engine: Engine) -> Iterator[Direct]:
+    """Do as ``writing`` does, for prepared statements alone: SQLAlchemy's own work is left out."""
+    with _answering(engine):
+        connection = engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            if engine.dialect.name == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE")
+            yield Direct(cursor, engine.dialect)
+            connection.commit()
+        finally:
+            connection.close()  # to the pool, which rolls back what is not committed
 
 
 @contextmanager
@@ -109,20 +127,24 @@ def ask(engine: Engine) -> None:
         connection.execute(sa.select(1))
 
 
-def take_turns(connection: Connection, turn: Turn, *, alone: bool) -> None:
+def take_turns(direct: Direct, turn: Turn, *, alone: bool) -> None:
     """Wait until nobody else is in ``turn`` (or, if not ``alone``, nobody who is), to the transaction's end.
 
     On SQLite there is nothing to do: a transaction that writes is the only one.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_ALONE if alone else _TOGETHER, {"turn": turn})
+    if direct.dialect.name == "postgresql":
+        (_TURN_ALONE if alone else _TURN_TOGETHER).rows(direct, turn=turn)
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _answering(engine: Engine) -> Iterator[None]:
+    driver = engine.dialect.loaded_dbapi
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+    except (
+        *(sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError),
+        *(driver.OperationalError, driver.InterfaceError),
+    ) as error:
         raise StoreUnavailable(f"the store does not answer: {getattr(error, 'orig', error)}") from error
 
 
@@ -145,9 +167,11 @@ def _parsed(url: str) -> URL:
 def _engine_of(url: URL, synchronous: str) -> Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)  # the server may have been restarted
+    engine = sa.create_engine(url)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url)
+        checkpoints = Checkpoints(url.database)
+        sa.event.listen(engine, "checkin", lambda *_: checkpoints.count())
     sa.event.listen(engine, "connect", lambda connection, _: _tune_sqlite(connection, synchronous))
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -158,7 +182,8 @@ def _tune_sqlite(connection: sa.PoolProxiedConnection, synchronous: str) -> None
     connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3's own attribute
     cursor = connection.cursor()
     # The patience first: several processes that open a new file all want to turn WAL on.
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", f"synchronous={synchronous}"):
+    told = ("busy_timeout=10000", "journal_mode=WAL", f"synchronous={synchronous}")
+    for pragma in (*told, f"wal_autocheckpoint={AT_LATEST}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

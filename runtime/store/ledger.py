@@ -11,24 +11,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from runtime.core.budget import Amount, Crossing
 from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets
-from runtime.store.database import Turn, insert_into, reading, take_turns, writing
+from runtime.store.database import Turn, insert_into, reading, take_turns, writing_directly
+from runtime.store.prepared import Direct, Prepared, PreparedAmong
 from runtime.store.tables import LEDGER
 
 _COUNTS = ("prompt", "cached", "completion", "reasoning")
-_AT_ONCE = 500
-"""Rows of one statement: databases bound how many parameters it may have."""
 
-_KNOWN = (
-    sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion, LEDGER.c.cached)
-    .where(LEDGER.c.hop.in_(sa.bindparam("hops", expanding=True)))
-    .with_for_update()
+_KNOWN = PreparedAmong(
+    [LEDGER.c.hop],
+    lambda among: (
+        sa.select(LEDGER.c.hop, LEDGER.c.prompt, LEDGER.c.completion, LEDGER.c.cached)
+        .where(among)
+        .with_for_update()
+    ),
 )
 
 
@@ -43,7 +45,8 @@ class Ledger:
         self._engine = engine
         self._budgets = budgets
         new = insert_into(engine, LEDGER)
-        self._merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
+        merge = new.on_conflict_do_update(index_elements=["hop"], set_=_merged(new.excluded))
+        self._merge = Prepared(merge)
 
     def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:
         """Write ``rows``, charge budgets with what they add, and release what ``ended`` calls reserved.
@@ -55,15 +58,14 @@ class Ledger:
         if self._budgets is not None:
             self._budgets.caps()  # read anew if they are old, before a transaction makes others wait
         crossed: list[Crossing] = []
-        with writing(self._engine) as connection:
+        with writing_directly(self._engine) as direct:
             # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
-            take_turns(connection, Turn.LEDGER, alone=self._tells_of_others)
-            known = _known(connection, told)
+            take_turns(direct, Turn.LEDGER, alone=self._tells_of_others)
+            known = _known(direct, told)
             new = [row for row in told if _is_news(row, known)]
-            if new:
-                connection.execute(self._merge, [row.as_row() for row in new])
+            self._merge.each(direct, [row.as_row() for row in new])
             if self._budgets is not None:
-                crossed = self._budgets.settle(connection, _added(new, known), ended)
+                crossed = self._budgets.settle(direct, _added(new, known), ended)
         if self._budgets is not None:
             self._budgets.tell(crossed)
         return len(new)
@@ -112,14 +114,10 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _known(connection: Connection, rows: Sequence[LedgerRow]) -> dict[str, Usage]:
+def _known(direct: Direct, rows: Sequence[LedgerRow]) -> dict[str, Usage]:
     """Return the tokens of those of ``rows`` that are in the ledger already, but for reasoning ones."""
-    known: dict[str, Usage] = {}
-    for begin in range(0, len(rows), _AT_ONCE):
-        hops = [row.tag.hop for row in rows[begin : begin + _AT_ONCE]]
-        for hop, *counts in connection.execute(_KNOWN, {"hops": hops}):
-            known[hop] = Usage(*counts)
-    return known
+    found = _KNOWN.rows(direct, [(row.tag.hop,) for row in rows])
+    return {hop: Usage(*counts) for hop, *counts in found}
 
 
 def _is_news(row: LedgerRow, known: Mapping[str, Usage]) -> bool:

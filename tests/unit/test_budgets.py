@@ -368,19 +368,20 @@ def test_counters_are_found_by_their_index():
     store = fresh_store()
     budgets, asked = Budgets(store, SystemClock()), []
 
-    @sa.event.listens_for(store, "before_cursor_execute")
-    def _note(_connection, _cursor, statement, parameters, _context, many):
+    def note(statement):
         if statement.startswith(("SELECT", "UPDATE", "DELETE")) and "counters" in statement:
-            asked.append((statement, parameters[0] if many else parameters))
+            asked.append(statement)
 
     for per in (Per.TENANT, Per.SESSION):
         budgets.set(cap(10**9, per=per))
-    asked.clear()
     wish = Wish("r", claims(budgets.caps(), tag("r"), Amount(500), NOW), NOW, NOW + MINUTE)
-    assert not isinstance(budgets.reserve([wish])[0], Refusal)
-    assert len(asked) > 1
     with store.connect() as connection:
-        for statement, parameters in asked:
-            plan = connection.exec_driver_sql(f"explain query plan {statement}", parameters).all()
+        driver = connection.connection.driver_connection
+        driver.set_trace_callback(note)
+        assert not isinstance(budgets.reserve([wish])[0], Refusal)
+        driver.set_trace_callback(None)
+        assert len(asked) > 1
+        for statement in asked:
+            plan = connection.exec_driver_sql(f"explain query plan {statement}").all()
             assert not [step for *_, step in plan if step.startswith("SCAN counters")], statement
     store.dispose()
