@@ -27,8 +27,8 @@ ENCODER = round(0.6 * GIB)
 _KV_ON_CPU_GIB = 4
 """What vLLM takes on a CPU where VLLM_CPU_KVCACHE_SPACE does not say otherwise."""
 
-_GPU_SHARE = 0.9
-"""Share of a GPU that vLLM takes where neither kv_cache_memory_bytes nor gpu_memory_utilization is set."""
+_WHOLE_GPU = 0.9
+"""Part of a GPU's memory that vLLM takes where the set neither says how much nor shares the GPU."""
 
 
 class _Value(BaseModel):
@@ -183,5 +183,5 @@ def _kv_cache(spec: EngineSpec, device_total: int, rest: int) -> int:
     if spec.device == "cpu":
         variables = (spec.llm_config.runtime_env or {}).get("env_vars") or {}
         return int(variables.get("VLLM_CPU_KVCACHE_SPACE") or _KV_ON_CPU_GIB) * GIB
-    share = float(kwargs.get("gpu_memory_utilization") or _GPU_SHARE)
+    share = float(kwargs.get("gpu_memory_utilization") or spec.gpu_share or _WHOLE_GPU)
     return max(0, round(share * device_total) - rest)
