@@ -15,7 +15,8 @@ from runtime.core.units import size_text
 
 def render_plan(plan: Mapping[str, Any]) -> RenderableType:
     """Return the whole plan as something rich can print."""
-    return Group(_engines(plan), _devices(plan), _cost(plan))
+    gpus = [_gpus(plan["gpus"])] if plan.get("gpus") else []
+    return Group(_engines(plan), _devices(plan), *gpus, _cost(plan))
 
 
 def _engines(plan: Mapping[str, Any]) -> Table:
@@ -40,6 +41,15 @@ def _devices(plan: Mapping[str, Any]) -> Table:
         sizes = (size_text(device[part]) for part in ("total", "free", "freed", "needed"))
         table.add_row(Text(device["device"]), *sizes, Text(size_text(short) if short else "", "red"))
     return table
+
+
+def _gpus(gpus: Mapping[str, Any]) -> Text:
+    """Return what Ray counts: an engine that sleeps has given back memory, and no GPU."""
+    holders = [
+        f"{h['gpus']:g} by {h['engine']} of release {'/'.join(map(str, h['releases']))}" for h in gpus["held"]
+    ]
+    text = Text(f"GPUs: {gpus['needed']:g} needed of {gpus['total']}, held: {', '.join(holders) or 'none'}")
+    return text.append(f", short of {gpus['shortfall']:g}", "red") if gpus["shortfall"] else text
 
 
 def _cost(plan: Mapping[str, Any]) -> Text:

@@ -1,4 +1,4 @@
-"""How much memory a swap needs, and on which devices: values, and what one engine takes.
+"""How much memory and how many GPUs a swap needs: values, and what one engine takes.
 
 Laying a whole swap out is ``core.planning``'s.
 """
@@ -10,7 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from runtime.core.specs import DeviceKind, EngineSpec, FakeEngine, TransformersEngine, VllmEngine
+from runtime.core.specs import (
+    PLACEMENT_EXAMPLE,
+    DeviceKind,
+    EngineSpec,
+    FakeEngine,
+    TransformersEngine,
+    VllmEngine,
+)
 from runtime.core.units import size_text
 
 GIB = 2**30
@@ -27,8 +34,11 @@ ENCODER = round(0.6 * GIB)
 _KV_ON_CPU_GIB = 4
 """What vLLM takes on a CPU where VLLM_CPU_KVCACHE_SPACE does not say otherwise."""
 
-_GPU_SHARE = 0.9
-"""Share of a GPU that vLLM takes where neither kv_cache_memory_bytes nor gpu_memory_utilization is set."""
+_WHOLE_GPU = 0.9
+"""Part of a GPU's memory that vLLM takes where the set neither says how much nor shares the GPU."""
+
+_RAY_DIGITS = 4
+"""Ray counts resources in ten-thousandths."""
 
 
 class _Value(BaseModel):
@@ -95,6 +105,42 @@ class DevicePlan(_Value):
         return max(0, self.needed - self.free - self.freed)
 
 
+class GpuHolder(_Value):
+    """A resident engine and how many GPUs Ray keeps for all its replicas, asleep or not."""
+
+    engine: str
+    """Its name."""
+    releases: tuple[int, ...]
+    """The releases that keep it resident."""
+    gpus: float
+    passing: bool = False
+    """Only the rollback window of these releases keeps it."""
+
+
+class GpuPlan(_Value):
+    """What a swap needs of the GPUs as Ray counts them, whatever memory is free on them."""
+
+    total: int
+    needed: float
+    """By the engines that are to be loaded."""
+    held: tuple[GpuHolder, ...] = ()
+
+    @property
+    def taken(self) -> float:
+        """How many all holders have together."""
+        return round(sum(holder.gpus for holder in self.held), _RAY_DIGITS)
+
+    @property
+    def shortfall(self) -> float:
+        """What is missing; 0 if there is enough."""
+        return max(0.0, round(self.needed + self.taken - self.total, _RAY_DIGITS)) if self.needed else 0.0
+
+    @property
+    def lasting(self) -> GpuPlan:
+        """The same once the rollback windows are over."""
+        return self.model_copy(update={"held": tuple(h for h in self.held if not h.passing)})
+
+
 class SwapPlan(_Value):
     """What a swap would reuse, load and unload, whether there is room for it, and what it costs."""
 
@@ -110,6 +156,8 @@ class SwapPlan(_Value):
     unloaded: tuple[str, ...] = ()
     """Digests of engines that go when the rollback window of the live release is over."""
     devices: tuple[DevicePlan, ...] = ()
+    gpus: GpuPlan | None = None
+    """None where there is no GPU."""
 
     @cached_property
     def _by_digest(self) -> dict[str, EnginePlan]:
@@ -124,6 +172,8 @@ class SwapPlan(_Value):
         shown = self.model_dump(mode="json")
         for device, plan in zip(shown["devices"], self.devices, strict=True):
             device["shortfall"] = plan.shortfall
+        if self.gpus is not None:
+            shown["gpus"]["shortfall"] = self.gpus.shortfall
         return shown
 
 
@@ -137,13 +187,36 @@ def refusal(plan: SwapPlan) -> str | None:
         for d in plan.devices
         if d.shortfall
     ]
-    return f"it does not fit ({plan.strategy}): {'; '.join(missing)}. {_advice(plan)}"
+    advice = [_less_memory(plan)] if missing else []
+    if plan.gpus is not None and plan.gpus.shortfall:
+        missing.append(_too_few(plan.gpus))
+        advice.append(_more_gpus(plan.gpus))
+    return (
+        f"it does not fit ({plan.strategy}): {'; '.join(missing)}. Nothing was touched; {'; '.join(advice)}"
+    )
 
 
-def _advice(plan: SwapPlan) -> str:
+def _too_few(gpus: GpuPlan) -> str:
+    holders = ", ".join(
+        f"{holder.engine} of release {'/'.join(map(str, holder.releases))} holds {holder.gpus:g}"
+        for holder in gpus.held
+    )
+    held = f"{gpus.taken:g} of {gpus.total} held ({holders})" if holders else f"there are {gpus.total}"
+    return f"GPUs: needs {gpus.needed:g}, {held}, short of {gpus.shortfall:g}"
+
+
+def _more_gpus(gpus: GpuPlan) -> str:
+    wait = "" if gpus.lasting.shortfall else " or wait until the rollback window of older releases is over"
+    return (
+        f"let the engines of both sets share GPUs (in llm_config: {PLACEMENT_EXAMPLE}) or add GPUs{wait};"
+        " strategy: sleep_live does not help, for Ray keeps the GPUs of an engine that sleeps"
+    )
+
+
+def _less_memory(plan: SwapPlan) -> str:
     less = "give its engines less kv_cache or fewer replicas"
-    other = " or declare strategy: sleep_live" if plan.strategy == "beside" else ""
-    return f"Nothing was touched; {less}{other}"
+    sleeping = plan.strategy == "beside" and not (plan.gpus and plan.gpus.shortfall)
+    return less + (" or declare strategy: sleep_live" if sleeping else "")
 
 
 # -- one engine -----------------------------------------------------------------------------------
@@ -183,5 +256,5 @@ def _kv_cache(spec: EngineSpec, device_total: int, rest: int) -> int:
     if spec.device == "cpu":
         variables = (spec.llm_config.runtime_env or {}).get("env_vars") or {}
         return int(variables.get("VLLM_CPU_KVCACHE_SPACE") or _KV_ON_CPU_GIB) * GIB
-    share = float(kwargs.get("gpu_memory_utilization") or _GPU_SHARE)
+    share = float(kwargs.get("gpu_memory_utilization") or spec.gpu_share or _WHOLE_GPU)
     return max(0, round(share * device_total) - rest)

@@ -7,7 +7,17 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from runtime.core.digest import Content
-from runtime.core.memory import Device, DevicePlan, EnginePlan, SwapPlan, footprint, given_back
+from runtime.core.memory import (
+    Device,
+    DevicePlan,
+    EnginePlan,
+    GpuHolder,
+    GpuPlan,
+    SwapPlan,
+    footprint,
+    given_back,
+)
+from runtime.core.release import ReleaseState
 from runtime.core.state import EXISTING, ControlState, EngineRecord, EngineState
 from runtime.core.tokens import warmup_bound
 
@@ -15,6 +25,7 @@ _UNKNOWN_LOAD_S = 60.0
 _UNKNOWN_WARM_S = 10.0
 _DRAIN_S = 5.0
 _KEPT = EXISTING | {EngineState.ABSENT}
+_PASSING = frozenset({ReleaseState.STANDBY, ReleaseState.DRAINING})
 _ASLEEP = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
 
 
@@ -108,10 +119,11 @@ def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> 
     strategy = STRATEGIES[model_set.strategy]
     room = _Room(devices, strategy.freed(candidate, state), _to_wake(reused, state))
     loaded = tuple(room.take(engine) for engine in _to_load(candidate, reused, devices))
+    gpus = _gpus(candidate, {engine.digest for engine in loaded}, state, devices)
     seconds = _seconds(candidate, loaded, state)
     live = state.live.engines if state.live else frozenset()
     return SwapPlan(
-        fits=not any(device.shortfall for device in room.plans()),
+        fits=not any(device.shortfall for device in room.plans()) and not (gpus and gpus.shortfall),
         strategy=model_set.strategy,
         cost=strategy.cost(seconds),
         warmup_tokens=warmup_bound(candidate),
@@ -120,6 +132,7 @@ def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> 
         loaded=loaded,
         unloaded=tuple(sorted(live - set(candidate.engines.values()))),
         devices=room.plans(),
+        gpus=gpus,
     )
 
 
@@ -196,6 +209,42 @@ class _Room:
             )
             for device in [*self.devices, *missing]
         )
+
+
+# -- GPUs as Ray counts them ----------------------------------------------------------------------
+
+
+def _gpus(
+    candidate: Content, loaded: Collection[str], state: ControlState, devices: Sequence[Device]
+) -> GpuPlan | None:
+    """Return what the swap needs of the GPUs beside what resident engines hold; None where there is none.
+
+    What is on its way out does not count: its GPUs are free before long.
+    """
+    total = sum(device.kind == "gpu" for device in devices)
+    if not total:
+        return None
+    specs = [candidate.spec_of(digest)[0] for digest in loaded]
+    held = [_holder(record, state) for digest, record in state.engines.items() if digest not in loaded]
+    return GpuPlan(
+        total=total,
+        needed=sum(spec.gpus * spec.replicas for spec in specs),
+        held=tuple(holder for holder in held if holder is not None),
+    )
+
+
+def _holder(record: EngineRecord, state: ControlState) -> GpuHolder | None:
+    """Return how many GPUs an engine holds; None if it holds none, or no release needs it any more."""
+    users = state.users_of(record.digest)
+    if not users or record.spec is None or not record.spec.gpus:
+        return None
+    names = users[-1].content.names_of(record.digest) if users[-1].content else ()
+    return GpuHolder(
+        engine="/".join(names),
+        releases=tuple(user.number for user in users),
+        gpus=record.spec.gpus * record.spec.replicas,
+        passing=all(user.state in _PASSING for user in users),
+    )
 
 
 # -- cost -----------------------------------------------------------------------------------------

@@ -70,6 +70,23 @@ def nearest(word: str, valid: Sequence[str]) -> str | None:
 # -- engines ------------------------------------------------------------------------------------
 
 
+PLACEMENT_EXAMPLE = "placement_group_config: {bundles: [{GPU: 0.45, CPU: 1}]}"
+"""How a set says that an engine takes a share of a GPU."""
+
+_Bundle = dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]]
+
+
+class _Placement(BaseModel):
+    """Of a ``placement_group_config`` what Ray sets aside: resources by name, as ray.serve.llm reads them."""
+
+    bundles: list[_Bundle] | None = None
+    bundle_per_worker: _Bundle | None = None
+
+    def each(self, shards: int) -> list[_Bundle]:
+        """Return the bundles of a replica that is spread over ``shards`` devices."""
+        return [self.bundle_per_worker] * shards if self.bundle_per_worker is not None else self.bundles or []
+
+
 class LLMConfigSpec(Spec):
     """``ray.serve.llm.LLMConfig`` as its users write it, less what Interlock sets itself."""
 
@@ -89,6 +106,18 @@ class LLMConfigSpec(Spec):
     def _names_a_model(cls, value: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value.get("model_id"), str):
             raise PydanticCustomError("missing_model_id", "model_id is missing: the model's name")
+        return value
+
+    @field_validator("placement_group_config")
+    @classmethod
+    def _says_what_is_set_aside(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            placement = _Placement.model_validate(value or {})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise _at(first["loc"], f"{first['msg']}; write: {PLACEMENT_EXAMPLE}") from error
+        if value is not None and (placement.bundles is None) == (placement.bundle_per_worker is None):
+            raise _at((), f"it has either bundles or bundle_per_worker; write: {PLACEMENT_EXAMPLE}")
         return value
 
 
@@ -145,6 +174,29 @@ class VllmEngine(Spec):
         return int(kwargs.get("tensor_parallel_size") or 1) * int(kwargs.get("pipeline_parallel_size") or 1)
 
     @property
+    def _bundles(self) -> list[_Bundle]:
+        """What Ray sets aside for one replica, beside what ``ray_actor_options`` ask for."""
+        if self.device == "cpu":
+            return []
+        wanted = self.llm_config.placement_group_config
+        return _Placement.model_validate(wanted).each(self.shards) if wanted else [{"GPU": 1.0}] * self.shards
+
+    @property
+    def gpu_share(self) -> float | None:
+        """The part of a GPU that each shard takes; None if it takes whole ones, or none.
+
+        vLLM knows one size for all its workers: of bundles that differ, the first with a GPU counts.
+        """
+        first = next((bundle["GPU"] for bundle in self._bundles if "GPU" in bundle), 0.0)
+        return first if 0.0 < first < 1.0 else None
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs Ray keeps for each replica for as long as it exists, asleep or not."""
+        shards = sum(bundle.get("GPU", 0.0) for bundle in self._bundles)
+        return shards + _num_gpus(self.llm_config.deployment_config)
+
+    @property
     def context_length(self) -> int | None:
         """How many tokens a prompt and its answer may have together, where the set says so."""
         length = self.llm_config.engine_kwargs.get("max_model_len")
@@ -183,7 +235,12 @@ class TransformersEngine(Spec):
     @property
     def device(self) -> DeviceKind:
         """Where it runs."""
-        return "gpu" if (self.deployment_config.get("ray_actor_options") or {}).get("num_gpus") else "cpu"
+        return "gpu" if self.gpus else "cpu"
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs Ray keeps for each replica."""
+        return _num_gpus(self.deployment_config)
 
     @property
     def shards(self) -> int:
@@ -233,6 +290,11 @@ class FakeEngine(Spec):
     """File to which it appends each call's tokens, counted apart from the meter that is to be checked."""
 
     @property
+    def gpus(self) -> float:
+        """Return 0: whatever device it plays to be on, Ray keeps none for it."""
+        return 0.0
+
+    @property
     def source(self) -> str | None:
         """Return None: nothing is loaded."""
         return None
@@ -253,6 +315,12 @@ def _replicas(deployment_config: Mapping[str, Any]) -> int:
     floor = scaling.get("initial_replicas") or scaling.get("min_replicas") or 1
     wanted = deployment_config.get("num_replicas", floor)
     return wanted if isinstance(wanted, int) else 1
+
+
+def _num_gpus(deployment_config: Mapping[str, Any]) -> float:
+    """Return how many GPUs a replica's actor asks for itself."""
+    wanted = (deployment_config.get("ray_actor_options") or {}).get("num_gpus")
+    return float(wanted) if isinstance(wanted, int | float) else 0.0
 
 
 # -- chains -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import ray
 from jinja2 import TemplateError
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from runtime.clock import SystemClock
 from runtime.core.ledger import EndedHop
+from runtime.core.llm_config import llm_config_fields
 from runtime.core.series import Family
 from runtime.core.specs import VllmEngine as Spec
 from runtime.core.usage import Usage
@@ -252,24 +254,6 @@ def _fetching(config: LLMConfig) -> Fetching:
 
 def build(spec: Spec, location: str | None) -> Application:
     """Return the application of a vLLM engine; ``location`` is where its weights were found."""
-    fields = spec.llm_config.model_dump(exclude_none=True)
-    loading = dict(fields.pop("model_loading_config"))
-    if location is not None:
-        loading["model_source"] = location
-    deployment = dict(fields.pop("deployment_config"))
-    if "autoscaling_config" not in deployment:
-        deployment.setdefault("num_replicas", 1)
-    deployment.setdefault("max_constructor_retry_count", 1)
-    # The first token at once: ray.serve.llm would hold it for 50 ms to fill a batch.
-    experimental = {"stream_batching_interval_ms": 0, **fields.pop("experimental_configs")}
-    # Without it vLLM does not tell how much of a prompt it found in its prefix cache.
-    engine_kwargs = {"enable_prompt_tokens_details": True, **fields.pop("engine_kwargs")}
-    config = LLMConfig(
-        model_loading_config=loading,
-        deployment_config=deployment,
-        experimental_configs=experimental,
-        engine_kwargs=engine_kwargs,
-        server_cls=VllmEngineReplica,
-        **fields,
-    )
+    fields = llm_config_fields(spec, location, ray.get_runtime_context().runtime_env)
+    config = LLMConfig(server_cls=VllmEngineReplica, **fields)
     return build_llm_deployment(config, name_prefix="engine:")

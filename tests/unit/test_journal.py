@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from runtime.control.journal import MemoryJournal, StoredJournal
 from runtime.core import events as ev
-from runtime.core.memory import DevicePlan, EnginePlan, Footprint, SwapPlan
+from runtime.core.memory import DevicePlan, EnginePlan, Footprint, GpuHolder, GpuPlan, SwapPlan
 from runtime.core.release import Move
 from runtime.core.usage import Usage
 from runtime.errors import Fenced, StoreUnavailable
@@ -27,6 +27,7 @@ LOADED = EnginePlan(
     placement=("node/memory",),
 )
 ROOM = DevicePlan(device="node/memory", total=9, free=7, freed=0, needed=6)
+GPUS = GpuPlan(total=1, needed=0.45, held=(GpuHolder(engine="writer", releases=(1,), gpus=0.45),))
 EVENTS = [
     ev.Wanted(at=1.5, change="c1", source="v1.yaml", content=content(1)),
     ev.Refused(at=2.0, change="c2", source="v2.yaml", reason="bad: key\nsecond line"),
@@ -34,6 +35,7 @@ EVENTS = [
     ev.ReleaseMoved(at=3.0, release=1, move=Move.FAIL, reason="superseded"),
     ev.Commanded(at=3.5, action="rollback", actor="ann", release=1, live=2),
     ev.ReleasePlanned(at=3.5, release=1, plan=SwapPlan(cost="none", loaded=(LOADED,), devices=(ROOM,))),
+    ev.ReleasePlanned(at=3.5, release=1, plan=SwapPlan(gpus=GPUS)),
     ev.ReleaseProbed(at=3.5, release=1, usage=Usage(3, 4, 1)),
     ev.ProbeFailed(at=3.5, release=1, reason="garbled"),
     ev.EngineSleeping(at=3.5, engine="e"),

@@ -25,6 +25,13 @@ def test_model_set_of_the_readme_parses():
     assert parse(document, "README.md", lambda name: name).name == "support"
 
 
+# On GPUs that hold the README's set there is room for the next one.
+def test_model_set_of_the_readme_leaves_room():
+    document = next(d for d in map(yaml.safe_load, blocks("yaml")) if "chains" in d)
+    writer = parse(document, "README.md", lambda name: name).engines["writer"]
+    assert 2 * writer.gpus <= 1
+
+
 # The mistake that the README shows is refused with the words that it shows.
 def test_refusal_of_the_readme():
     document = next(d for d in map(yaml.safe_load, blocks("yaml")) if "chains" in d)

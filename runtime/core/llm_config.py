@@ -1,0 +1,57 @@
+"""What ``ray.serve.llm`` is told of an engine: what the set says, and what Interlock adds to it.
+
+What the set says itself always wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.core.specs import VllmEngine
+
+
+def llm_config_fields(spec: VllmEngine, location: str | None, inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``LLMConfig``. The spec stays as it is.
+
+    ``location`` is where the engine's weights were found, ``inherited`` the runtime environment of the
+    process that makes the engine's application.
+    """
+    fields = spec.llm_config.model_dump(exclude_none=True)
+    if location is not None:
+        fields["model_loading_config"]["model_source"] = location
+    fields["deployment_config"] = _deployment(fields["deployment_config"])
+    # The first token at once: ray.serve.llm would hold it for 50 ms to fill a batch.
+    fields["experimental_configs"] = {"stream_batching_interval_ms": 0, **fields["experimental_configs"]}
+    fields["engine_kwargs"] = {**_engine_defaults(spec), **fields["engine_kwargs"]}
+    if spec.gpu_share is not None:
+        fields["runtime_env"] = _sharing(spec.gpu_share, fields, inherited)
+    return fields
+
+
+def _deployment(declared: Mapping[str, Any]) -> dict[str, Any]:
+    replicas = {} if "autoscaling_config" in declared else {"num_replicas": 1}
+    return {**replicas, "max_constructor_retry_count": 1, **declared}
+
+
+def _engine_defaults(spec: VllmEngine) -> dict[str, Any]:
+    # Without it vLLM does not tell how much of a prompt it found in its prefix cache.
+    defaults: dict[str, Any] = {"enable_prompt_tokens_details": True}
+    if spec.gpu_share is not None:
+        # vLLM does not start unless so much of the GPU is free, even where kv_cache_memory_bytes says what
+        # it takes; its default is nearly the whole GPU, of which others have their shares.
+        defaults["gpu_memory_utilization"] = spec.gpu_share
+    return defaults
+
+
+def _sharing(share: float, fields: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the replica's runtime environment, in which vLLM is told how much of a GPU a worker takes.
+
+    vLLM's workers would ask for a whole one each, and fit into no bundle. ray.serve.llm tells it only where
+    the set has a ``runtime_env``. Of several it takes the variables of one, and so does this.
+    """
+    own = fields.get("runtime_env") or {}
+    of_actor = (fields["deployment_config"].get("ray_actor_options") or {}).get("runtime_env") or {}
+    declared = [env["env_vars"] for env in (own, of_actor, inherited) if "env_vars" in env]
+    variables = declared[0] if declared else {}
+    return {**own, "env_vars": {"VLLM_RAY_PER_WORKER_GPUS": str(share), **variables}}
