@@ -31,6 +31,7 @@ from runtime.core.budget import Amount, Cap, Per, Unit, Window
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import Usage
 from runtime.errors import CommandError
+from runtime.serve.garbage import leave_startup_alone
 from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
 from runtime.store.ledger import Ledger
@@ -148,6 +149,7 @@ def _postgresql(url: str | None) -> Iterator[str | None]:
 
 def _measure(url: str, requests: int, in_flight: int, work_s: float, repetitions: int) -> dict[str, Any]:
     """Measure with and without the ledger in turn, so that both meet the same machine."""
+    leave_startup_alone()  # as gateways do
     clock = SystemClock()
     engine = open_store(url, survives_power_cut=False)
     budgets = Budgets(engine, clock)

@@ -93,6 +93,7 @@ class LocalCluster:
             "VLLM_NO_USAGE_STATS": "1",
             "INTERLOCK_STORE_URL": self.store_url,
             "INTERLOCK_ROOT": str(root),
+            "INTERLOCK_HAPROXY_ON_LOOPBACK": "1",  # as every config that is deployed here says
         }
         return child_environment(changes)
 

@@ -85,6 +85,8 @@ class EngineSettings:
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_WAIT_POLICY": "passive",
+            # What Ray gives its workers, and the quickest on two cores, which others use, too.
+            "OMP_NUM_THREADS": "1",
         }
     )
     llm_config: Mapping[str, Any] = field(default_factory=lambda: {"accelerator_config": {"kind": "cpu"}})

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """Bearer key of ``/admin``. Without one, admin calls are answered on loopback only."""
 
+    haproxy_on_loopback: bool = False
+    """Serve's HAProxy listens on loopback alone, so whoever comes through it is on this host.
+
+    It does not tell who calls: where it is on, nobody counts as on this host without this.
+    """
+
     max_body_bytes: int = 4 * 1024 * 1024
     """Largest request body that is read."""
 
@@ -99,6 +105,11 @@ def load_log() -> Path | None:
 def ray_encrypts() -> bool:
     """Say whether Ray's own connections are encrypted: then none of ours may go in clear beside them."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def behind_haproxy() -> bool:
+    """Say whether requests come through Serve's HAProxy, which does not tell where they come from."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -44,7 +44,7 @@ def build_app(
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_http_error)
     app.add_exception_handler(Exception, _on_unexpected)
-    _add_openai_routes(app, admission, settings, Callers(keys, clock))
+    _add_openai_routes(app, admission, settings, Callers(keys, clock, settings))
     _add_health_routes(app, admission)
     for router in (
         admin_routes(operator, settings),

@@ -15,7 +15,7 @@ from runtime.api.keys import Keys
 from runtime.clock import Clock
 from runtime.core.keys import OPEN, Caller, digest_of, is_secret
 from runtime.errors import AccessDenied, StoreUnavailable, Unauthenticated
-from runtime.settings import Settings
+from runtime.settings import Settings, behind_haproxy
 
 KEPT_S = 2.0
 """How long an answer of the store is used: a revoked key stops within this time."""
@@ -44,10 +44,9 @@ def actor_of(request: Request, settings: Settings) -> str:
         if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
             raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
         return named or "admin key"
-    if not _is_from_here(request):
-        message = (
-            f"no admin key is set, so admin calls are answered on loopback only, not from {_host_of(request)}"
-        )
+    if not _is_from_here(request, settings):
+        message = "no admin key is set, so admin calls are answered on loopback only, not from "
+        message += _place_of(request)
         raise AccessDenied(message, code="admin_loopback_only")
     return named or "loopback"
 
@@ -55,7 +54,8 @@ def actor_of(request: Request, settings: Settings) -> str:
 class Callers:
     """Tells who a request is for. What the store says is used for ``KEPT_S``: it is not asked each time."""
 
-    def __init__(self, keys: Keys, clock: Clock) -> None:
+    def __init__(self, keys: Keys, clock: Clock, settings: Settings) -> None:
+        self._settings = settings
         self._found = _Kept(keys.find, clock)
         self._any = _Kept(lambda _: keys.has_any(), clock)
 
@@ -74,8 +74,8 @@ class Callers:
             return key.caller
         if await self._any.get(""):
             raise Unauthenticated(_what_is_wrong(secret, revoked=key is not None), code="invalid_api_key")
-        if not _is_from_here(request):
-            message = f"there are no API keys, so only this host is answered, not {_host_of(request)}"
+        if not _is_from_here(request, self._settings):
+            message = f"there are no API keys, so only this host is answered, not {_place_of(request)}"
             raise AccessDenied(f"{message}; make one: interlock keys create", code="loopback_only")
         return OPEN
 
@@ -142,8 +142,16 @@ def _host_of(request: Request) -> str:
     return (request.client.host if request.client else "") or "?"
 
 
-def _is_from_here(request: Request) -> bool:
+def _place_of(request: Request) -> str:
+    if behind_haproxy():
+        return "through HAProxy, which does not tell who calls (INTERLOCK_HAPROXY_ON_LOOPBACK)"
+    return _host_of(request)
+
+
+def _is_from_here(request: Request, settings: Settings) -> bool:
     """Say whether a request comes from this host itself."""
+    if behind_haproxy() and not settings.haproxy_on_loopback:
+        return False
     # A proxy on this host would otherwise lend its place to the whole world.
     if any(name in request.headers for name in _FORWARDED):
         return False

@@ -101,6 +101,17 @@ async def test_without_keys(keys, host, headers, status):
             assert "interlock keys create" in error["message"]
 
 
+# HAProxy, on this host, lends its place to nobody, unless it is told to listen on this host alone.
+@pytest.mark.parametrize(("on_loopback", "status"), [(False, 403), (True, 200)])
+@pytest.mark.parametrize("path", ["/v1/models", "/admin/v1/status"])
+async def test_haproxy_does_not_tell_who_calls(keys, monkeypatch, path, on_loopback, status):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    async with serving("127.0.0.1", keys=keys, haproxy_on_loopback=on_loopback) as (_, client):
+        answer = await client.get(path)
+        assert answer.status_code == status, answer.text
+        assert on_loopback or "HAProxy" in answer.json()["error"]["message"]
+
+
 # The caller goes with the request: the key's tenant and id, or nobody's on an open loopback.
 async def test_caller_is_carried(keys):
     async with serving("127.0.0.1", keys=keys) as (world, client):
