@@ -14,6 +14,8 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from runtime.core.llm_config import VLLM_NAPS
+
 
 def _default_store() -> str:
     return f"sqlite:///{platformdirs.user_state_path('interlock') / 'interlock.db'}"
@@ -100,6 +102,11 @@ def load_log() -> Path | None:
     """Return where this process logs how an engine comes up; None if nobody wants to know."""
     path = os.environ.get(_LOAD_LOG)
     return Path(path) if path else None
+
+
+def vllm_naps() -> bool:
+    """Say whether vLLM's processes shall nap while they wait for each other (``serve.vllm_wait``)."""
+    return os.environ.get(VLLM_NAPS) == "1"
 
 
 def ray_encrypts() -> bool:

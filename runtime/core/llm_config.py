@@ -10,6 +10,9 @@ from typing import Any
 
 from runtime.core.specs import VllmEngine
 
+VLLM_NAPS = "INTERLOCK_VLLM_NAPS"
+"""Variable by which an engine asks ``serve.vllm_wait`` to have vLLM nap, not spin, while it waits."""
+
 
 def llm_config_fields(spec: VllmEngine, location: str | None, inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``LLMConfig``. The spec stays as it is.
@@ -24,8 +27,8 @@ def llm_config_fields(spec: VllmEngine, location: str | None, inherited: Mapping
     # The first token at once: ray.serve.llm would hold it for 50 ms to fill a batch.
     fields["experimental_configs"] = {"stream_batching_interval_ms": 0, **fields["experimental_configs"]}
     fields["engine_kwargs"] = {**_engine_defaults(spec), **fields["engine_kwargs"]}
-    if spec.gpu_share is not None:
-        fields["runtime_env"] = _sharing(spec.gpu_share, fields, inherited)
+    if variables := _variables(spec):
+        fields["runtime_env"] = _with(variables, fields, inherited)
     return fields
 
 
@@ -44,14 +47,23 @@ def _engine_defaults(spec: VllmEngine) -> dict[str, Any]:
     return defaults
 
 
-def _sharing(share: float, fields: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the replica's runtime environment, in which vLLM is told how much of a GPU a worker takes.
+def _variables(spec: VllmEngine) -> dict[str, str]:
+    """Return the variables that vLLM's processes find in their environment unless the set says otherwise."""
+    if spec.device == "cpu":
+        return {VLLM_NAPS: "1"}
+    if spec.gpu_share is not None:
+        # Workers would ask for a whole GPU each, and fit into no bundle. ray.serve.llm tells vLLM of the
+        # share only where the set has a ``runtime_env``.
+        return {"VLLM_RAY_PER_WORKER_GPUS": str(spec.gpu_share)}
+    return {}
 
-    vLLM's workers would ask for a whole one each, and fit into no bundle. ray.serve.llm tells it only where
-    the set has a ``runtime_env``. Of several it takes the variables of one, and so does this.
+
+def _with(ours: Mapping[str, str], fields: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the replica's runtime environment with variables of ours.
+
+    Of several environments ray.serve.llm takes the variables of one, and so does this.
     """
     own = fields.get("runtime_env") or {}
     of_actor = (fields["deployment_config"].get("ray_actor_options") or {}).get("runtime_env") or {}
     declared = [env["env_vars"] for env in (own, of_actor, inherited) if "env_vars" in env]
-    variables = declared[0] if declared else {}
-    return {**own, "env_vars": {"VLLM_RAY_PER_WORKER_GPUS": str(share), **variables}}
+    return {**own, "env_vars": {**ours, **(declared[0] if declared else {})}}
