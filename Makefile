@@ -56,11 +56,13 @@ models: .venv/installed
 demo: .venv/installed  ## swap two model sets under load; REPORT=path.json writes the report
 	$(BIN)/python -m benchmarks.demo $(if $(REPORT),--report $(REPORT))
 
-bench: .venv/installed  ## the benchmarks that there are, results into benchmarks/results/
-	$(BIN)/python -m benchmarks.demo --report benchmarks/results/demo.json
-	$(BIN)/python -m benchmarks.swap --report benchmarks/results/swap.json
-	$(BIN)/python -m benchmarks.ledger --short --report benchmarks/results/ledger.json
+bench: .venv/installed  ## the short form of all benchmarks, results into benchmarks/results/: a quarter of an hour
+	$(BIN)/python -m benchmarks.overhead --engine scripted --short --streams 256 --only interlock-tuned --only ray-llm-tuned \
+	  --report benchmarks/results/overhead.json
+	$(BIN)/python -m benchmarks.update --short --peers interlock,restart --report benchmarks/results/update.json
+	$(BIN)/python -m benchmarks.swap --swaps 10 --report benchmarks/results/swap.json
 	$(BIN)/python -m benchmarks.chain --short --report benchmarks/results/chain.json
+	$(BIN)/python -m benchmarks.ledger --short --report benchmarks/results/ledger.json
 	$(BIN)/python -m benchmarks.scale --short --report benchmarks/results/scale.json
 
 format: .venv/installed  ## format the code

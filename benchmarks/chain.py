@@ -339,9 +339,7 @@ class _Local(AbstractContextManager[str]):
         model_set.write_text(yaml.safe_dump(_model_set(self._engine_ms)))
         config = serve_config(self._engine_ms, str(model_set))
         config["http_options"] = {"host": "127.0.0.1", "port": self._port}
-        answer = self._cluster.api("PUT", "/api/serve/applications/", config)
-        if answer.is_error:
-            raise CommandError(f"the deploy was refused: {answer.text[:500]}")
+        self._cluster.put(config)
 
     def _until_ready(self) -> str:
         url, end = f"http://127.0.0.1:{self._port}", time.monotonic() + _READY_S

@@ -255,9 +255,7 @@ class _Agent:
         path.write_text(yaml.safe_dump(self._set(version)))
         http = {"host": "127.0.0.1", "port": self._port}
         config = {"http_options": http, "applications": [interlock_application(str(path))]}
-        answer = self._cluster.api("PUT", "/api/serve/applications/", config)
-        if answer.is_error:
-            raise CommandError(f"the deploy was refused: {answer.text[:1000]}")
+        self._cluster.put(config)
 
     def _path(self, version: int) -> Path:
         return self._cluster.folder / f"v{version}.yaml"

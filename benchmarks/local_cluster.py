@@ -26,6 +26,7 @@ _SERVE = (sys.executable, "-m", "ray.serve.scripts")
 """As modules: packages that were unpacked into a folder have no commands."""
 _START_S = 60.0
 _STOP_S = 5.0
+_AGAIN_S = 0.5
 _CLUSTER_STOP_S = 1.0
 """Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for."""
 _LOGICAL_CPUS = 16
@@ -147,6 +148,24 @@ class LocalCluster:
         headers = {"authorization": f"Bearer {token}"}
         url = self.dashboard + path
         return httpx.request(method, url, json=body, headers=headers, timeout=30.0, trust_env=False)
+
+    def put(self, config: Mapping[str, Any]) -> None:
+        """Have a Serve config applied. Raises CommandError if it is refused.
+
+        A dashboard that has just come up may close a connection without an answer. The config says what there
+        is to be, so it can be told again.
+        """
+        for last in (False, False, True):
+            try:
+                answer = self.api("PUT", "/api/serve/applications/", config)
+            except httpx.RemoteProtocolError as error:
+                if last:
+                    raise CommandError(f"Ray's dashboard does not answer: {error}") from error
+                time.sleep(_AGAIN_S)
+                continue
+            if answer.is_error:
+                raise CommandError(f"the deploy was refused: {answer.text[-1500:]}")
+            return
 
     @property
     def dashboard(self) -> str:

@@ -257,9 +257,7 @@ class OnServe:
         self._cluster = cluster.__enter__()
         http = {"host": "127.0.0.1", "port": self._port}
         config = {"http_options": http, "applications": [self._application_in(cluster.folder)]}
-        answer = cluster.api("PUT", "/api/serve/applications/", config)
-        if answer.is_error:
-            raise CommandError(f"{self.name}: the deploy was refused: {answer.text[-1500:]}")
+        cluster.put(config)
         await_answer(self, lambda: None, self._told)
 
     def _application_in(self, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - for those that need a file

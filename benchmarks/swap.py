@@ -330,9 +330,7 @@ class _Local(AbstractContextManager[str]):
         self._set_path(version).write_text(yaml.safe_dump(_scripted(version)))
         application = interlock_application(str(self._set_path(version)), self._gateways)
         config = {"http_options": {"host": "127.0.0.1", "port": self._port}, "applications": [application]}
-        answer = self._cluster.api("PUT", "/api/serve/applications/", config)
-        if answer.is_error:
-            raise CommandError(f"the deploy was refused: {answer.text[:500]}")
+        self._cluster.put(config)
 
 
 def _until_live(url: str, source: str) -> None:

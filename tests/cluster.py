@@ -44,8 +44,7 @@ class Deployed:
 
     def deploy(self, model_set):
         """Do what `serve deploy` does, by the same REST call, without a process of its own."""
-        answer = self.cluster.api("PUT", "/api/serve/applications/", self.config(model_set))
-        assert answer.is_success, answer.text
+        self.cluster.put(self.config(model_set))
 
     def deploy_by_command(self, model_set):
         """Run `serve deploy` itself; return the config file."""
