@@ -49,7 +49,7 @@ console = Console()
 
 def main(
     report: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
-    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.5,
+    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.8,
     max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 160,
     seconds: Annotated[
         float, typer.Option(help="Seconds of load before the swap, and again after it.")

@@ -142,14 +142,18 @@ def write_model(folder: Path, tokenizer: Path, layers: int, *, with_weights: boo
         if (tokenizer / name).is_file():
             shutil.copy(tokenizer / name, folder / name)
     tensors = tensor_shapes(config)
-    file = folder / "model.safetensors"
-    if with_weights and not file.is_file():
+    file, written = folder / "model.safetensors", folder / "written.json"
+    if with_weights and not (
+        file.is_file() and written.is_file() and json.loads(written.read_text()) == tensors
+    ):
+        written.unlink(missing_ok=True)  # until all of the file is there
         script = [sys.executable, "-m", "benchmarks.random_weights", str(file)]
         done = subprocess.run(  # noqa: S603 - our own arguments
             script, input=json.dumps(tensors), text=True, capture_output=True, check=False, cwd=ROOT
         )
         if done.returncode:
             raise CommandError(f"{file} could not be written: {done.stderr[-1000:]}")
+        written.write_text(json.dumps(tensors))
     if not with_weights:
         file.unlink(missing_ok=True)
     return 2 * sum(_product(shape) for shape in tensors.values())
@@ -367,6 +371,10 @@ class _Run:
         self._mark("woken")
         await asyncio.sleep(1.0)
         self._mark("back")
+        if (state := _state(await asyncio.to_thread(self._agent.status), 2)) != "draining":
+            raise CommandError(
+                f"release 2 does not drain any more, it is {state}: give --rate or --max-tokens more"
+            )
         draining = await self._roll_back(2)
         await self._sleep("load after the rollbacks")
         return {"swap_s": swap, "rollback_s": {"from_sleep": woken, "while_draining": draining}}
@@ -455,7 +463,8 @@ def _state(status: Mapping[str, Any], number: int) -> str:
 
 
 def _asleep(status: Mapping[str, Any], number: int) -> bool:
-    return all(engine["state"] == "asleep" for engine in status["engines"] if number in engine["releases"])
+    states = [engine["state"] for engine in status["engines"] if number in engine["releases"]]
+    return bool(states) and all(state == "asleep" for state in states)
 
 
 def inter_token(records: Sequence[Record], marks: Sequence[tuple[str, float]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class TimeLimit:
     ``close`` gives the timer back. Not for two tasks at once, and one wait does not contain another.
     """
 
-    __slots__ = ("_before", "_cancelled", "_loop", "_task", "_timer", "_up")
+    __slots__ = ("_before", "_cancelled", "_loop", "_over", "_task", "_timer", "_up")
 
     def __init__(self, seconds: float | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,6 +25,8 @@ class TimeLimit:
         self._timer = None if seconds is None else self._loop.call_at(self._up, self._ring)
         self._task: asyncio.Task[object] | None = None
         self._before, self._cancelled = 0, False
+        self._over = False
+        """The timer has rung. uvloop's clock, of whole milliseconds, may not have come to ``_up`` by then."""
 
     def close(self) -> None:
         """End nothing any more."""
@@ -33,7 +35,7 @@ class TimeLimit:
 
     def __enter__(self) -> Self:
         """Begin a wait. Raises TimeoutError if the time is up: what need not wait must not go on for ever."""
-        if self._loop.time() >= self._up:
+        if self._over or self._loop.time() >= self._up:
             raise TimeoutError
         self._task = task = asyncio.current_task()
         self._before = task.cancelling() if task is not None else 0
@@ -51,6 +53,7 @@ class TimeLimit:
             raise TimeoutError from error
 
     def _ring(self) -> None:
+        self._over = True
         if self._task is not None:
             self._cancelled = True
             self._task.cancel()

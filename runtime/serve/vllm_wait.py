@@ -32,19 +32,27 @@ def attach() -> None:
     from vllm.distributed.device_communicators import shm_broadcast  # noqa: PLC0415 - vLLM's processes have it
 
     condition = getattr(shm_broadcast, "SpinCondition", None)
-    if condition is None or not callable(getattr(condition, "wait", None)):
+    if not callable(getattr(condition, "wait", None)):
         _log.info("this vLLM waits otherwise: it is left as it is")
         return
-    condition.wait = _with_naps(condition.wait)
+    condition.wait = _with_naps(condition.wait)  # type: ignore[union-attr]
 
 
 def _with_naps(wait: Any) -> Any:
     """Return vLLM's ``wait`` with a nap where it would look again at once."""
 
     def wait_with_naps(condition: Any, timeout_ms: int | None = None) -> None:
-        if time.monotonic() <= condition.last_read + condition.busy_loop_s:
+        if spins(condition):
             time.sleep(NAP_SECONDS)
         else:
             wait(condition, timeout_ms)
 
     return wait_with_naps
+
+
+def spins(condition: Any) -> bool:
+    """Say whether vLLM would look again at once; one that keeps this otherwise is left to itself."""
+    last_read, busy_loop = getattr(condition, "last_read", None), getattr(condition, "busy_loop_s", None)
+    if last_read is None or busy_loop is None:
+        return False
+    return bool(time.monotonic() <= last_read + busy_loop)

@@ -42,7 +42,13 @@ class Checkpoints:
         self._waiting += 1
         if self._waiting >= AFTER and self._running.acquire(blocking=False):
             self._waiting = 0
-            threading.Thread(target=self._run, name=THREAD).start()
+            try:
+                threading.Thread(target=self._run, name=THREAD).start()
+            except (
+                RuntimeError
+            ) as error:  # no more threads: what was committed is, and the next one may start
+                self._running.release()
+                _log.warning("no checkpoint of the store at %s: %s", self._path, error)
 
     def _run(self) -> None:
         try:

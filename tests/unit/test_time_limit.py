@@ -34,6 +34,14 @@ async def test_what_happens_between_waits_is_not_ended():
     assert asyncio.get_running_loop().time() == began
 
 
+# A timer that rings early, by a clock that ticks coarsely, and between two waits, is not forgotten.
+async def test_a_ring_between_waits_is_kept():
+    limit = TimeLimit(1.0)
+    limit._ring()
+    with pytest.raises(TimeoutError), limit:
+        pytest.fail("it was begun")
+
+
 # What never waits is ended all the same, the next time that it asks.
 async def test_what_does_not_wait_is_ended_too():
     with pytest.raises(TimeoutError), TimeLimit(0.0):

@@ -58,6 +58,17 @@ def test_nobody_else_naps(condition, monkeypatch):
     assert (naps, waiting.asked) == ([], [None])
 
 
+# One that keeps what it goes by under other names waits as it does itself, and does not fail.
+def test_other_names_are_left_alone(condition, monkeypatch):
+    broadcast, naps = condition
+    monkeypatch.setenv(VLLM_NAPS, "1")
+    vllm_wait.attach()
+    waiting = broadcast.SpinCondition(99.5)
+    del waiting.last_read
+    waiting.wait()
+    assert (naps, waiting.asked) == ([], [None])
+
+
 # A vLLM that waits otherwise is left as it is.
 def test_another_vllm_is_left_alone(condition, monkeypatch):
     broadcast, _ = condition
