@@ -250,6 +250,7 @@ class Budgets:
             gone = _EXPIRED.rows(direct, now=now)
             released = _summed(gone)
             _keep(direct, settled(self._hold(direct, (), released), {}, released))
+        with writing_directly(self._engine) as direct:  # of its own: it takes counters in no order
             _OVER.each(direct, [{"kind": one.value, "begins": window_of(one, now)[0]} for one in Window])
         return len(gone)
 

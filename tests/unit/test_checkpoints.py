@@ -43,3 +43,34 @@ def test_a_checkpoint_that_fails(tmp_path, monkeypatch, caplog):
         tried.count()
         wait_for_checkpoints()
         assert caplog.text.count("no checkpoint of the store") == times
+
+
+# A commit makes a checkpoint itself only when the log is far longer than those in between leave it.
+def test_commits_leave_the_log_alone(tmp_path):
+    engine = open_store(f"sqlite:///{tmp_path}/interlock.db", survives_power_cut=False)
+    with reading(engine) as connection:
+        pages = connection.execute(sa.text("pragma wal_autocheckpoint")).scalar_one()
+    engine.dispose()
+    assert pages == checkpoints.AT_LATEST
+
+
+# A process that may start no more threads loses no transaction, no connection, and not the next checkpoint.
+def test_a_thread_that_does_not_start(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(checkpoints, "AFTER", 1)
+    engine = open_store(f"sqlite:///{tmp_path}/interlock.db", survives_power_cut=False)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(30):  # more than the pool has connections
+            raise_epoch(engine)
+    assert "can't start new thread" in caplog.text
+    caplog.clear()
+    raise_epoch(engine)
+    wait_for_checkpoints()
+    with reading(engine) as connection:
+        assert connection.execute(sa.text("select epoch from epoch")).scalar_one() == 31
+    engine.dispose()
+    assert not caplog.text
