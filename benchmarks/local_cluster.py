@@ -26,7 +26,7 @@ _SERVE = (sys.executable, "-m", "ray.serve.scripts")
 """As modules: packages that were unpacked into a folder have no commands."""
 _START_S = 60.0
 _STOP_S = 5.0
-_AGAIN_S = 0.5
+_TRIES, _AGAIN_S = 3, 0.5
 _CLUSTER_STOP_S = 1.0
 """Ray answers SIGTERM with a drain of up to 30 s, which a throw-away cluster need not wait for."""
 _LOGICAL_CPUS = 16
@@ -155,17 +155,16 @@ class LocalCluster:
         A dashboard that has just come up may close a connection without an answer. The config says what there
         is to be, so it can be told again.
         """
-        for last in (False, False, True):
+        for tries_left in reversed(range(_TRIES)):
             try:
                 answer = self.api("PUT", "/api/serve/applications/", config)
+                break
             except httpx.RemoteProtocolError as error:
-                if last:
+                if not tries_left:
                     raise CommandError(f"Ray's dashboard does not answer: {error}") from error
                 time.sleep(_AGAIN_S)
-                continue
-            if answer.is_error:
-                raise CommandError(f"the deploy was refused: {answer.text[-1500:]}")
-            return
+        if answer.is_error:
+            raise CommandError(f"the deploy was refused: {answer.text[-1500:]}")
 
     @property
     def dashboard(self) -> str:

@@ -31,7 +31,7 @@ class Moments:
 
 def swap_report(records: Sequence[Record], status: Mapping[str, Any], moments: Moments) -> dict[str, Any]:
     """Return what ``make demo REPORT=...`` writes. Times are seconds or milliseconds, as named."""
-    new = _release(status, status["live"])
+    new = release_of(status, status["live"])
     old = next(release for release in status["releases"] if release["number"] != new["number"])
     ok = [record for record in records if record.error is None]
     engines = new["engines"].values()
@@ -83,7 +83,7 @@ def is_mixed(record: Record, status: Mapping[str, Any]) -> bool:
     """Say whether a hop's answer is signed by an engine that is not of the release that answered."""
     if record.release is None:
         return True
-    engines = {engine["digest"][:SHORT] for engine in _release(status, record.release)["engines"].values()}
+    engines = {engine["digest"][:SHORT] for engine in release_of(status, record.release)["engines"].values()}
     return not record.hops or any(hop["engine"] not in engines for hop in record.hops)
 
 
@@ -94,11 +94,12 @@ def is_live(status: Mapping[str, Any], model_set: str) -> bool:
         return False
     if wanted["outcome"] == "failed":
         raise CommandError(f"{model_set} failed: {wanted['reason']}")
-    live = _release(status, wanted["release"])
+    live = release_of(status, wanted["release"])
     return wanted["outcome"] == "live" and live["acknowledged"] is not None
 
 
-def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+def release_of(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    """Return a release of the control state by its number."""
     found: Mapping[str, Any] = next(r for r in status["releases"] if r["number"] == number)
     return found
 
@@ -141,6 +142,14 @@ def _percentiles(records: Iterable[Record]) -> dict[str, float | None]:
     samples = [record.ttft_ms for record in records if record.ttft_ms is not None]
     values = {"p50": percentile(samples, 0.5), "p99": percentile(samples, 0.99)}
     return {name: round(value, 1) if value is not None else None for name, value in values.items()}
+
+
+def summary_of(samples: Sequence[float]) -> dict[str, Any]:
+    """Return how many samples there are, and their p50, p99 and maximum, None without any."""
+    return {"count": len(samples)} | {
+        name: round(percentile(samples, share) or 0.0, 3) if samples else None
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+    }
 
 
 def provenance() -> dict[str, Any]:

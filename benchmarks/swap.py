@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import LoadGenerator, Plan, percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
-from benchmarks.report import is_mixed, provenance
+from benchmarks.report import is_mixed, provenance, release_of, summary_of
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
 
@@ -209,27 +209,22 @@ async def _cut_over(http: httpx.AsyncClient, position: int, count: int) -> Swap:
     await asyncio.sleep(_SETTLE_S)
     status = await _until_acknowledged(http, number)
     audit = (await http.get("/admin/v1/audit", params={"limit": 1})).json()["entries"][0]
-    release = _release(status, number)
+    release = release_of(status, number)
     seconds = answered - begun + release["acknowledged"] - audit["at"]
     return Swap(
         begun=begun,
         rollback_ms=seconds * 1000.0,
-        from_standby=_release(before, number)["state"] == "standby",
+        from_standby=release_of(before, number)["state"] == "standby",
         admission_gap_ms=max(gateway["cutover_ms"] for gateway in status["gateways"]),
         skew_ms=(release["acknowledged"] - release["first_acknowledged"]) * 1000.0,
     )
-
-
-def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(r for r in status["releases"] if r["number"] == number)
-    return found
 
 
 async def _until_acknowledged(http: httpx.AsyncClient, number: int) -> dict[str, Any]:
     end = time.perf_counter() + _READY_S
     while time.perf_counter() < end:
         status: dict[str, Any] = (await http.get("/admin/v1/status")).json()
-        if status["live"] == number and _release(status, number)["acknowledged"] is not None:
+        if status["live"] == number and release_of(status, number)["acknowledged"] is not None:
             return status
         await asyncio.sleep(0.1)
     raise CommandError(f"release {number} was not acknowledged within {_READY_S:g} s")
@@ -254,17 +249,10 @@ def _inter_token(streams: Sequence[Sequence[float]], swaps: Sequence[Swap]) -> d
         )
     high, base = percentile(spanning, 0.99), percentile(without, 0.99)
     return {
-        "spanning": _summary(spanning),
-        "without": _summary(without),
-        "within_cutover": _summary(within),
+        "spanning": summary_of(spanning),
+        "without": summary_of(without),
+        "within_cutover": summary_of(within),
         "ratio_p99": round(high / base, 3) if high and base else None,
-    }
-
-
-def _summary(samples: list[float]) -> dict[str, Any]:
-    return {"count": len(samples)} | {
-        name: round(percentile(samples, share) or 0.0, 3) if samples else None
-        for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
     }
 
 
@@ -275,10 +263,10 @@ def _table(result: dict[str, Any]) -> Table:
     standby = [swap["rollback_ms"] for swap in swaps if swap["from_standby"]]
     draining = [swap["rollback_ms"] for swap in swaps if not swap["from_standby"]]
     rows = [
-        ("rollback to a standby: command to last acknowledgement", _summary(standby)),
-        ("rollback in mid-drain: command to last acknowledgement", _summary(draining)),
-        ("admissions kept waiting, worst gateway", _summary([s["admission_gap_ms"] for s in swaps])),
-        ("first to last gateway's acknowledgement", _summary([s["skew_ms"] for s in swaps])),
+        ("rollback to a standby: command to last acknowledgement", summary_of(standby)),
+        ("rollback in mid-drain: command to last acknowledgement", summary_of(draining)),
+        ("admissions kept waiting, worst gateway", summary_of([s["admission_gap_ms"] for s in swaps])),
+        ("first to last gateway's acknowledgement", summary_of([s["skew_ms"] for s in swaps])),
         ("inter-token, streams that span a cutover", inter["spanning"]),
         ("inter-token, streams that span none", inter["without"]),
         ("inter-token, within a cutover", inter["within_cutover"]),

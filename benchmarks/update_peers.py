@@ -24,7 +24,7 @@ from benchmarks.flip_proxy import CONTROL
 from benchmarks.load import Record
 from benchmarks.local_cluster import interlock_application, python_path
 from benchmarks.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
-from benchmarks.report import is_live, is_mixed
+from benchmarks.report import is_live, is_mixed, release_of
 from runtime.cli.client import AdminClient
 from runtime.core import templates
 from runtime.core.digest import Content
@@ -186,7 +186,7 @@ class Interlock(_Deployed):
             if is_live(self._status, str(self._new.path)) and not draining:
                 break
             await asyncio.sleep(_POLL_S)
-        old, new = (_release(self._status, number) for number in (OLD, NEW))
+        old, new = (release_of(self._status, number) for number in (OLD, NEW))
         for state, phase in (("loading", "load"), ("warming", "warm"), ("live", "cutover")):
             progress.mark(phase, new["entered"][state] - offset)
         progress.switched = new["acknowledged"] - offset
@@ -196,11 +196,6 @@ class Interlock(_Deployed):
     def is_mixed(self, record: Record) -> bool:
         """Say whether a hop's engine is not of the release that answered."""
         return is_mixed(record, self._status)
-
-
-def _release(status: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(r for r in status["releases"] if r["number"] == number)
-    return found
 
 
 class HandWritten(_Deployed):

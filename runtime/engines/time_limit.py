@@ -10,8 +10,8 @@ from typing import Self
 class TimeLimit:
     """Ends a wait once ``seconds`` are over; None: no limit. Use as ``with limit:`` around each wait.
 
-    A stream waits for each chunk, and ``asyncio.timeout`` makes and cancels a timer each time: a sixth of
-    what a gateway does at 5,000 chunks a second. It cannot be held open over all of them either, for then it
+    A stream waits for each chunk, and ``asyncio.timeout`` makes and cancels a timer each time, which is much
+    of what a gateway does for one. It cannot be held open over all of them either, for then it
     would end what the reader of the stream does meanwhile.
 
     ``close`` gives the timer back. Not for two tasks at once, and one wait does not contain another.

@@ -178,10 +178,14 @@ def test_no_answer_is_unavailable(postgresql):
 
 def lose(connection, other):
     """Let the server end ``connection``, then use it."""
-    number = connection.execute(sa.text("select pg_backend_pid()")).scalar_one()
+    end_connection(connection.execute(sa.text("select pg_backend_pid()")).scalar_one(), other)
+    connection.execute(sa.text("select 1"))
+
+
+def end_connection(number, other):
+    """Let the server end the connection that it knows by this number."""
     with other.begin() as killer:
         killer.execute(sa.text("select pg_terminate_backend(:n, 5000)"), {"n": number})
-    connection.execute(sa.text("select 1"))
 
 
 # A URL that cannot be used is refused with what it must be like, and without the password in it.

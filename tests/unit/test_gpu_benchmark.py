@@ -1,13 +1,12 @@
-"""What ``benchmarks.gpu`` makes of a model's shape, of logs, and of what clients saw."""
+"""What the GPU's benchmark makes of a model's shape, of logs, and of what clients saw."""
 
 from __future__ import annotations
 
 from math import prod
 
-from benchmarks.gpu import SHAPE, first_token, inter_token, loads, tensor_shapes
+from benchmarks.gpu_model import SHAPE, tensor_shapes
+from benchmarks.gpu_view import first_token, inter_token, loads
 from benchmarks.load import Record
-
-_GIB = 2**30
 
 
 # The shape is Llama 3 8B's: with its vocabulary, as many parameters as its model card says.

@@ -9,6 +9,7 @@ from runtime.store import prepared
 from runtime.store.database import open_store, reading, writing_directly
 from runtime.store.prepared import Prepared, PreparedAmong
 from runtime.store.tables import COUNTERS
+from tests.unit.test_database import end_connection
 
 ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 NEW = Prepared(sa.insert(COUNTERS))
@@ -80,8 +81,7 @@ def test_no_answer_is_unavailable(postgresql):
 def lose(direct, other):
     """Let the server end the connection, then use it."""
     ((number,),) = PID.rows(direct)
-    with other.begin() as killer:
-        killer.execute(sa.text("select pg_terminate_backend(:n, 5000)"), {"n": number})
+    end_connection(number, other)
     PID.rows(direct)
 
 

@@ -74,7 +74,8 @@ async def test_an_error_comes_through():
 # A limit that was closed ends nothing, and one that was never given neither.
 @pytest.mark.parametrize("seconds", [1.0, None])
 async def test_no_limit(seconds):
-    limit = TimeLimit(seconds)
+    limit, began = TimeLimit(seconds), asyncio.get_running_loop().time()
     with limit:
         limit.close()
         await asyncio.sleep(60.0)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(60.0)
