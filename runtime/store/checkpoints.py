@@ -44,9 +44,8 @@ class Checkpoints:
             self._waiting = 0
             try:
                 threading.Thread(target=self._run, name=THREAD).start()
-            except (
-                RuntimeError
-            ) as error:  # no more threads: what was committed is, and the next one may start
+            except RuntimeError as error:
+                # There are no more threads. What was committed is committed, and the next one may start.
                 self._running.release()
                 _log.warning("no checkpoint of the store at %s: %s", self._path, error)
 

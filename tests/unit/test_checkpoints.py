@@ -67,7 +67,7 @@ def test_a_thread_that_does_not_start(tmp_path, monkeypatch, caplog):
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(30):  # more than the pool has connections
             raise_epoch(engine)
-    assert "can't start new thread" in caplog.text
+    assert caplog.text.count("can't start new thread") >= 30
     caplog.clear()
     raise_epoch(engine)
     wait_for_checkpoints()

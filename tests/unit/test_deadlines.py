@@ -9,6 +9,7 @@ from runtime.core.usage import Usage
 from runtime.engines import deadline
 from runtime.engines.deadline import GRACE_SECONDS
 from runtime.engines.port import WITHIN, Chunk, Classification
+from runtime.engines.time_limit import TimeLimit
 from runtime.errors import DeadlineExceeded
 from tests.unit.test_api import post
 from tests.unit.test_latency import STEPS, five_hops, hurry, serving
@@ -89,6 +90,18 @@ async def test_hops_share_one_deadline(stream):
         assert (answer.status_code, asyncio.get_running_loop().time() - began) == (504, pytest.approx(1.7))
         assert repr(STEPS[3]) in answer.json()["error"]["message"]
         assert all([await engine.idle() for engine in engines(world)])
+
+
+# A call that is over leaves no timer behind: each would keep its request in memory until its deadline.
+@pytest.mark.parametrize("model_set", [five_hops(), document(1)], ids=["generating", "with a route"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_timer_is_left(stream, model_set):
+    async with serving(model_set) as (_, client):
+        await post(client, stream=stream)
+        timers = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
+        assert not [
+            timer for timer in timers if isinstance(getattr(timer._callback, "__self__", None), TimeLimit)
+        ]
 
 
 # Each hop tells its engine how much time is left, less with each hop; a client cannot set it.
