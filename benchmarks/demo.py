@@ -41,6 +41,11 @@ QUESTIONS = (
     "Please give me my money back.",
     "The page does not load on my phone.",
 )
+ANSWER_S = 3.0
+"""How long an answer takes by itself, unless the command line says of how many tokens it is: whatever the
+machine, some two to four are under way at the default rate."""
+ANSWER_TOKENS = 16, 160
+"""The least and the most tokens that answers get for that."""
 SWAP_TIMEOUT_S = 420.0
 DRAIN_TIMEOUT_S = 120.0
 
@@ -49,15 +54,25 @@ console = Console()
 
 def main(
     report: Annotated[Path | None, typer.Option(help="Also write the report here, as JSON.")] = None,
-    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.8,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 160,
+    rate: Annotated[float, typer.Option(help="Requests per second, open loop.")] = 0.7,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help=f"Tokens of each answer; default: what takes this machine {ANSWER_S:g} s."),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(help="Seconds of load before the swap, and again after it.")
     ] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
 ) -> None:
     """Swap support v1 for v2 under load on a local Ray cluster and print what happened."""
-    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, stream_share=0.85, max_tokens=max_tokens, seed=seed)
+
+    def plan(answer: Mapping[str, Any]) -> Plan:
+        tokens = max_tokens or tokens_in(ANSWER_S, answer)
+        # Ten requests after the cutover are compared with those before: not a burst with a lull.
+        return Plan(
+            ADDRESS, MODEL, QUESTIONS, rate=rate, even=True, stream_share=0.85, max_tokens=tokens, seed=seed
+        )
+
     with exits.told(console):
         _check_port()
         console.rule("models")
@@ -88,18 +103,30 @@ def _check_port() -> None:
     raise CommandError(f"something else already answers at {ADDRESS}; stop it and try again")
 
 
-def _swap_under_load(cluster: LocalCluster, plan: Plan, seconds: float) -> dict[str, Any]:
+def tokens_in(seconds: float, answer: Mapping[str, Any]) -> int:
+    """Return how many tokens take ``seconds``, by what an ``answer`` and its prompt took."""
+    hop = answer["interlock"]["hops"][-1]
+    each: float = hop["duration_ms"] / 1000.0 / hop["completion_tokens"]
+    least, most = ANSWER_TOKENS
+    return min(max(round(seconds / each), least), most)
+
+
+def _swap_under_load(
+    cluster: LocalCluster, plan_after: Callable[[Mapping[str, Any]], Plan], seconds: float
+) -> dict[str, Any]:
     client = AdminClient(Settings(), ADDRESS)
     console.rule("deploy support v1")
     console.print("serve deploy serve_configs/support-v1.yaml")
     cluster.deploy(ROOT / "serve_configs/support-v1.yaml")
     _follow(client, "models/support/v1.yaml")
     asked = _ask()
+    plan = plan_after(asked)
     console.rule("swap to support v2 under load")
+    console.print(f"{plan.rate:g} requests per second, answers of {plan.max_tokens} tokens", highlight=False)
     load, status, moments = asyncio.run(_load_and_swap(cluster, client, plan, seconds))
     found = swap_report(load.records, status, moments)
     found["tokens"]["client"] += asked["usage"]["total_tokens"]
-    return found
+    return found | {"load": {"rate": plan.rate, "max_tokens": plan.max_tokens}}
 
 
 def _follow(client: AdminClient, model_set: str) -> None:

@@ -1,8 +1,8 @@
 """The load generators of the demo and all benchmarks: one open-loop, one closed-loop.
 
 Open loop: requests start when they are due, whether or not earlier ones have ended, so a server that stalls
-is not spared. Arrivals are Poisson with a seed. Closed loop: so many streams are always in flight, which
-says what a server can do. Every request's times and tokens are kept as they were.
+is not spared. Arrivals are Poisson, or even with some jitter, with a seed. Closed loop: so many streams are
+always in flight, which says what a server can do. Every request's times and tokens are kept as they were.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Plan:
     """Share of the streams that the client leaves at a random byte."""
     max_tokens: int = 64
     seed: int = 1
+    even: bool = False
+    """Whether requests come evenly, give or take half a gap, and not as they do by chance: in bursts."""
     timeout_s: float = 120.0
     instructions: str | None = None
     """A system prompt, for servers that have none of their own."""
@@ -108,7 +110,7 @@ class LoadGenerator:
             due = time.perf_counter()
             while not self._stopping.is_set():
                 requests.create_task(self._request(session))
-                due += self._random.expovariate(self.plan.rate)
+                due += self._gap()
                 await self._until(due)
 
     def stop(self) -> None:
@@ -119,6 +121,12 @@ class LoadGenerator:
     def open(self) -> int:
         """How many requests are under way."""
         return sum(record.ended is None for record in self.records)
+
+    def _gap(self) -> float:
+        """Return the seconds from one arrival to the next."""
+        if self.plan.even:
+            return self._random.uniform(0.5, 1.5) / self.plan.rate
+        return self._random.expovariate(self.plan.rate)
 
     async def _until(self, due: float) -> None:
         try:

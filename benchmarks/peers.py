@@ -73,7 +73,7 @@ class EngineSettings:
     model_source: str
     engine_kwargs: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "dtype": "bfloat16",
+            "dtype": "float32",  # CPUs without bfloat16 instructions are several times slower with it
             "max_model_len": 2048,
             "max_num_seqs": 32,
             "enforce_eager": True,
@@ -292,6 +292,8 @@ def _haproxy_places(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # Ray 2.58's default wants 50,000 open files, and HAProxy does not start where it may not have them.
+        "RAY_SERVE_HAPROXY_MAXCONN": "4096",
     }
 
 

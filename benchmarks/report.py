@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +18,8 @@ from runtime.core.digest import SHORT
 from runtime.errors import CommandError
 
 _FIRST = 10
+
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def swap_report(records: Sequence[Record], status: Mapping[str, Any], moments: M
             "reused": sum(engine["reused"] for engine in engines),
         },
         "errors": sorted({record.error for record in records if record.error is not None})[:10],
-        "versions": versions(),
+        **provenance(),
         "samples": [_sample(record, moments.cutover) for record in records],
     }
 
@@ -155,11 +158,21 @@ def summary_of(samples: Sequence[float]) -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Return what a number was measured on, when, and with what."""
     memory = round(psutil.virtual_memory().total / 2**30, 1)
+    cpu = {"cpus": os.cpu_count(), "cpu": _cpu_name()}
     return {
-        "machine": {"cpus": os.cpu_count(), "memory_gib": memory, "platform": platform.platform()},
+        "machine": {**cpu, "memory_gib": memory, "platform": platform.platform()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
     }
+
+
+def _cpu_name() -> str:
+    """Return the processor's name, and whether it has instructions for bfloat16, which small models feel."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    extras = [flag for flag in _FEATURES if flag in told.get("flags", "").split()]
+    return " ".join([told.get("model name", platform.machine()), *extras])
 
 
 def versions() -> dict[str, str]:

@@ -32,8 +32,9 @@ from runtime.errors import EngineUnavailable, InterlockError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25
-"""How often the cluster is asked about an application. Serve has nothing to wait on."""
+POLL_SECONDS, POLL_SHARE, POLL_SECONDS_AT_MOST = 0.25, 0.02, 1.0
+"""How often the cluster is asked about an application: the longer it takes, the less often. Serve has nothing
+to wait on, and its controller takes a hundredth of a second to answer, of a core that the load wants."""
 
 RELOAD_SECONDS = 10.0
 """Pause before an engine of a release that has served is loaded again after it failed to load."""
@@ -55,6 +56,11 @@ IDLE_LIMIT_SECONDS = 60.0
 
 IDLE_POLL_SECONDS = 0.1
 """How often an engine is asked whether it is idle."""
+
+
+def poll_seconds(waited: float) -> float:
+    """Return how long to wait before a load that has taken ``waited`` seconds is asked about again."""
+    return min(max(POLL_SECONDS, waited * POLL_SHARE), POLL_SECONDS_AT_MOST)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class Effects:
             if status is not None and status.running:
                 seconds = self._clock.now() - load.begun
                 return ev.EngineLoaded(at=self._clock.wall(), engine=load.engine, seconds=seconds)
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(poll_seconds(self._clock.now() - load.begun))
 
     def _tell_load(self, load: _Load, text: str, stage: Stage | None = None) -> None:
         """Tell how far a load is. Call this for a change only: it is logged."""

@@ -81,6 +81,9 @@ class _Told(NamedTuple):
     ended: bool = False
 
 
+_PACE_S = 0.002
+"""How long a part of a stream may wait for others after a message: a hundred streams have no two at once."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _all_asked = msgspec.msgpack.Decoder(list[_Asked]).decode
 _all_told = msgspec.msgpack.Decoder(list[_Told]).decode
@@ -93,25 +96,42 @@ class _Sender:
         self._write = write
         self._waiting: list[bytes] = []
         self._some = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._sent = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run())
 
-    def send(self, part: _Asked | _Told) -> None:
-        """Send ``part`` soon. Raises OverflowError, RecursionError, TypeError, ValueError: it has no form."""
+    def send(self, part: _Asked | _Told, *, paced: bool = False) -> None:
+        """Send ``part`` at once; if it is ``paced``, not sooner than ``_PACE_S`` after the message before.
+
+        Raises OverflowError, RecursionError, TypeError, ValueError: it has no form.
+        """
         self._waiting.append(_encode(part))
-        self._some.set()
+        if not paced or self._loop.time() >= self._sent + _PACE_S:
+            self._some.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(self._sent + _PACE_S, self._some.set)
 
     async def _run(self) -> None:
         try:
             while True:
                 await self._some.wait()
                 self._some.clear()
+                self._stop_timer()
                 parts, self._waiting = self._waiting, []
+                self._sent = self._loop.time()
                 await self._write(_array(parts))
         except Exception as error:  # noqa: BLE001 - gRPC's ends differ by kind and moment; the reader hears why
             _log.debug("nothing more can be sent: %r", error)
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     async def close(self) -> None:
         """Send no more."""
+        self._stop_timer()
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -213,10 +233,14 @@ class ChannelServer:
             unknown = Fault("EngineUnavailable", f"requests have no call {asked.method!r}")
             caller.send(_Told(asked.call, fault=unknown, ended=True))
         elif asked.method == _GENERATE:
+            paced = False
             async with aclosing(self._callee.engine_stream(*asked.args)) as answer:
                 async for item in answer:
-                    fault = item if isinstance(item, Fault) else None
-                    caller.send(_Told(asked.call, [] if isinstance(item, Fault) else item, fault=fault))
+                    if isinstance(item, Fault):
+                        caller.send(_Told(asked.call, fault=item))
+                    else:
+                        caller.send(_Told(asked.call, item), paced=paced)
+                    paced = True  # the first token goes out at once, and the end
             caller.send(_Told(asked.call, ended=True))
         else:
             result = await self._callee.engine_call(asked.method, *asked.args)

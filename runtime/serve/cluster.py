@@ -16,7 +16,6 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
@@ -38,8 +37,9 @@ from runtime.serve.direct import DirectEngine
 from runtime.serve.infrastructure import infrastructure
 from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import PREFIX, HandleEngine
+from runtime.serve.serve_status import ApplicationStatus, serve_status
 
-_READY = "RUNNING"
+_READY, _FAILED = "RUNNING", "DEPLOY_FAILED"
 
 _DEVICES_SECONDS = 30.0
 """How long a node may take to say what memory it has."""
@@ -122,14 +122,8 @@ class RayCluster:
         if overview is None:
             coming = app_name(engine) in self._deploying
             return AppStatus(0, self._targets.get(app_name(engine), 1)) if coming else None
-        ready = sum(
-            count
-            for deployment in overview.deployments.values()
-            for state, count in deployment.replica_states.items()
-            if str(getattr(state, "value", state)) == _READY
-        )
-        failed = overview.status is ApplicationStatus.DEPLOY_FAILED
-        failure = _failure(overview) if failed else None
+        ready = sum(deployment.replicas.get(_READY, 0) for deployment in overview.deployments.values())
+        failure = _failure(overview) if overview.status == _FAILED else None
         target = self._targets.get(app_name(engine)) or _replicas(overview)
         return AppStatus(ready, target, failure, self._stage(app_name(engine), ready, target))
 
@@ -156,7 +150,7 @@ class RayCluster:
 
     async def engines(self) -> frozenset[str]:
         """Return the shortened digests of all engine applications."""
-        names = (await asyncio.to_thread(serve.status)).applications
+        names = (await asyncio.to_thread(serve_status)).applications
         return frozenset(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
@@ -259,20 +253,16 @@ class RayCluster:
             client = self._clients.setdefault(engine, HandleEngine(own))
         return client
 
-    async def _overview(self, engine: str) -> ApplicationStatusOverview | None:
-        try:
-            status = await asyncio.to_thread(serve.status)
-        except (RayError, RayServeException) as error:
-            raise EngineUnavailable(f"Serve does not tell its status: {error}") from error
-        return cast("ApplicationStatusOverview | None", status.applications.get(app_name(engine)))
+    async def _overview(self, engine: str) -> ApplicationStatus | None:
+        return (await asyncio.to_thread(serve_status)).applications.get(app_name(engine))
 
 
-def _replicas(overview: ApplicationStatusOverview) -> int:
+def _replicas(overview: ApplicationStatus) -> int:
     """Return how many replicas there are in whatever state: a manager that restarted knows no target."""
-    return sum(sum(deployment.replica_states.values()) for deployment in overview.deployments.values())
+    return sum(sum(deployment.replicas.values()) for deployment in overview.deployments.values())
 
 
-def _failure(overview: ApplicationStatusOverview) -> str:
+def _failure(overview: ApplicationStatus) -> str:
     messages = [deployment.message for deployment in overview.deployments.values() if deployment.message]
     return _reason(messages[0] if messages else overview.message)
 

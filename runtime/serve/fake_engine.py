@@ -8,6 +8,7 @@ from ray.serve import Application
 from runtime.core.phase import EnginePhase, Stage
 from runtime.core.specs import FakeEngine as Script
 from runtime.engines.fake import FakeEngine
+from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.load_board import telling
 from runtime.serve.replica import EngineReplica
 
@@ -19,6 +20,7 @@ class FakeEngineReplica(EngineReplica):
         self._hosted = FakeEngine(script)
         with telling(lambda: Stage(EnginePhase.LOADING)):
             await self._hosted.load()
+        leave_startup_alone()
 
 
 def build(script: Script) -> Application:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray import serve
 from ray._private.worker import global_worker
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
-from ray.serve.schema import DeploymentStatusOverview, ServeStatus
 
 from runtime.core.digest import SHORT
 from runtime.core.health import Deployment, Infrastructure, Node
 from runtime.errors import EngineUnavailable
 from runtime.serve.replica import PREFIX
+from runtime.serve.serve_status import DeploymentStatus, ServeStatus, serve_status
 
 _GCS_SECONDS = 2
 """How long Ray's head is waited for."""
@@ -36,15 +34,15 @@ def infrastructure(own_app: str) -> Infrastructure:
         # Of Ray's ways to list nodes, the one that tells when one died and that takes a timeout.
         known: dict[Any, Any] = global_worker.gcs_client.get_all_node_info(timeout=_GCS_SECONDS)
         free = ray.available_resources().get("GPU", 0.0)
-        status = serve.status()
-    except (RayError, RayServeException) as error:
+        status = serve_status()
+    except RayError as error:
         raise EngineUnavailable(f"Ray does not tell: {error}") from error
     return Infrastructure(
         nodes=tuple(_node(node) for node in known.values()),
         gpus=sum(node.resources_total.get("GPU", 0.0) for node in known.values() if node.state == node.ALIVE),
         gpus_free=free,
         deployments=tuple(_deployments(status, own_app)),
-        proxies={node[:SHORT]: _word(proxy) for node, proxy in status.proxies.items()},
+        proxies={node[:SHORT]: proxy for node, proxy in status.proxies.items()},
     )
 
 
@@ -71,17 +69,13 @@ def _deployments(status: ServeStatus, own_app: str) -> list[Deployment]:
     ]
 
 
-def _deployment(name: str, told: DeploymentStatusOverview, engine: str) -> Deployment:
-    states = {_word(state): count for state, count in told.replica_states.items()}
+def _deployment(name: str, told: DeploymentStatus, engine: str) -> Deployment:
+    states = told.replicas
     return Deployment(
         name=name,
         running=sum(count for state, count in states.items() if state in _UP),
         wanted=sum(count for state, count in states.items() if state not in _GOING),
-        status=_word(told.status),
+        status=told.status,
         message=told.message,
         engine=engine,
     )
-
-
-def _word(state: Any) -> str:
-    return str(getattr(state, "value", state))

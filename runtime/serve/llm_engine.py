@@ -36,6 +36,7 @@ from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings,
 from runtime.engines.tally import TAG, Tally
 from runtime.errors import EngineUnavailable, InvalidRequest
 from runtime.observe.vllm_metrics import vllm_families
+from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.load_board import telling
 from runtime.serve.load_log import LoadLog
 from runtime.serve.load_progress import Fetching
@@ -233,6 +234,7 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
             await LLMServer.__init__(self, llm_config, **kwargs)
         _count_here(self.engine._engine_client)  # noqa: SLF001 - nobody else has it
         self._hosted = VllmEngine(self, llm_config.model_id)
+        leave_startup_alone()
 
 
 def _count_here(client: Any) -> None:

@@ -26,6 +26,7 @@ from runtime.engines.fake import checked_choices, checked_input
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import Tally
 from runtime.errors import InvalidRequest
+from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.load_board import telling
 from runtime.serve.replica import EngineReplica
 
@@ -180,6 +181,7 @@ class TransformersEngineReplica(EngineReplica):
         self._hosted = TransformersEngine(spec, location)
         with telling(lambda: Stage(EnginePhase.LOADING)):
             await self._hosted.load()
+        leave_startup_alone()
 
 
 def build(spec: Spec, location: str) -> Application:

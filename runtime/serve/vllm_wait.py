@@ -21,8 +21,8 @@ from runtime.settings import vllm_naps
 
 _log = logging.getLogger(__name__)
 
-NAP_SECONDS = 0.0001
-"""A small part of the milliseconds that even a small model takes for a token on a CPU."""
+_SHORTEST_S, _LONGEST_S, _SHARE = 0.0001, 0.0005, 0.05
+"""A nap is a small share of the wait so far: each costs a wake-up, and ends late by half of itself."""
 
 
 def attach() -> None:
@@ -42,17 +42,27 @@ def _with_naps(wait: Any) -> Any:
     """Return vLLM's ``wait`` with a nap where it would look again at once."""
 
     def wait_with_naps(condition: Any, timeout_ms: int | None = None) -> None:
-        if spins(condition):
-            time.sleep(NAP_SECONDS)
-        else:
+        waited = spinning_for(condition)
+        if waited is None:
             wait(condition, timeout_ms)
+        else:
+            time.sleep(nap_seconds(waited))
 
     return wait_with_naps
 
 
-def spins(condition: Any) -> bool:
-    """Say whether vLLM would look again at once; one that keeps this otherwise is left to itself."""
+def nap_seconds(waited: float) -> float:
+    """Return how long to nap after ``waited`` seconds."""
+    return min(max(waited * _SHARE, _SHORTEST_S), _LONGEST_S)
+
+
+def spinning_for(condition: Any) -> float | None:
+    """Return for how many seconds vLLM has looked again at once; None if it would not.
+
+    One that keeps this otherwise is left to itself.
+    """
     last_read, busy_loop = getattr(condition, "last_read", None), getattr(condition, "busy_loop_s", None)
     if last_read is None or busy_loop is None:
-        return False
-    return bool(time.monotonic() <= last_read + busy_loop)
+        return None
+    waited: float = time.monotonic() - last_read
+    return waited if waited <= busy_loop else None

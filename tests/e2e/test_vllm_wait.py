@@ -2,7 +2,7 @@
 
 import zmq
 
-from runtime.serve.vllm_wait import spins
+from runtime.serve.vllm_wait import spinning_for
 
 
 # Who has just read would look again at once; who has not for long would not.
@@ -12,8 +12,8 @@ def test_installed_vllm_is_one_that_can_nap(tmp_path):
     with zmq.Context() as context:
         reader = SpinCondition(is_reader=True, context=context, notify_address=f"ipc://{tmp_path}/notify")
         reader.record_read()
-        assert spins(reader)
+        assert spinning_for(reader) is not None
         reader.last_read -= 2 * reader.busy_loop_s
-        assert not spins(reader)
+        assert spinning_for(reader) is None
         for socket in (reader.local_notify_socket, reader.write_cancel_socket, reader.read_cancel_socket):
             socket.close(linger=0)

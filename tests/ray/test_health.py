@@ -43,3 +43,25 @@ def test_the_command(interlock):
     done = interlock.run("health")
     assert done.returncode in (0, 3, 4), done.stderr
     assert all(tier in done.stdout for tier in ("infrastructure", "orchestration", "agent"))
+
+
+# What is read of the controller's answer is what `serve.status` makes of it, which checks all of it.
+def test_the_status_is_serves_own(interlock, driver):
+    from ray import serve
+
+    from runtime.serve.serve_status import serve_status
+
+    told, theirs = serve_status(), serve.status()
+    assert told.proxies == {node: proxy.value for node, proxy in theirs.proxies.items()}
+    assert {name: (app.status, app.message) for name, app in told.applications.items()} == {
+        name: (app.status.value, app.message) for name, app in theirs.applications.items()
+    }
+    for name, app in theirs.applications.items():
+        assert {
+            deployment: (status.status, status.message, dict(status.replicas))
+            for deployment, status in told.applications[name].deployments.items()
+        } == {
+            deployment: (status.status.value, status.message, status.replica_states)
+            for deployment, status in app.deployments.items()
+        }
+    assert "Gateway" in told.applications["interlock"].deployments

@@ -1,4 +1,7 @@
 import asyncio
+from itertools import pairwise
+
+import pytest
 
 from runtime.core.release import ReleaseState
 from tests.unit.world import World, content
@@ -34,3 +37,22 @@ async def test_swap_shares_and_frees_engines():
         await asyncio.sleep(1)
         await world.ask()
         assert world.tally.failed == []
+
+
+# The longer a load takes, the less often the cluster is asked about it: to answer takes of what a load wants.
+async def test_a_long_load_is_asked_about_less_often(monkeypatch):
+    async with World() as world:
+        observe, asked = world.cluster.observe, []
+
+        async def noted(engine):
+            asked.append(asyncio.get_running_loop().time())
+            return await observe(engine)
+
+        monkeypatch.setattr(world.cluster, "observe", noted)
+        wanted = content(1, writer={"load": "80s", "load_timeout": "2m"})
+        world.want(wanted)
+        await world.until_live(wanted)
+        pauses = [late - early for early, late in pairwise(asked) if late > early]
+        assert pauses[0] == pytest.approx(0.25)
+        assert max(pauses) == pytest.approx(1.0)
+        assert 100 < len(pauses) < 200

@@ -37,15 +37,23 @@ def condition(monkeypatch):
     return broadcast, naps
 
 
-# Who has just read naps; who has read nothing for long waits as vLLM does, until it is told.
-@pytest.mark.parametrize(("last_read", "napped", "asked"), [(99.5, 1, []), (98.0, 0, [250])])
-def test_naps_where_vllm_spins(condition, monkeypatch, last_read, napped, asked):
+# Who has just read naps, the longer the longer it waits; who has read nothing for long waits as vLLM does.
+@pytest.mark.parametrize(
+    ("last_read", "naps_taken", "asked"),
+    [
+        (100.0, [0.0001], []),
+        (99.996, [pytest.approx(0.0002)], []),
+        (99.5, [0.0005], []),
+        (98.0, [], [250]),
+    ],
+)
+def test_naps_where_vllm_spins(condition, monkeypatch, last_read, naps_taken, asked):
     broadcast, naps = condition
     monkeypatch.setenv(VLLM_NAPS, "1")
     vllm_wait.attach()
     waiting = broadcast.SpinCondition(last_read)
     waiting.wait(timeout_ms=250)
-    assert (naps, waiting.asked) == ([vllm_wait.NAP_SECONDS] * napped, asked)
+    assert (naps, waiting.asked) == (naps_taken, asked)
 
 
 # An engine that did not ask for it, on a GPU or another's, waits as vLLM does.

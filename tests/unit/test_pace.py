@@ -1,0 +1,63 @@
+"""How parts of many streams come to be few messages, in virtual time."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from runtime.serve import channel
+from runtime.serve.channel import _Sender, _Told
+
+_PACE = channel._PACE_S
+
+
+@asynccontextmanager
+async def sender():
+    """One that notes when it sent what: the calls that the parts of a message are of."""
+    sent, begun = [], asyncio.get_running_loop().time()
+
+    async def write(message):
+        calls = [told.call for told in msgspec.msgpack.decode(message, type=list[_Told])]
+        sent.append((asyncio.get_running_loop().time() - begun, calls))
+
+    made = _Sender(write)
+    yield made, sent
+    await made.close()
+
+
+# A part that comes after a pause waits for nothing, paced or not.
+@pytest.mark.parametrize("paced", [False, True])
+async def test_after_a_pause_at_once(paced):
+    async with sender() as (made, sent):
+        for call in (1, 2):
+            made.send(_Told(call), paced=paced)
+            await asyncio.sleep(0.05)
+        assert sent == [(0.0, [1]), (pytest.approx(0.05), [2])]
+
+
+# Paced parts that come soon after a message go together, as soon as the pace allows.
+async def test_paced_parts_go_together():
+    async with sender() as (made, sent):
+        made.send(_Told(1), paced=True)
+        await asyncio.sleep(0)
+        for call in (2, 3, 4):
+            await asyncio.sleep(_PACE / 10)
+            made.send(_Told(call), paced=True)
+        await asyncio.sleep(1.0)
+        assert sent == [(0.0, [1]), (pytest.approx(_PACE), [2, 3, 4])]
+
+
+# What is not paced waits for nothing, and takes along what waits, in the order in which it came.
+async def test_the_first_token_takes_along_what_waits():
+    async with sender() as (made, sent):
+        made.send(_Told(1), paced=True)
+        await asyncio.sleep(0)
+        made.send(_Told(2), paced=True)
+        await asyncio.sleep(_PACE / 4)
+        made.send(_Told(3))
+        await asyncio.sleep(_PACE / 4)
+        made.send(_Told(4), paced=True)
+        await asyncio.sleep(1.0)
+        later = pytest.approx(_PACE / 4), pytest.approx(_PACE / 4 + _PACE)
+        assert sent == [(0.0, [1]), (later[0], [2, 3]), (later[1], [4])]
