@@ -339,7 +339,13 @@ class Interlock(OnServe):
             "deadline": "5m",
             "steps": [{"id": "answer", "generate": {"engine": "writer"}}],
             "answer": "answer",
-            "samples": [{"messages": [{"role": "user", "content": "1, 2, 3: tell a story."}]}],
+            "samples": [
+                # Without a limit a small model tells on until its context is full.
+                {
+                    "messages": [{"role": "user", "content": "1, 2, 3: tell a story."}],
+                    "params": {"max_tokens": 16},
+                }
+            ],
         }
         model_set = {"name": "overhead", "engines": {"writer": self._engine}, "chains": {MODEL: chain}}
         path.write_text(yaml.safe_dump(model_set))
