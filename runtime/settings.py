@@ -14,7 +14,7 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime.core.llm_config import VLLM_NAPS
+from runtime.core.llm_config import VLLM_WORKER_IN_CORE
 
 
 def _default_store() -> str:
@@ -104,9 +104,9 @@ def load_log() -> Path | None:
     return Path(path) if path else None
 
 
-def vllm_naps() -> bool:
-    """Say whether vLLM's processes shall nap while they wait for each other (``serve.vllm_wait``)."""
-    return os.environ.get(VLLM_NAPS) == "1"
+def vllm_worker_in_core() -> bool:
+    """Say whether vLLM's worker shall run in the engine core's process (``serve.vllm_executor``)."""
+    return os.environ.get(VLLM_WORKER_IN_CORE) == "1"
 
 
 def ray_encrypts() -> bool:

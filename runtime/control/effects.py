@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS, POLL_SHARE, POLL_SECONDS_AT_MOST = 0.25, 0.02, 1.0
 """How often the cluster is asked about an application: the longer it takes, the less often. Serve has nothing
-to wait on, and its controller takes a hundredth of a second to answer, of a core that the load wants."""
+to wait on, and each answer takes of the cores that the load wants."""
 
 RELOAD_SECONDS = 10.0
 """Pause before an engine of a release that has served is loaded again after it failed to load."""

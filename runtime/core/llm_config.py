@@ -10,8 +10,8 @@ from typing import Any
 
 from runtime.core.specs import VllmEngine
 
-VLLM_NAPS = "INTERLOCK_VLLM_NAPS"
-"""Variable by which an engine asks ``serve.vllm_wait`` to have vLLM nap, not spin, while it waits."""
+VLLM_WORKER_IN_CORE = "INTERLOCK_VLLM_WORKER_IN_CORE"
+"""Variable by which an engine asks ``serve.vllm_executor`` to have no process for its worker alone."""
 
 
 def llm_config_fields(spec: VllmEngine, location: str | None, inherited: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _engine_defaults(spec: VllmEngine) -> dict[str, Any]:
 def _variables(spec: VllmEngine) -> dict[str, str]:
     """Return the variables that vLLM's processes find in their environment unless the set says otherwise."""
     if spec.device == "cpu":
-        return {VLLM_NAPS: "1"}
+        return {VLLM_WORKER_IN_CORE: "1"}
     if spec.gpu_share is not None:
         # Workers would ask for a whole GPU each, and fit into no bundle. ray.serve.llm tells vLLM of the
         # share only where the set has a ``runtime_env``.
