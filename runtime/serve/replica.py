@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import Context
 from typing import Any, cast
 
 from ray import serve
@@ -220,7 +221,9 @@ class HandleEngine:
 
     async def spent(self, hop: str) -> Usage | None:
         """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""
-        told = await self.ask_all("spent", hop)
+        # Mostly it is asked in the name of a request that is just being cancelled, which Serve extends to
+        # all that such a request calls. So it is not asked in its name.
+        told = await asyncio.create_task(self.ask_all("spent", hop), context=Context())
         return next((usage for usage in told if usage is not None), None)
 
     async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
