@@ -106,7 +106,7 @@ def _check_port() -> None:
 def tokens_in(seconds: float, answer: Mapping[str, Any]) -> int:
     """Return how many tokens take ``seconds``, by what an ``answer`` and its prompt took."""
     hop = answer["interlock"]["hops"][-1]
-    each: float = hop["duration_ms"] / 1000.0 / hop["completion_tokens"]
+    each: float = hop["duration_ms"] / 1000.0 / max(hop["completion_tokens"], 1)
     least, most = ANSWER_TOKENS
     return min(max(round(seconds / each), least), most)
 

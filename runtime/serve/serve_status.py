@@ -55,7 +55,7 @@ def serve_status() -> ServeStatus:
         raise EngineUnavailable(f"Serve does not tell its status: {error}") from error
     return ServeStatus(
         {name: _application(app) for name, app in told.get("applications", {}).items()},
-        {node: _word(proxy["status"]) for node, proxy in told.get("proxies", {}).items()},
+        {node: _word(proxy["status"]) for node, proxy in (told.get("proxies") or {}).items()},
     )
 
 
