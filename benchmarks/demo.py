@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,20 +66,14 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
 ) -> None:
     """Swap support v1 for v2 under load on a local Ray cluster and print what happened."""
-
-    def plan(answer: Mapping[str, Any]) -> Plan:
-        tokens = max_tokens or tokens_in(ANSWER_S, answer)
-        # Ten requests after the cutover are compared with those before: not a burst with a lull.
-        return Plan(
-            ADDRESS, MODEL, QUESTIONS, rate=rate, even=True, stream_share=0.85, max_tokens=tokens, seed=seed
-        )
-
+    # Ten requests after the cutover are compared with those before: not a burst with a lull.
+    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, even=True, stream_share=0.85, seed=seed)
     with exits.told(console):
         _check_port()
         console.rule("models")
         fetch_models()
         with LocalCluster(ROOT) as cluster:
-            found = _swap_under_load(cluster, plan, seconds)
+            found = _swap_under_load(cluster, plan, max_tokens, seconds)
     console.print(_report_table(found))
     if report is not None:
         report.write_text(json.dumps(found, indent=2) + "\n")
@@ -112,7 +107,7 @@ def tokens_in(seconds: float, answer: Mapping[str, Any]) -> int:
 
 
 def _swap_under_load(
-    cluster: LocalCluster, plan_after: Callable[[Mapping[str, Any]], Plan], seconds: float
+    cluster: LocalCluster, plan: Plan, max_tokens: int | None, seconds: float
 ) -> dict[str, Any]:
     client = AdminClient(Settings(), ADDRESS)
     console.rule("deploy support v1")
@@ -120,7 +115,7 @@ def _swap_under_load(
     cluster.deploy(ROOT / "serve_configs/support-v1.yaml")
     _follow(client, "models/support/v1.yaml")
     asked = _ask()
-    plan = plan_after(asked)
+    plan = replace(plan, max_tokens=max_tokens or tokens_in(ANSWER_S, asked))
     console.rule("swap to support v2 under load")
     console.print(f"{plan.rate:g} requests per second, answers of {plan.max_tokens} tokens", highlight=False)
     load, status, moments = asyncio.run(_load_and_swap(cluster, client, plan, seconds))

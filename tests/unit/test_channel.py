@@ -10,7 +10,7 @@ from runtime.engines import contract, deadline
 from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest
 from runtime.serve import direct
-from runtime.serve.channel import Channel, ChannelServer, least_busy
+from runtime.serve.channel import Channel, ChannelServer, _Asked, least_busy
 from runtime.serve.direct import DirectEngine
 from runtime.serve.fault import Fault, fault_of
 
@@ -120,6 +120,19 @@ async def test_contract(check):
     async with connected(**timing) as (engine, replica, handle, _):
         await check(Whole(engine, replica.engine))
         assert handle.calls == 0
+
+
+# Of a stream only what lies between its first token and its end waits for a replica's other streams.
+async def test_first_token_and_end_are_not_paced():
+    paces = []
+
+    class Caller:
+        def send(self, _, *, paced=False):
+            paces.append(paced)
+
+    async with listening(Replica(tokens=4, inter_token="1ms")) as (server, _):
+        await server._answer(_Asked(1, "generate", [ASK]), Caller())
+    assert paces == [False, True, True, True, False]
 
 
 # A call goes to a replica that a channel is open to, and over the handle while there is none.
