@@ -28,7 +28,7 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: 20 minutes
+test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: a quarter of an hour
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
 	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation" tests/unit
@@ -45,7 +45,7 @@ test-ray: .venv/installed  ## local Ray clusters, fake engines
 test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
 	$(PYTEST) -m "not faults" tests/e2e
 
-test-faults: .venv/installed models  ## every process killed in every phase of a swap; a hundred swaps: 20 minutes
+test-faults: .venv/installed models  ## every process killed in every phase of a swap (a few of these test-ray kills); a hundred swaps: 20 minutes
 	$(PYTEST) -m faults tests/ray
 	$(PYTEST) -m faults tests/e2e
 
