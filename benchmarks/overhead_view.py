@@ -47,8 +47,9 @@ def histogram(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def _cpu_per_1000(sample: Sample) -> float | None:
+    """Return None, too, of a server that somebody else has started: nothing is known of its processes."""
     tokens = sample["tokens_per_second"] * sample["seconds"]
-    return sum(sample["cpu_s"].values()) * 1000.0 / tokens if tokens else None
+    return sum(sample["cpu_s"].values()) * 1000.0 / tokens if tokens and sample["cpu_s"] else None
 
 
 _FIGURES: dict[str, Callable[[Sample], float | None]] = {
@@ -113,10 +114,11 @@ def _by_kind(samples: Sequence[Sample], name: str) -> dict[str, float]:
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield one table of latencies per number of streams, and one of what the processes use."""
+    """Yield one table of latencies per number of streams, and one of what the known processes use."""
     for streams in dict.fromkeys(row["streams"] for row in result["summary"]):
         yield _latencies(result, [row for row in result["summary"] if row["streams"] == streams])
-    yield _processes(result)
+    if any(row["cpu_s"] for row in result["summary"]):
+        yield _processes(result)
 
 
 def _latencies(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -169,7 +171,7 @@ def _processes(result: Mapping[str, Any]) -> Table:
     seconds = result["config"]["seconds"]
     table = Table("peer", "process", "CPU share of a core", "RSS MB", title=f"processes at {streams} streams")
     for row in result["summary"]:
-        if row["streams"] != streams:
+        if row["streams"] != streams or not row["cpu_s"]:
             continue
         for kind, cpu in sorted(row["cpu_s"].items(), key=lambda each: -each[1]):
             table.add_row(row["peer"], kind, f"{cpu / seconds:.1%}", f"{row['rss_mb'].get(kind, 0):,.0f}")

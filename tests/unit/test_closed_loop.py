@@ -160,6 +160,15 @@ def test_tables(script, rows):
     assert [table.row_count for table in drawn] == [rows, 4]
 
 
+# Of servers that somebody else has started nothing is known but their answers: no figure of CPU, not zero.
+def test_unknown_processes_have_no_figures():
+    samples = [sample(peer, 0, 100.0) | {"cpu_s": {}, "rss_mb": {}} for peer in ("vllm", "ours")]
+    rows = summary(samples, "vllm")
+    assert [row["cpu_s_per_1000_tokens"] for row in rows] == [None, None]
+    config = {"engine": "model", "script": None, "repetitions": 1, "seconds": 2.0}
+    assert len(list(tables({"config": config, "summary": rows}))) == 1
+
+
 # vLLM's own server gets the settings that ray.serve.llm gets.
 def test_engine_settings_are_the_same():
     settings = EngineSettings(
