@@ -75,16 +75,17 @@ class Deployed:
     def swap_to(self, model_set, seconds=60):
         """Deploy, return the first status in which the model set is live everywhere."""
         self.deploy(model_set)
-        return self.until(lambda status: _live_everywhere(status, str(model_set)), seconds)
+        # Seldom: to be asked twenty times a second costs as much as a load.
+        return self.until(lambda status: _live_everywhere(status, str(model_set)), seconds, every=0.25)
 
-    def until(self, condition, seconds=60):
-        """Return the first status for which `condition` holds."""
+    def until(self, condition, seconds=60, every=0.05):
+        """Return the first status for which `condition` holds; it is looked at `every` so many seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             seen = self._ask_status()
             if isinstance(seen, dict) and condition(seen):
                 return seen
-            time.sleep(0.05)
+            time.sleep(every)
         raise AssertionError(f"not so within {seconds} s; the last status was {seen}")
 
     def until_ready(self, seconds):

@@ -19,7 +19,7 @@ from tests.ray.conftest import scripted
 REQUESTS = 2000
 
 # Per second: at twice as many, two slow cores leave a starting engine so little that requests pile up.
-RATE = 18
+RATE = 25
 
 GATEWAYS = 2
 
@@ -44,7 +44,7 @@ def metered(request):
 def write(cluster, version):
     """Write a version of the set whose engines note what they generate, apart from any meter."""
     # Answers that last longer than a slow machine takes to hear that their client has left.
-    document = scripted(version, tokens=8, inter_token="100ms")
+    document = scripted(version, tokens=4, inter_token="200ms")
     for engine in document["engines"].values():
         engine["receipts"] = str(cluster.folder / "receipts")
     path = cluster.folder / f"v{version}.yaml"
@@ -80,7 +80,7 @@ async def test_ledger_equals_receipts(metered):
         rate=RATE,
         stream_share=1.0,
         abandon_share=0.33,
-        max_tokens=8,
+        max_tokens=4,
         seed=5,
     )
     load, versions = LoadGenerator(plan), itertools.count(1)
