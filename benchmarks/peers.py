@@ -253,7 +253,7 @@ class OnServe:
     def start(self) -> None:
         """Return once it answers."""
         cluster = LocalCluster(ROOT, environment={"PYTHONPATH": python_path(ROOT), **self._environment})
-        cluster.env |= _haproxy_places(cluster.folder) if _HAPROXY in self._environment else {}
+        cluster.env |= _haproxy_settings(cluster.folder) if _HAPROXY in self._environment else {}
         self._cluster = cluster.__enter__()
         http = {"host": "127.0.0.1", "port": self._port}
         config = {"http_options": http, "applications": [self._application_in(cluster.folder)]}
@@ -281,8 +281,11 @@ class OnServe:
 _HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
-def _haproxy_places(folder: Path) -> dict[str, str]:
-    """Return where a cluster's HAProxy is; unless told otherwise, those of all clusters are in one place."""
+def _haproxy_settings(folder: Path) -> dict[str, str]:
+    """Return where a cluster's HAProxy is, and how much of the machine it takes.
+
+    Unless told otherwise, those of all clusters are in one place, and have four threads each.
+    """
     # Ray puts them into a folder of the node's id, and a socket's path must not be longer than 97 characters.
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -294,6 +297,8 @@ def _haproxy_places(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         # Ray 2.58's default wants 50,000 open files, and HAProxy does not start where it may not have them.
         "RAY_SERVE_HAPROXY_MAXCONN": "4096",
+        # Four threads on two cores wake each other up: they took half as much again, and all others waited.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (psutil.cpu_count() or 1) // 2))),
     }
 
 
