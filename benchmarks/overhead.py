@@ -29,7 +29,7 @@ from benchmarks.fetched_models import fetch_models
 from benchmarks.load import ClosedLoop, ClosedPlan, Window
 from benchmarks.overhead_view import histogram, plot, significant, summary, tables
 from benchmarks.peers import EngineSettings, Peer
-from benchmarks.processes import Used, Watched
+from benchmarks.processes import Used, Watched, stolen_s
 from benchmarks.report import provenance
 from benchmarks.script import Script
 from runtime.errors import CommandError
@@ -290,7 +290,8 @@ class _Benchmark:
             watched, others = Watched(peer_processes), Watched(idle)
             time.sleep(_SETTLE_S)
             loop = ClosedLoop(
-                self._config.plan(peer, streams, repetition), lambda: (watched.read(), others.read())
+                self._config.plan(peer, streams, repetition),
+                lambda: (watched.read(), others.read(), stolen_s()),
             )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 window = runner.run(loop.run())
@@ -308,8 +309,8 @@ def _turns(up: Sequence[Peer], config: Config) -> Iterator[tuple[int, int, Peer]
                 yield repetition, streams, peer
 
 
-def _sample(window: Window[tuple[Used, Used]]) -> dict[str, Any]:
-    (before, others_before), (after, others_after) = window.readings
+def _sample(window: Window[tuple[Used, Used, float]]) -> dict[str, Any]:
+    (before, others_before, stolen_before), (after, others_after, stolen_after) = window.readings
     return {
         "tokens_per_second": significant(window.tokens_per_second),
         "failed": len(window.errors),
@@ -318,6 +319,7 @@ def _sample(window: Window[tuple[Used, Used]]) -> dict[str, Any]:
         "gaps_ms": histogram(window.gaps_ms),
         "cpu_s": {kind: round(value, 2) for kind, value in after.since(before).items()},
         "idle_cpu_s": round(sum(others_after.since(others_before).values()), 2),
+        "stolen_cpu_s": round(stolen_after - stolen_before, 2),
         "rss_mb": {kind: round(value) for kind, value in after.rss_mb.items()},
         "generator_cpu": round(window.generator_cpu, 3),
         "seconds": round(window.closed - window.opened, 3),

@@ -61,6 +61,7 @@ _FIGURES: dict[str, Callable[[Sample], float | None]] = {
     "cpu_s_per_1000_tokens": _cpu_per_1000,
     "generator_cpu": lambda sample: sample["generator_cpu"],
     "idle_cpu_s": lambda sample: sample["idle_cpu_s"],
+    "stolen_cores": lambda sample: sample["stolen_cpu_s"] / sample["seconds"],
 }
 
 
@@ -156,6 +157,7 @@ _ADDED = (
 _USED = (
     ("CPU s per 1,000 tokens", "cpu_s_per_1000_tokens"),
     ("load generator, share of a core", "generator_cpu"),
+    ("taken by other machines on the host, cores", "stolen_cores"),
 )
 
 

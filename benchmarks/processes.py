@@ -64,6 +64,11 @@ class Watched:
         return Used(dict(cpu), dict(rss))
 
 
+def stolen_s() -> float:
+    """Return the CPU seconds that this machine's host gave to others instead; 0 where that is unknown."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+
+
 def _kind_of(process: psutil.Process) -> str | None:
     try:
         line = " ".join(process.cmdline())

@@ -125,6 +125,7 @@ def sample(peer, repetition, rate, group=0):
         "cpu_s": {"gateway": 1.0},
         "rss_mb": {"gateway": 100},
         "idle_cpu_s": 0.0,
+        "stolen_cpu_s": 0.1,
         "generator_cpu": 0.05,
         "seconds": 2.0,
         "failed": 0,
@@ -151,7 +152,7 @@ def test_histogram_keeps_all():
 
 # The tables can be drawn of a result with a script and of one without.
 @pytest.mark.parametrize(
-    ("script", "rows"), [(None, 9), ({"time_to_first_token": 0.1, "inter_token": 0.05}, 11)]
+    ("script", "rows"), [(None, 10), ({"time_to_first_token": 0.1, "inter_token": 0.05}, 12)]
 )
 def test_tables(script, rows):
     samples = [sample("vllm", 0, 100.0), sample("ours", 0, 90.0)]
