@@ -196,6 +196,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     except ImportError as error:
         raise CommandError("a picture needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(14, 4.5), layout="constrained")
+    levels = sorted({row["streams"] for row in result["summary"]})
     panels = {
         "tokens_per_second": "tokens per second",
         "ttft_p50_ms": "time to first token, p50 ms",
@@ -211,5 +212,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             ]
             axes.errorbar([row["streams"] for row in rows], middle, yerr=spans, label=peer, capsize=3)
         axes.set(xscale="log", xlabel="streams in flight", title=title, ylim=(0, None))
+        axes.set_xticks(levels, labels=map(str, levels))
+        axes.minorticks_off()
     axes.legend()
     figure.savefig(path, dpi=110)
