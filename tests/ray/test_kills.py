@@ -44,9 +44,11 @@ DIAGONAL = {
     ("gateway", "draining"),
     ("engines", "standby"),
     ("controller", "loading"),
-    ("node", "verifying"),
 }
-"""Each victim once, each in another phase: these cells are run always, the others by `make test-faults`."""
+"""Each process once, each in another phase: these cells are run always, the others by `make test-faults`.
+
+A node takes a minute to come back.
+"""
 
 TOKENS = 1500
 """As many tokens as a stream can have that keeps the old release draining, 10 ms each."""
