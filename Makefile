@@ -6,6 +6,9 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 REPORT ?=
 PYTEST := $(BIN)/python -m pytest
 
+# The tests and the demo start dozens of processes: without bytecode each compiles the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help check test test-unit test-simulation test-store test-ray test-e2e test-faults demo bench format lock clean
 
 help:  ## list the verbs
