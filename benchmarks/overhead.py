@@ -192,12 +192,13 @@ def _known(config: Config, settings: EngineSettings) -> Field:
         peers.interlock_engine(settings) if script is None else peers.interlock_script(script, config.tokens)
     )
     others: dict[str, Callable[[], Peer]] = {
+        # First: it takes little memory, and whoever waits for that to be free is measured at another time.
+        "litellm": lambda: peers.LiteLLM(baseline),
         "interlock": lambda: peers.Interlock("interlock", ours, {}),
         "interlock-grpc": lambda: peers.Interlock("interlock-grpc", ours, peers.GRPC),
         "interlock-tuned": lambda: peers.Interlock("interlock-tuned", ours, peers.TUNED),
         "ray-llm-tuned": lambda: peers.ray_llm("ray-llm-tuned", of_ray, peers.TUNED),
         "ray-llm-direct": lambda: peers.ray_llm("ray-llm-direct", of_ray, peers.DIRECT),
-        "litellm": lambda: peers.LiteLLM(baseline),
         "ray-llm": lambda: peers.ray_llm("ray-llm", of_ray, {}, batching=True),
     }
     return Field(baseline, others)
