@@ -310,7 +310,7 @@ def _turns(up: Sequence[Peer], config: Config) -> Iterator[tuple[int, int, Peer]
                 yield repetition, streams, peer
 
 
-def _sample(window: Window[tuple[Used, Used, float]]) -> dict[str, Any]:
+def _sample(window: Window[tuple[Used, Used, float | None]]) -> dict[str, Any]:
     (before, others_before, stolen_before), (after, others_after, stolen_after) = window.readings
     return {
         "tokens_per_second": significant(window.tokens_per_second),
@@ -320,11 +320,15 @@ def _sample(window: Window[tuple[Used, Used, float]]) -> dict[str, Any]:
         "gaps_ms": histogram(window.gaps_ms),
         "cpu_s": {kind: round(value, 2) for kind, value in after.since(before).items()},
         "idle_cpu_s": round(sum(others_after.since(others_before).values()), 2),
-        "stolen_cpu_s": round(stolen_after - stolen_before, 2),
+        "stolen_cpu_s": _between(stolen_before, stolen_after),
         "rss_mb": {kind: round(value) for kind, value in after.rss_mb.items()},
         "generator_cpu": round(window.generator_cpu, 3),
         "seconds": round(window.closed - window.opened, 3),
     }
+
+
+def _between(before: float | None, after: float | None) -> float | None:
+    return round(after - before, 2) if before is not None and after is not None else None
 
 
 def _show(result: Mapping[str, Any], report: Path | None, picture: Path | None) -> None:

@@ -52,6 +52,11 @@ def _cpu_per_1000(sample: Sample) -> float | None:
     return sum(sample["cpu_s"].values()) * 1000.0 / tokens if tokens and sample["cpu_s"] else None
 
 
+def _stolen_cores(sample: Sample) -> float | None:
+    stolen = sample["stolen_cpu_s"]
+    return None if stolen is None else stolen / sample["seconds"]
+
+
 _FIGURES: dict[str, Callable[[Sample], float | None]] = {
     "tokens_per_second": lambda sample: sample["tokens_per_second"],
     "ttft_p50_ms": lambda sample: percentile(sample["ttft_ms"], 0.5),
@@ -61,7 +66,7 @@ _FIGURES: dict[str, Callable[[Sample], float | None]] = {
     "cpu_s_per_1000_tokens": _cpu_per_1000,
     "generator_cpu": lambda sample: sample["generator_cpu"],
     "idle_cpu_s": lambda sample: sample["idle_cpu_s"],
-    "stolen_cores": lambda sample: sample["stolen_cpu_s"] / sample["seconds"],
+    "stolen_cores": _stolen_cores,
 }
 
 
@@ -85,7 +90,7 @@ def summary(samples: Sequence[Sample], baseline: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["streams"])
 
 
-_COMPARED = ("tokens_per_second", "ttft_p50_ms", "gap_p99_ms")
+_COMPARED = ("tokens_per_second", "ttft_p50_ms", "gap_p99_ms", "cpu_s_per_1000_tokens")
 
 
 def _paired(
@@ -137,7 +142,7 @@ def _latencies(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
                 name, *(_range(row[figure] and [each - over for each in row[figure]]) for row in rows)
             )
     for name, figure in _USED:
-        table.add_row(name, *(_range(row[figure]) for row in rows))
+        table.add_row(name, *(_range(row.get(figure)) for row in rows))
     return table
 
 
@@ -156,6 +161,7 @@ _ADDED = (
 )
 _USED = (
     ("CPU s per 1,000 tokens", "cpu_s_per_1000_tokens"),
+    ("- to the baseline", "cpu_s_per_1000_tokens_ratio"),
     ("load generator, share of a core", "generator_cpu"),
     ("taken by other machines on the host, cores", "stolen_cores"),
 )

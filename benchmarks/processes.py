@@ -64,9 +64,9 @@ class Watched:
         return Used(dict(cpu), dict(rss))
 
 
-def stolen_s() -> float:
-    """Return the CPU seconds that this machine's host gave to others instead; 0 where that is unknown."""
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+def stolen_s() -> float | None:
+    """Return the CPU seconds that this machine's host gave to others instead; None where that is unknown."""
+    return getattr(psutil.cpu_times(), "steal", None)
 
 
 def _kind_of(process: psutil.Process) -> str | None:

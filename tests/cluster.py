@@ -75,11 +75,11 @@ class Deployed:
     def swap_to(self, model_set, seconds=60):
         """Deploy, return the first status in which the model set is live everywhere."""
         self.deploy(model_set)
-        # Seldom: to be asked twenty times a second costs as much as a load.
+        # Not more often: each question costs CPU that a slow machine needs for the swap.
         return self.until(lambda status: _live_everywhere(status, str(model_set)), seconds, every=0.25)
 
     def until(self, condition, seconds=60, every=0.05):
-        """Return the first status for which `condition` holds; it is looked at `every` so many seconds."""
+        """Return the first status for which `condition` holds; it asks every `every` seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             seen = self._ask_status()

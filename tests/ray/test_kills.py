@@ -45,9 +45,9 @@ DIAGONAL = {
     ("engines", "standby"),
     ("controller", "loading"),
 }
-"""Each process once, each in another phase: these cells are run always, the others by `make test-faults`.
+"""Each victim but the node, each in another phase: these are run always, the others by `make test-faults`.
 
-A node takes a minute to come back.
+The node's are all there, for it takes a minute to come back.
 """
 
 TOKENS = 1500

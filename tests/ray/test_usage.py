@@ -18,7 +18,7 @@ from tests.ray.conftest import scripted
 
 REQUESTS = 2000
 
-# Per second: at twice as many, two slow cores leave a starting engine so little that requests pile up.
+# Per second: at 35, of 8 tokens each, two slow cores left a starting engine so little that requests piled up.
 RATE = 25
 
 GATEWAYS = 2
@@ -43,7 +43,7 @@ def metered(request):
 
 def write(cluster, version):
     """Write a version of the set whose engines note what they generate, apart from any meter."""
-    # Answers that last longer than a slow machine takes to hear that their client has left.
+    # Answers that last longer than a slow machine takes to hear that their client has left, in few pieces.
     document = scripted(version, tokens=4, inter_token="200ms")
     for engine in document["engines"].values():
         engine["receipts"] = str(cluster.folder / "receipts")

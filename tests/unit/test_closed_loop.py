@@ -152,7 +152,7 @@ def test_histogram_keeps_all():
 
 # The tables can be drawn of a result with a script and of one without.
 @pytest.mark.parametrize(
-    ("script", "rows"), [(None, 10), ({"time_to_first_token": 0.1, "inter_token": 0.05}, 12)]
+    ("script", "rows"), [(None, 11), ({"time_to_first_token": 0.1, "inter_token": 0.05}, 13)]
 )
 def test_tables(script, rows):
     samples = [sample("vllm", 0, 100.0), sample("ours", 0, 90.0)]
@@ -161,11 +161,13 @@ def test_tables(script, rows):
     assert [table.row_count for table in drawn] == [rows, 4]
 
 
-# Of servers that somebody else has started nothing is known but their answers: no figure of CPU, not zero.
+# What is not known is no figure, not zero: the CPU of servers that somebody else has started, a host's steal.
 def test_unknown_processes_have_no_figures():
-    samples = [sample(peer, 0, 100.0) | {"cpu_s": {}, "rss_mb": {}} for peer in ("vllm", "ours")]
+    unknown = {"cpu_s": {}, "rss_mb": {}, "stolen_cpu_s": None}
+    samples = [sample(peer, 0, 100.0) | unknown for peer in ("vllm", "ours")]
     rows = summary(samples, "vllm")
     assert [row["cpu_s_per_1000_tokens"] for row in rows] == [None, None]
+    assert [row["stolen_cores"] for row in rows] == [None, None]
     config = {"engine": "model", "script": None, "repetitions": 1, "seconds": 2.0}
     assert len(list(tables({"config": config, "summary": rows}))) == 1
 
