@@ -22,6 +22,8 @@ _SAMPLES = 400
 
 _MEMORY_SAMPLES = 200
 _CLASSES = ("old", "new", "mixed", "failed")
+_TICKS = (1.0, 2.0, 5.0)
+"""Where in a decade the axis of TTFT has numbers."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _panel(axes: Any, peer: Mapping[str, Any], top: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415 - see plot
+
     for kind in _CLASSES:
         rows = [row for row in peer["samples"] if row[3] == kind]
         heights = [top if kind == "failed" or row[1] is None else row[1] for row in rows]
@@ -252,5 +256,6 @@ def _panel(axes: Any, peer: Mapping[str, Any], top: float) -> None:
         ylabel="TTFT ms",
         yscale="log",
     )
+    axes.yaxis.set_major_locator(LogLocator(subs=_TICKS))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
