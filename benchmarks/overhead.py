@@ -1,7 +1,7 @@
 """What the way to an engine costs: the same one behind vLLM's server, ray.serve.llm, LiteLLM and Interlock.
 
-Closed loop: so many streams are always in flight. Peers are measured in turn, on the same prompts; those
-that are not being measured are suspended.
+Closed loop: so many streams are always in flight. Peers are measured in turn; those that are not
+being measured are suspended.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ class Config:
     script: Script | None = None
 
     def plan(self, peer: Peer, streams: int, repetition: int) -> ClosedPlan:
-        """Return a measurement's load: the same prompts for each peer, others in each repetition."""
-        seed = f"{self.seed}/{streams}/{repetition}"
+        """Return a measurement's load: prompts of one form that nobody has seen before.
+
+        Peers do not share them: one that stands in front of the baseline met its prefix cache.
+        """
+        seed = f"{self.seed}/{peer.name}/{streams}/{repetition}"
         return ClosedPlan(peer.url, peer.model, streams, self.tokens, self.seconds, seed)
 
 

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from benchmarks.load import Answer, ClosedLoop, ClosedPlan, Window, read_events, take_events
+from benchmarks.overhead import Config
 from benchmarks.overhead_view import histogram, summary, tables
-from benchmarks.peers import EngineSettings
+from benchmarks.peers import EngineSettings, Running
 
 
 class InMemory(ClosedLoop):
@@ -170,6 +171,13 @@ def test_unknown_processes_have_no_figures():
     assert [row["stolen_cores"] for row in rows] == [None, None]
     config = {"engine": "model", "script": None, "repetitions": 1, "seconds": 2.0}
     assert len(list(tables({"config": config, "summary": rows}))) == 1
+
+
+# No peer is asked what another was: LiteLLM's prompts would be in the prefix cache of the server behind it.
+def test_peers_share_no_prompts():
+    config = Config("model", [8], 1.0, 1, 4, 1)
+    seeds = {config.plan(Running(name, "http://127.0.0.1:1", "m"), 8, 0).seed for name in ("vllm", "litellm")}
+    assert len(seeds) == 2
 
 
 # vLLM's own server gets the settings that ray.serve.llm gets.
