@@ -31,7 +31,7 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: a quarter of an hour
+test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: ten to twenty minutes
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
 	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation" tests/unit

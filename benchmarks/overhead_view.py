@@ -179,7 +179,7 @@ def _processes(result: Mapping[str, Any]) -> Table:
     seconds = result["config"]["seconds"]
     table = Table("peer", "process", "CPU share of a core", "RSS MB", title=f"processes at {streams} streams")
     for row in result["summary"]:
-        if row["streams"] != streams or not row["cpu_s"]:
+        if row["streams"] != streams:
             continue
         for kind, cpu in sorted(row["cpu_s"].items(), key=lambda each: -each[1]):
             table.add_row(row["peer"], kind, f"{cpu / seconds:.1%}", f"{row['rss_mb'].get(kind, 0):,.0f}")
@@ -202,7 +202,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     except ImportError as error:
         raise CommandError("a picture needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(14, 4.5), layout="constrained")
-    levels = sorted({row["streams"] for row in result["summary"]})
+    levels = result["config"]["streams"]
     panels = {
         "tokens_per_second": "tokens per second",
         "ttft_p50_ms": "time to first token, p50 ms",
