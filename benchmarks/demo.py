@@ -42,10 +42,12 @@ QUESTIONS = (
     "Please give me my money back.",
     "The page does not load on my phone.",
 )
-ANSWER_S = 3.0
+ANSWER_S = 6.0
 """How long an answer takes by itself, unless the command line says of how many tokens it is: whatever the
-machine, some two to four are under way at the default rate."""
-ANSWER_TOKENS = 16, 160
+machine, some five are under way at the default rate, and more while the next set is warmed."""
+RAMP_S = 10.0
+"""How long the load goes on before it counts as load before the swap: the first answers have ended then."""
+ANSWER_TOKENS = 16, 400
 """The least and the most tokens that answers get for that."""
 SWAP_TIMEOUT_S = 420.0
 DRAIN_TIMEOUT_S = 120.0
@@ -67,7 +69,7 @@ def main(
 ) -> None:
     """Swap support v1 for v2 under load on a local Ray cluster and print what happened."""
     # Ten requests after the cutover are compared with those before: not a burst with a lull.
-    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, even=True, stream_share=0.85, seed=seed)
+    plan = Plan(ADDRESS, MODEL, QUESTIONS, rate=rate, even=True, stream_share=0.9, seed=seed)
     with exits.told(console):
         _check_port()
         console.rule("models")
@@ -167,6 +169,8 @@ async def _load_and_swap(
     try:
         with Live(console=console, refresh_per_second=4) as live:
             screen = _Screen(client, load, live)
+            await screen.until(lambda _: False, RAMP_S, "load begins")
+            steady = time.perf_counter()
             await screen.until(lambda _: False, seconds, "load before the swap")
             deployed = time.perf_counter()
             deploying = asyncio.create_task(
@@ -192,7 +196,7 @@ async def _load_and_swap(
         offered.cancel()
     status = await _last_status(client)
     entered = next(r for r in status["releases"] if r["number"] == status["live"])["entered"]
-    return load, status, Moments(deployed, entered["live"] - wall_offset)
+    return load, status, Moments(steady, deployed, entered["live"] - wall_offset)
 
 
 def _old_has_drained(status: Mapping[str, Any]) -> bool:

@@ -26,6 +26,8 @@ _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 class Moments:
     """When things happened, in the load generator's seconds."""
 
+    steady: float
+    """As many requests ended as began: those before it met a machine that was not as busy yet."""
     deployed: float
     """The new set was asked for."""
     cutover: float
@@ -133,7 +135,7 @@ def _swap_seconds(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, f
 def _ttft(records: Sequence[Record], moments: Moments, new: int) -> dict[str, dict[str, float | None]]:
     after = sorted((r for r in records if r.stream and r.release == new), key=lambda record: record.sent)
     groups = {
-        "before": [r for r in records if r.sent < moments.deployed],
+        "before": [r for r in records if moments.steady <= r.sent < moments.deployed],
         "during": [r for r in records if moments.deployed <= r.sent < moments.cutover],
         "after": after,
         "first_10_after": after[:_FIRST],
