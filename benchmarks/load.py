@@ -252,6 +252,9 @@ class ClosedPlan:
     seconds: float
     """How long is measured, once each stream has ended its first answer."""
     seed: str = "1"
+    begin_within: float = 0.0
+    """Each stream begins at random within so many seconds. With a server whose tokens come at fixed times, those
+    that begin together have theirs together ever after, which users who do not know of each other do not."""
     timeout_s: float = 300.0
 
 
@@ -350,6 +353,7 @@ class ClosedLoop(Generic[Reading]):
 
     async def _follow(self, session: aiohttp.ClientSession, stream: int) -> None:
         chance = random.Random(f"{self.plan.seed}/{stream}")  # noqa: S311 - prompts, not secrets
+        await asyncio.sleep(chance.uniform(0.0, self.plan.begin_within))
         await self._ask(session, _prompt(chance), chance.randint(1, self.plan.tokens))
         self._cold -= 1
         if not self._cold:

@@ -38,6 +38,9 @@ from runtime.settings import Settings
 _SETTLE_S = 1.0
 """How long a peer that goes on may catch up with its timers before it is loaded."""
 
+_BEGIN_WITHIN_S = 2.0
+"""In what time the streams of a measurement begin, each at random."""
+
 _HEAVY_GIB, _RESERVE_GIB = 6.0, 4.0
 """What a peer with an engine on Ray takes at most on the CPU, and what is left to everybody else."""
 
@@ -73,7 +76,7 @@ class Config:
         Peers do not share them: one that stands in front of the baseline met its prefix cache.
         """
         seed = f"{self.seed}/{peer.name}/{streams}/{repetition}"
-        return ClosedPlan(peer.url, peer.model, streams, self.tokens, self.seconds, seed)
+        return ClosedPlan(peer.url, peer.model, streams, self.tokens, self.seconds, seed, _BEGIN_WITHIN_S)
 
 
 @dataclass(frozen=True)

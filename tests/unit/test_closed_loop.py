@@ -50,6 +50,21 @@ async def test_streams_do_not_go_in_step():
     assert {tokens for _, tokens in loop.asked[5:]} == {64}
 
 
+# Streams do not begin together either: a script's tokens would come together from then on.
+async def test_streams_do_not_begin_together():
+    begun = []
+
+    class Noting(InMemory):
+        async def _ask(self, session, prompt, tokens):
+            begun.append(asyncio.get_running_loop().time())
+            await super()._ask(session, prompt, tokens)
+
+    await Noting(plan(streams=50, begin_within=2.0)).run()
+    first = sorted(begun)[:25]
+    assert first[-1] - first[0] > 0.5
+    assert len(set(first)) == 25
+
+
 # The same seed gives the same prompts in the same order of each stream; another seed, others; none is twice.
 async def test_prompts_are_seeded_and_different():
     loops = [InMemory(plan(seed=seed)) for seed in ("a", "a", "b")]
