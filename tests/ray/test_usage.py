@@ -16,7 +16,7 @@ from runtime.store.ledger import Ledger
 from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 
-# With PostgreSQL all of them beside the other long runs: what differs there is the store's transactions alone.
+# With PostgreSQL all of them beside the other long runs: what differs there is the store's transactions.
 REQUESTS = [
     ("sqlite", 2000),
     ("postgresql", 800),
