@@ -37,7 +37,7 @@ class TimeLimit:
         """Begin a wait. Raises TimeoutError if the time is up: what need not wait must not go on for ever."""
         if self._over or self._loop.time() >= self._up:
             raise TimeoutError
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         self._before = task.cancelling() if task is not None else 0
         return self
 

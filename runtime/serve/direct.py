@@ -70,15 +70,10 @@ class DirectEngine:
 
     # -- calls ------------------------------------------------------------------------------------
 
-    async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
-        """Yield what a replica generates; closing this aborts it there."""
+    def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
+        """Return what yields what a replica generates; closing it aborts it there."""
         channel = self._choose()
-        answer = self._handle.generate(body) if channel is None else channel.generate(body)
-        try:
-            async for chunks in answer:
-                yield chunks
-        finally:
-            await answer.aclose()
+        return self._handle.generate(body) if channel is None else channel.generate(body)
 
     async def classify(self, body: Body) -> Classification:
         """Classify on one replica."""
@@ -158,7 +153,7 @@ class DirectEngine:
                 await channel.open()
         except (EngineLost, TimeoutError) as error:
             why = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
-            _log.warning("called through Serve, for there is no way to %s: %s", address.target, why)
+            _log.warning("called through Serve, for there is no way to %s: %s", address.replica, why)
             await channel.close()
         except BaseException:
             await channel.close()

@@ -82,7 +82,7 @@ class EngineReplica:
         self._server = ChannelServer(self, serve.get_replica_context().replica_tag, limit)
         try:
             return await self._server.open(get_node_ip_address())
-        except RuntimeError as error:
+        except OSError as error:
             _log.warning("this replica is called through Serve only, for it cannot listen: %s", error)
             return None
 

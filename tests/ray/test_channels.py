@@ -70,9 +70,10 @@ async def read(answer):
 async def test_a_replica_that_serve_stops(deployed):
     slow = {"tokens": 60, "inter_token": "130ms"}
     engine = await opened(deployed(slow, num_replicas=2))
-    answers = [engine.generate(ASK) for _ in range(4)]
-    for answer in answers:
-        await anext(answer)
+    answers = []
+    for _ in range(4):
+        answers.append(engine.generate(ASK))
+        await anext(answers[-1])
     assert sorted(channel.in_flight for channel in engine._channels.values()) == [2, 2]
     reading = [asyncio.create_task(read(answer)) for answer in answers]
     await asyncio.to_thread(deployed, slow, num_replicas=1)

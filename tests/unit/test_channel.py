@@ -10,7 +10,7 @@ from runtime.engines import contract, deadline
 from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest
 from runtime.serve import direct
-from runtime.serve.channel import Channel, ChannelServer, _Asked, least_busy
+from runtime.serve.channel import Channel, ChannelServer, _Asked, answer, least_busy
 from runtime.serve.direct import DirectEngine
 from runtime.serve.fault import Fault, fault_of
 
@@ -130,8 +130,7 @@ async def test_first_token_and_end_are_not_paced():
         def send(self, _, *, paced=False):
             paces.append(paced)
 
-    async with listening(Replica(tokens=4, inter_token="1ms")) as (server, _):
-        await server._answer(_Asked(1, "generate", [ASK]), Caller())
+    await answer(Replica(tokens=4, inter_token="1ms"), _Asked(1, "generate", [ASK]), Caller())
     assert paces == [False, True, True, True, False]
 
 
@@ -167,8 +166,8 @@ async def test_a_replica_that_stops(monkeypatch):
         answer = engine.generate(ASK)
         first = await anext(answer)
         closing = asyncio.create_task(server.close(5.0))
-        rest = [chunks async for chunks in answer]
-        assert len([first, *rest]) == 5
+        rest = [chunk async for chunks in answer for chunk in chunks]
+        assert len([*first, *rest]) == 5
         await closing
         assert handle.calls == 0
         assert len(await tokens_of(engine)) == 5
@@ -299,9 +298,10 @@ async def test_the_least_busy():
         async with listening(second, "second") as (_, address):
             handle.told = [*handle.told, address]
             await engine._look()
-            answers = [engine.generate(ASK) for _ in range(6)]
-            for answer in answers:
-                await anext(answer)
+            answers = []
+            for _ in range(6):
+                answers.append(engine.generate(ASK))
+                await anext(answers[-1])
             assert (first.calls, second.calls) == (3, 3)
             for answer in answers:
                 await answer.aclose()

@@ -1,7 +1,6 @@
 """How parts of many streams come to be few messages, in virtual time."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -12,52 +11,71 @@ from runtime.serve.channel import _Sender, _Told
 _PACE = channel._PACE_S
 
 
-@asynccontextmanager
-async def sender():
-    """One that notes when it sent what: the calls that the parts of a message are of."""
-    sent, begun = [], asyncio.get_running_loop().time()
+class Wire:
+    """What a sender sends with. It notes when it sent what."""
 
-    async def write(message):
+    def __init__(self):
+        self.sent, self.full, self.resumed = [], False, None
+        self._begun = asyncio.get_running_loop().time()
+
+    def send(self, message):
         calls = [told.call for told in msgspec.msgpack.decode(message, type=list[_Told])]
-        sent.append((asyncio.get_running_loop().time() - begun, calls))
+        self.sent.append((asyncio.get_running_loop().time() - self._begun, calls))
 
-    made = _Sender(write)
-    yield made, sent
-    await made.close()
+
+def sender():
+    """A sender, and when it sent what: the calls that the parts of a message are of."""
+    wire = Wire()
+    return _Sender(wire), wire.sent
 
 
 # A part that comes after a pause waits for nothing, paced or not.
 @pytest.mark.parametrize("paced", [False, True])
 async def test_after_a_pause_at_once(paced):
-    async with sender() as (made, sent):
-        for call in (1, 2):
-            made.send(_Told(call), paced=paced)
-            await asyncio.sleep(0.05)
-        assert sent == [(0.0, [1]), (pytest.approx(0.05), [2])]
+    made, sent = sender()
+    for call in (1, 2):
+        made.send(_Told(call), paced=paced)
+        await asyncio.sleep(0.05)
+    assert sent == [(0.0, [1]), (pytest.approx(0.05), [2])]
 
 
 # Paced parts that come soon after a message go together, as soon as the pace allows.
 async def test_paced_parts_go_together():
-    async with sender() as (made, sent):
-        made.send(_Told(1), paced=True)
-        await asyncio.sleep(0)
-        for call in (2, 3, 4):
-            await asyncio.sleep(_PACE / 10)
-            made.send(_Told(call), paced=True)
-        await asyncio.sleep(1.0)
-        assert sent == [(0.0, [1]), (pytest.approx(_PACE), [2, 3, 4])]
+    made, sent = sender()
+    made.send(_Told(1), paced=True)
+    await asyncio.sleep(0)
+    for call in (2, 3, 4):
+        await asyncio.sleep(_PACE / 10)
+        made.send(_Told(call), paced=True)
+    await asyncio.sleep(1.0)
+    assert sent == [(0.0, [1]), (pytest.approx(_PACE), [2, 3, 4])]
 
 
 # What is not paced waits for nothing, and takes along what waits, in the order in which it came.
 async def test_the_first_token_takes_along_what_waits():
-    async with sender() as (made, sent):
-        made.send(_Told(1), paced=True)
-        await asyncio.sleep(0)
-        made.send(_Told(2), paced=True)
-        await asyncio.sleep(_PACE / 4)
-        made.send(_Told(3))
-        await asyncio.sleep(_PACE / 4)
-        made.send(_Told(4), paced=True)
+    made, sent = sender()
+    made.send(_Told(1), paced=True)
+    await asyncio.sleep(0)
+    made.send(_Told(2), paced=True)
+    await asyncio.sleep(_PACE / 4)
+    made.send(_Told(3))
+    await asyncio.sleep(_PACE / 4)
+    made.send(_Told(4), paced=True)
+    await asyncio.sleep(1.0)
+    later = pytest.approx(_PACE / 4), pytest.approx(_PACE / 4 + _PACE)
+    assert sent == [(0.0, [1]), (later[0], [2, 3]), (later[1], [4])]
+
+
+# While the other end takes nothing, parts wait; then they go out in one message, in their order.
+async def test_the_other_end_is_full():
+    wire = Wire()
+    made, wire.full = _Sender(wire), True
+    for call in (1, 2):
+        made.send(_Told(call))
         await asyncio.sleep(1.0)
-        later = pytest.approx(_PACE / 4), pytest.approx(_PACE / 4 + _PACE)
-        assert sent == [(0.0, [1]), (later[0], [2, 3]), (later[1], [4])]
+    assert wire.sent == []
+    wire.full = False
+    wire.resumed()
+    made.send(_Told(3))
+    await asyncio.sleep(1.0)
+    assert wire.sent == [(2.0, [1, 2]), (2.0, [3])]
