@@ -253,8 +253,8 @@ class ClosedPlan:
     """How long is measured, once each stream has ended its first answer."""
     seed: str = "1"
     begin_within: float = 0.0
-    """Each stream begins at random within so many seconds. Of a server whose tokens come at fixed times, those
-    that begin together have theirs together ever after; users, who know nothing of each other, do not."""
+    """Each stream begins at random within so many seconds. Of a server whose tokens come at fixed times,
+    those that begin together have theirs together ever after; users, who know nothing of each other, do not."""
     timeout_s: float = 300.0
 
 
