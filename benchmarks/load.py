@@ -254,7 +254,7 @@ class ClosedPlan:
     seed: str = "1"
     begin_within: float = 0.0
     """Each stream begins at random within so many seconds. Of a server whose tokens come at fixed times,
-    those that begin together have theirs together ever after; users, who know nothing of each other, do not."""
+    those that begin together have theirs together ever after; users know nothing of each other."""
     timeout_s: float = 300.0
 
 
