@@ -235,7 +235,8 @@ class _Benchmark:
                 self._measure_group(self._start_group(waiting, group))
         baseline, made = self._field.baseline.name, provenance()
         return {
-            "config": asdict(self._config) | {"baseline": baseline},
+            "config": asdict(self._config)
+            | {"baseline": baseline, "begin_within_s": _BEGIN_WITHIN_S, "settle_s": _SETTLE_S},
             "failed": sum(sample["failed"] for sample in self._samples),
             "errors": sorted({error for sample in self._samples for error in sample.pop("errors")})[:10],
             "skipped": self._skipped,

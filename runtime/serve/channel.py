@@ -44,6 +44,12 @@ _GOING = 0
 _INTRODUCTION_S = 5.0
 """How long a caller may take to say who it is."""
 
+_BREAK_OFF_S = 1.0
+"""How long calls that are broken off may take to end."""
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What msgspec raises for what is no message."""
+
 
 class Address(NamedTuple):
     """Where a replica takes calls, and with which secret. It is told over Serve's handle only."""
@@ -169,7 +175,7 @@ class ChannelServer:
         return Address(self.replica, host, listening.getsockname()[1], self._secret)
 
     async def close(self, grace: float) -> None:
-        """Take no more calls; return once those under way have ended, or after ``grace`` seconds."""
+        """Take no more calls; return once those under way have ended. After ``grace`` s break them off."""
         self.closing = True
         if self._listener is not None:
             self._listener.close()
@@ -180,7 +186,7 @@ class ChannelServer:
             await asyncio.wait(ended, timeout=grace)
             for caller in self._callers:
                 caller.hang_up()
-            await asyncio.wait(ended)
+            await asyncio.wait(ended, timeout=_BREAK_OFF_S)
 
     def knows(self, hello: _Hello) -> str:
         """Return why a caller is not let in; empty if it is."""
@@ -227,7 +233,7 @@ class _Caller:
     def _introduced(self, message: bytes) -> None:
         try:
             refusal = self._server.knows(_hello(message))
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             refusal = "this is no introduction"
         self.connection.send(_encode(refusal))
         if refusal:
@@ -243,7 +249,7 @@ class _Caller:
     def _heard(self, message: bytes) -> None:
         try:
             every = _all_asked(message)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             _log.exception("what a gateway asks cannot be read")
             self.connection.close("what it asks cannot be read")
             return
@@ -274,6 +280,9 @@ class _Caller:
         if self._server.closing:
             gone = Fault(EngineLost.__name__, f"replica {self._server.replica} stops")
             self._sender.send(_Told(asked.call, fault=gone, ended=True))
+            return
+        if asked.call in self._running:
+            self.connection.close(f"its call {asked.call} is under way already")
             return
         task = asyncio.create_task(self._run(asked))
         self._running[asked.call] = task
@@ -376,8 +385,12 @@ class Channel:
             await asyncio.get_running_loop().create_connection(lambda: self._connection, host, port)
         except OSError as error:
             raise EngineLost(f"replica {self.replica} takes no connection: {error}") from error
+        except asyncio.CancelledError:
+            self._connection.give_up()
+            raise
         self._connection.send(_encode(_Hello(_VERSION, secret)))
-        refusal = await self._let_in
+        # One that stops may say so in the same breath.
+        refusal = await self._let_in or self._lost
         if refusal:
             raise EngineLost(f"replica {self.replica} takes no connection: {refusal}")
 
@@ -441,7 +454,7 @@ class Channel:
         """Hear whether the replica has let this gateway in."""
         try:
             refusal = _refusal(message)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             refusal = "it answers in another way"
         if not refusal:
             self._connection.heard = self._heard
@@ -452,7 +465,7 @@ class Channel:
     def _heard(self, message: bytes) -> None:
         try:
             every = _all_told(message)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             _log.exception("what replica %s sends cannot be read", self.replica)
             self._connection.close(f"what it sends cannot be read: {error}")
             return

@@ -19,7 +19,9 @@ _STRANGER = 1024
 
 _KEEPALIVE_S = 10
 _UNANSWERED = 2
-"""A silent connection is tried every so many seconds: a machine that is gone does not say so."""
+"""A silent connection is tried every so many seconds, and ends when so many tries got no answer: a machine
+that is gone does not say so. A system answers for its processes: of one that stands still, Serve's health
+check tells. One that takes nothing of what is sent to it for as long is given up, too."""
 
 _OPTIONS = {
     "TCP_KEEPIDLE": _KEEPALIVE_S,
@@ -76,6 +78,10 @@ class Connection(asyncio.Protocol):
             self._reason = self._reason or reason
             self._transport.close()
 
+    def give_up(self) -> None:
+        """Expect no connection any more: uvloop tells of none that is cancelled while it is made."""
+        self._over.set()
+
     async def wait_closed(self) -> None:
         """Return once there is no connection."""
         await self._over.wait()
@@ -83,7 +89,7 @@ class Connection(asyncio.Protocol):
     # -- what the event loop calls ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin. A connection that is given up before is never made."""
+        """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         self._over.clear()
         keep_alive(self._transport.get_extra_info("socket"))

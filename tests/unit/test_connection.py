@@ -5,13 +5,14 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from runtime.errors import EngineLost
 from runtime.serve import channel, direct
-from runtime.serve.channel import Address, Channel, ChannelServer
+from runtime.serve.channel import Address, Channel, ChannelServer, _Sender, _Told
 from runtime.serve.connection import Connection
 from runtime.serve.direct import DirectEngine
-from tests.unit.test_channel import ASK, Handle, Replica, listening, tokens_of
+from tests.unit.test_channel import ASK, HELD, Handle, Replica, listening, tokens_of
 
 pytestmark = pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real sockets need real time
 
@@ -22,6 +23,10 @@ class Wire(asyncio.Transport):
     def __init__(self):
         super().__init__({"socket": socket.socket()})
         self.aborted = False
+        self.written = []
+
+    def write(self, data):
+        self.written.append(data)
 
     def is_closing(self):
         return self.aborted
@@ -66,20 +71,123 @@ async def test_a_great_message(trusted):
     assert [len(message) for message in heard] == ([10**6] if trusted else [])
 
 
+# What waits while the other end is full goes out as soon as it is not, though nothing more is sent.
+async def test_the_other_end_is_full():
+    made, _, wire = connection()
+    sender = _Sender(made)
+    made.pause_writing()
+    sender.send(_Told(1))
+    await asyncio.sleep(0.01)
+    assert wire.written == []
+    made.resume_writing()
+    assert len(wire.written) == 1
+
+
 async def raw(address):
     return await asyncio.open_connection(address.host, address.port)
 
 
-# Who does not say who it is, or says something else, is sent away; it does not keep a replica from stopping.
-@pytest.mark.parametrize("said", [b"", framed(b"\xc1"), framed(b"hello"), b"GET / HTTP/1.1\r\n\r\n"])
-async def test_strangers(said, monkeypatch):
-    monkeypatch.setattr(channel, "_INTRODUCTION_S", 0.05)
+# Who says nothing, or something else, is sent away; only who says nothing is waited for.
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", b""),
+        (framed(b"\xc1"), b"no introduction"),
+        (framed(b"hello"), b"no introduction"),
+        (framed(b"\x92\x02\xa2\xff\xfe"), b"no introduction"),
+        (b"GET / HTTP/1.1\r\n\r\n", b""),
+    ],
+)
+async def test_strangers(said, told, monkeypatch):
+    monkeypatch.setattr(channel, "_INTRODUCTION_S", 60.0 if said else 0.05)
     async with listening(Replica()) as (_, address):
         reader, writer = await raw(address)
         writer.write(said)
         async with asyncio.timeout(5):
-            await reader.read()
+            assert (await reader.read()).endswith(told)
         writer.close()
+
+
+# Who has said who it is may be silent from then on.
+async def test_a_gateway_may_be_silent(monkeypatch):
+    monkeypatch.setattr(channel, "_INTRODUCTION_S", 0.05)
+    async with listening(Replica()) as (_, address):
+        made = Channel(address, lambda _: None)
+        await made.open()
+        await asyncio.sleep(0.2)
+        assert await made.ask("count", "generate", ASK) == 2
+        await made.close()
+
+
+# A replica that stops while a gateway is let in gets no calls from it: that gateway goes over the handle.
+async def test_a_replica_that_stops_as_it_lets_in():
+    async with listening(Replica()) as (server, address):
+        server.closing = True
+        made = Channel(address, lambda _: None)
+        with pytest.raises(EngineLost, match="stops"):
+            await made.open()
+        await made.close()
+
+
+# An engine that does not let go of a call keeps its replica from stopping for a moment only.
+async def test_a_call_that_does_not_end(monkeypatch):
+    monkeypatch.setattr(channel, "_BREAK_OFF_S", 0.05)
+    held = asyncio.Event()
+
+    class Stubborn(Replica):
+        async def engine_call(self, method, *args):
+            try:
+                await asyncio.sleep(60.0)
+            finally:
+                await held.wait()
+
+    async with listening(Stubborn()) as (server, address):
+        made = Channel(address, lambda _: None)
+        await made.open()
+        waiting = asyncio.create_task(made.ask("count", "generate", ASK))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            await server.close(0.0)
+        with pytest.raises(EngineLost):
+            await waiting
+        held.set()
+        await made.close()
+
+
+# Whoever gives up while it connects is not waited for by whoever closes it, whichever event loop it is.
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("passes", range(8))
+def test_an_opening_that_is_given_up(passes, new_loop):
+    async def give_up():
+        async with listening(Replica()) as (_, address):
+            made = Channel(address, lambda _: None)
+            opening = asyncio.create_task(made.open())
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait([opening])
+            async with asyncio.timeout(2):
+                await made.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(give_up())
+
+
+# A number is that of one call: who gives it twice is sent away, and both its calls are broken off.
+async def test_a_number_that_is_taken():
+    async with listening(Replica(**HELD)) as (server, address):
+        made = Channel(address, lambda _: None)
+        await made.open()
+        answer = made.generate(ASK)
+        await anext(answer)
+        made._numbers = iter([1])
+        async with asyncio.timeout(5):
+            with pytest.raises(EngineLost):
+                await made.ask("count", "generate", ASK)
+        await made.close()
+        while server._callers:
+            await asyncio.sleep(0.01)
+        await answer.aclose()
 
 
 # A replica that stops does not wait for somebody who has not said who it is.
@@ -146,7 +254,7 @@ async def test_silent_connections_are_tried():
         await made.close()
 
 
-# A call whose body does not fit into what the network holds arrives whole.
+# A call whose body does not fit into what the network holds arrives whole, and so does the next.
 async def test_a_long_body():
     async with listening(Replica(context_length=10**7)) as (_, address):
         made = Channel(address, lambda _: None)
@@ -154,4 +262,5 @@ async def test_a_long_body():
         body = {**ASK, "messages": [{"role": "user", "content": "word " * 10**6}]}
         async with asyncio.timeout(20):
             assert await made.ask("count", "generate", body) == 10**6
+            assert await made.ask("count", "generate", ASK) == 2
         await made.close()
