@@ -219,7 +219,7 @@ class _Caller:
         if self._known:
             self._sender.send(_Told(_GOING))
         else:
-            self.connection.close("the replica stops")
+            self.hang_up()
 
     def hang_up(self) -> None:
         """Break off its calls."""

@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         self._over.clear()
-        keep_alive(self._transport.get_extra_info("socket"))
+        _keep_alive(self._transport.get_extra_info("socket"))
         if self._made is not None:
             self._made()
 
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         return found
 
 
-def keep_alive(connected: socket.socket) -> None:
+def _keep_alive(connected: socket.socket) -> None:
     """Let the system find out whether the other end is still there while nothing is sent."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _OPTIONS.items():
