@@ -3,6 +3,8 @@
 import pytest
 
 from benchmarks.demo import ANSWER_TOKENS, tokens_in
+from benchmarks.load import Record
+from benchmarks.report import Moments, _ttft
 
 
 def answer(tokens, milliseconds):
@@ -17,3 +19,12 @@ def answer(tokens, milliseconds):
 )
 def test_answers_fit_the_machine(tokens, milliseconds, expected):
     assert tokens_in(3.0, answer(tokens, milliseconds)) == expected
+
+
+# What was sent before the load was steady met an idle machine, and is compared with nothing.
+def test_only_steady_load_is_before():
+    sent = [
+        Record(stream=True, sent=at, first=at + ttft) for at, ttft in ((1.0, 9.0), (11.0, 0.2), (21.0, 9.0))
+    ]
+    found = _ttft(sent, Moments(steady=10.0, deployed=20.0, cutover=30.0), new=2)
+    assert found["before"] == {"p50": 200.0, "p99": 200.0}
