@@ -302,15 +302,7 @@ class _Caller:
             self._sender.send(_Told(asked.call, fault=fault, ended=True))
 
 
-class _Sending(Protocol):
-    """What parts of an answer are sent with."""
-
-    def send(self, part: _Told, *, paced: bool = False) -> None:
-        """Send ``part``, which may wait for others if it is ``paced``."""
-        ...
-
-
-async def answer(callee: Callee, asked: _Asked, sender: _Sending) -> None:
+async def answer(callee: Callee, asked: _Asked, sender: _Sender) -> None:
     """Do what is asked of a replica, and tell what comes of it as it comes."""
     if asked.method not in _ALLOWED:
         unknown = Fault("EngineUnavailable", f"requests have no call {asked.method!r}")
