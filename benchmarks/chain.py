@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
+from benchmarks.picture import blank
 from benchmarks.report import provenance
 from runtime.errors import CommandError, InterlockError
 
@@ -202,6 +203,7 @@ def main(
         Path | None, typer.Option(help="Write the Serve config that --address needs, and end.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
 ) -> None:
     """Print what a hop costs beyond its engine's time, beside a bare Serve handle call."""
     if config is not None:
@@ -223,10 +225,17 @@ def main(
         "ratios": ratios(made),
         **provenance(),
     }
+    _show(result, report, picture)
+
+
+def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
     console.print(_table(result))
     if report is not None:
         report.write_text(json.dumps(result) + "\n")
         console.print(f"report written to {report}", highlight=False)
+    if picture is not None:
+        plot(result, picture)
+        console.print(f"picture written to {picture}", highlight=False)
 
 
 def ratios(made: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -264,6 +273,32 @@ def _table(result: dict[str, Any]) -> Table:
         )
     table.caption = "\n".join(f"{name}: {_range(values)}" for name, values in result["ratios"].items())
     return table
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw what a hop costs, and a whole chain, by the chain's length, beside a bare call, as PNG.
+
+    Raises CommandError without matplotlib.
+    """
+    figure, made = blank(11, 4.5), result["repetitions"]
+    panels = {"hop_ms": "a hop", "chain_ms": "a whole chain, at the gateway"}
+    for axes, (kind, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for share, line in zip(_SHARES, ("-", "--"), strict=True):
+            values = [[each[str(hops)][kind][share] for each in made] for hops in HOPS]
+            middle = [median(each) for each in values]
+            spans = [
+                [at - min(each) for at, each in zip(middle, values, strict=True)],
+                [max(each) - at for at, each in zip(middle, values, strict=True)],
+            ]
+            axes.errorbar(HOPS, middle, yerr=spans, linestyle=line, color="tab:blue", capsize=3, label=share)
+            for (name, says), colour in zip(BARE.items(), ("tab:grey", "tab:orange"), strict=True):
+                if kind == "hop_ms" and all(name in each for each in made):
+                    at = median(each[name][share] for each in made)
+                    axes.axhline(at, linestyle=line, color=colour, label=f"{says}, {share}")
+        axes.set(xlabel="hops", title=title, ylabel="ms beyond the engine's time", ylim=(0, None))
+        axes.set_xticks(HOPS)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
 
 
 def _add(table: Table, says: str, kinds: Sequence[dict[str, Any]]) -> None:

@@ -111,7 +111,7 @@ def main(
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="Few peers, two repetitions, five seconds.")] = False,  # noqa: FBT002 - an option
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw it, as PNG; needs matplotlib.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
 ) -> None:
     """Print throughput, time to first token, inter-token latency and what each process uses, by peer.
 

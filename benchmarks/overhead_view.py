@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.load import percentile
-from runtime.errors import CommandError
+from benchmarks.picture import blank
 
 _FINEST_MS, _STEP = 0.01, 1.1
 """Buckets of the histogram: each is a tenth wider than the one before it."""
@@ -167,10 +167,14 @@ _USED = (
 )
 
 
+_WHOLE_FROM = 1000
+"""Numbers from here on are shown whole: with three digits, Python writes 5e+03."""
+
+
 def _range(spread: Sequence[float] | None) -> str:
     if spread is None:
         return "-"
-    middle, least, most = (f"{value:.3g}" for value in spread)
+    middle, least, most = (f"{value:,.0f}" if value >= _WHOLE_FROM else f"{value:.3g}" for value in spread)
     return middle if least == most else f"{middle} ({least}..{most})"
 
 
@@ -197,11 +201,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
     Raises CommandError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only whoever wants a picture needs it
-    except ImportError as error:
-        raise CommandError("a picture needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    figure = blank(14, 4.5)
     levels = result["config"]["streams"]
     panels = {
         "tokens_per_second": "tokens per second",

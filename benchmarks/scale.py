@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.ledger import two_hops
 from benchmarks.load import percentile
+from benchmarks.picture import blank
 from benchmarks.report import provenance
 from benchmarks.simulation import CHAIN, Network, Simulation, model_set, run
 from runtime.clock import SystemClock
@@ -331,6 +332,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of latencies, arrivals and orders.")] = 1,
     short: Annotated[bool, typer.Option("--short", help="2 cutovers, and a tenth of the sessions.")] = False,  # noqa: FBT002 - typer's form
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
 ) -> None:
     """Simulate cutovers, plans and sessions by the thousand; print what they take."""
     logging.disable(logging.ERROR)  # what is put out of readiness here is so on purpose
@@ -349,17 +351,24 @@ def main(
         asyncio.run(sessions(n, 2, seed)) for n in _told("sessions", (session_count // 10, session_count))
     ]
     result |= provenance()
-    for table in _tables(result):
-        console.print(table)
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
+    _show(result, report, picture)
     failed = sum(
         each["requests"].get(bad, 0) for each in result["scenarios"].values() for bad in ("failed", "mixed")
     )
     if failed:
         console.print(f"[red]error:[/red] {failed} requests failed or mixed two releases")
         raise typer.Exit(1)
+
+
+def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
+    for table in _tables(result):
+        console.print(table)
+    if report is not None:
+        report.write_text(json.dumps(result) + "\n")
+        console.print(f"report written to {report}", highlight=False)
+    if picture is not None:
+        plot(result, picture)
+        console.print(f"picture written to {picture}", highlight=False)
 
 
 def _told(what: str, items: Any) -> Iterator[Any]:
@@ -443,6 +452,30 @@ def _control_table(result: dict[str, Any]) -> Table:
         )
         table.add_row(*(str(number) for number in numbers))
     return table
+
+
+# -- a picture --------------------------------------------------------------------------------------
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw which share of the gateways has acknowledged a cutover by when, of each scenario, as PNG.
+
+    Raises CommandError without matplotlib.
+    """
+    figure = blank(9, 5)
+    axes = figure.subplots()
+    for name, scenario in result["scenarios"].items():
+        every = sorted(value for each in scenario["cutovers"] for value in each["acknowledged_ms"])
+        axes.plot(every, [(n + 1) / len(every) for n in range(len(every))], label=name)
+    gateways, made = result["config"]["gateways"], result["config"]["cutovers"]
+    axes.set(
+        xscale="log",
+        xlabel="ms from the commit to a gateway's acknowledgement",
+        ylabel="share of gateways",
+        title=f"{made} cutovers of {gateways} gateways, in virtual time",
+    )
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import LoadGenerator, Plan, percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
+from benchmarks.picture import blank
 from benchmarks.report import is_mixed, provenance, release_of, summary_of
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
@@ -42,6 +43,9 @@ _QUIET_S = 3.0
 The swaps in between follow at once, while streams still drain.
 """
 
+_PART_S = 0.2
+"""Of the picture: it shows the longest time between tokens in each part of the run that is so long."""
+
 _TOKENS = 40
 """Tokens of each stream, 40 ms apart on the scripted engines."""
 
@@ -54,7 +58,7 @@ class Swap:
     """One cutover by a rollback."""
 
     begun: float
-    """When the command was sent, in this process's ``perf_counter`` seconds."""
+    """When the command was sent, in this process's ``perf_counter`` seconds; in a report, since its begin."""
     rollback_ms: float
     """From the command until the last gateway's acknowledgement."""
     from_standby: bool
@@ -136,6 +140,7 @@ def main(
         str | None, typer.Option(help="A running Interlock with two resident releases; default: a local one.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
 ) -> None:
     """Cut over to and fro under load; print admission gaps, inter-token gaps and times as a table.
 
@@ -148,12 +153,19 @@ def main(
         console.print(f"[red]error:[/red] {error}")
         raise typer.Exit(1) from error
     result["config"] = {"swaps": swaps, "gateways": gateways, "streams": streams, "rate": rate}
+    _show(result, report, picture)
+    if result["failed"] or result["mixed"]:
+        raise typer.Exit(1)
+
+
+def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
     console.print(_table(result))
     if report is not None:
         report.write_text(json.dumps(result) + "\n")
         console.print(f"report written to {report}", highlight=False)
-    if result["failed"] or result["mixed"]:
-        raise typer.Exit(1)
+    if picture is not None:
+        plot(result, picture)
+        console.print(f"picture written to {picture}", highlight=False)
 
 
 # -- what is measured -----------------------------------------------------------------------------
@@ -162,7 +174,7 @@ def main(
 async def _measure(url: str, model: str, count: int, streams: int, rate: float) -> dict[str, Any]:
     spans = Streams(url, model, _TOKENS)
     plan = Plan(url, model, ["my bill", "the app crashes"], rate=rate, stream_share=0.0, max_tokens=1)
-    load, stopping = LoadGenerator(plan), asyncio.Event()
+    load, stopping, begun = LoadGenerator(plan), asyncio.Event(), time.perf_counter()
     async with (
         httpx.AsyncClient(base_url=url, headers=_admin(), timeout=30.0, trust_env=False) as http,
         asyncio.TaskGroup() as tasks,
@@ -181,8 +193,9 @@ async def _measure(url: str, model: str, count: int, streams: int, rate: float) 
         "mixed": sum(is_mixed(record, status) for record in load.records if record.error is None),
         "requests": len(load.records) + len(spans.arrivals),
         "errors": sorted(set(failed))[:10],
-        "swaps": [{name: value for name, value in asdict(swap).items() if name != "begun"} for swap in made],
+        "swaps": [asdict(swap) | {"begun": round(swap.begun - begun, 3)} for swap in made],
         "inter_token_ms": _inter_token(spans.arrivals, made),
+        "longest_gaps": longest_gaps(spans.arrivals, begun),
         **provenance(),
     }
 
@@ -256,6 +269,19 @@ def _inter_token(streams: Sequence[Sequence[float]], swaps: Sequence[Swap]) -> d
     }
 
 
+def longest_gaps(streams: Sequence[Sequence[float]], begun: float) -> list[tuple[float, float]]:
+    """Return the longest time between tokens of any stream, in ms, in each ``_PART_S`` with its begin.
+
+    Streams are the arrivals of their chunks; a gap is of the part in which it ended. For a picture: all gaps
+    would be a hundred times as many.
+    """
+    longest: dict[int, float] = {}
+    for begin, end in (gap for arrivals in streams for gap in pairwise(arrivals)):
+        part = int((end - begun) / _PART_S)
+        longest[part] = max(longest.get(part, 0.0), (end - begin) * 1000.0)
+    return [(round(part * _PART_S, 1), round(longest[part], 2)) for part in sorted(longest)]
+
+
 def _table(result: dict[str, Any]) -> Table:
     swaps, inter = result["swaps"], result["inter_token_ms"]
     title = f"{len(swaps)} cutovers, {result['requests']} requests"
@@ -279,6 +305,27 @@ def _table(result: dict[str, Any]) -> Table:
         f"inter-token p99, spanning to not spanning: {inter['ratio_p99']}"
     )
     return table
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw the longest times between tokens over time, with each cutover, as PNG.
+
+    Raises CommandError without matplotlib.
+    """
+    figure = blank(12, 4)
+    axes = figure.subplots()
+    axes.plot(*zip(*result["longest_gaps"], strict=True), linewidth=0.9, label="longest time between tokens")
+    top = max(gap for _, gap in result["longest_gaps"])
+    for from_standby, colour, says in (
+        (True, "tab:orange", "cutover to a standby"),
+        (False, "tab:green", "cutover amid a drain"),
+    ):
+        made = [swap for swap in result["swaps"] if swap["from_standby"] is from_standby]
+        spans = [(swap["begun"], swap["rollback_ms"] / 1000.0) for swap in made]
+        axes.broken_barh(spans, (0, top), color=colour, alpha=0.35, label=says)
+    axes.set(xlabel="seconds", ylabel="ms", ylim=(0, None), title="tokens of streams across cutovers")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
 
 
 # -- a local Interlock ----------------------------------------------------------------------------

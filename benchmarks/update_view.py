@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.load import Record, percentile
-from runtime.errors import CommandError
+from benchmarks.picture import blank
 
 FIRST = 100
 """How many requests after the switch are looked at."""
@@ -219,12 +219,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
     Raises CommandError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only whoever wants a picture needs it
-    except ImportError as error:
-        raise CommandError("a picture needs matplotlib: pip install matplotlib") from error
     peers = result["peers"]
-    figure = Figure(figsize=(12, 3.2 * len(peers)), layout="constrained")
+    figure = blank(12, 3.2 * len(peers))
     panels = figure.subplots(len(peers), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     highest = max((row[1] or 1 for peer in peers for row in peer["samples"]), default=1)
     for axes, peer in zip(panels, peers, strict=True):

@@ -13,7 +13,8 @@ import msgspec
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
 from runtime.errors import EngineLost, EngineUnavailable
-from runtime.serve.channel import Address, Channel, least_busy
+from runtime.serve.channel import Channel, least_busy
+from runtime.serve.wire import Address
 
 _log = logging.getLogger(__name__)
 

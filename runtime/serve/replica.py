@@ -21,8 +21,9 @@ from runtime.core.usage import Usage
 from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError
-from runtime.serve.channel import Address, ChannelServer
+from runtime.serve.channel_server import ChannelServer
 from runtime.serve.fault import Fault, fault_of, raise_fault
+from runtime.serve.wire import Address
 from runtime.settings import ray_encrypts
 
 _log = logging.getLogger(__name__)

@@ -10,9 +10,11 @@ from runtime.engines import contract, deadline
 from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest
 from runtime.serve import direct
-from runtime.serve.channel import Channel, ChannelServer, _Asked, answer, least_busy
+from runtime.serve.channel import Channel, least_busy
+from runtime.serve.channel_server import ChannelServer, answer
 from runtime.serve.direct import DirectEngine
 from runtime.serve.fault import Fault, fault_of
+from runtime.serve.wire import Call
 
 pytestmark = pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real sockets need real time
 
@@ -130,7 +132,7 @@ async def test_first_token_and_end_are_not_paced():
         def send(self, _, *, paced=False):
             paces.append(paced)
 
-    await answer(Replica(tokens=4, inter_token="1ms"), _Asked(1, "generate", [ASK]), Caller())
+    await answer(Replica(tokens=4, inter_token="1ms"), Call(1, "generate", [ASK]), Caller())
     assert paces == [False, True, True, True, False]
 
 

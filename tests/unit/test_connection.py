@@ -8,10 +8,12 @@ import pytest
 import uvloop
 
 from runtime.errors import EngineLost
-from runtime.serve import channel, direct
-from runtime.serve.channel import Address, Channel, ChannelServer, _Sender, _Told
+from runtime.serve import channel_server, direct
+from runtime.serve.channel import Channel
+from runtime.serve.channel_server import ChannelServer
 from runtime.serve.connection import Connection
 from runtime.serve.direct import DirectEngine
+from runtime.serve.wire import Address, Reply, Sender
 from tests.unit.test_channel import ASK, HELD, Handle, Replica, listening, tokens_of
 
 pytestmark = pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real sockets need real time
@@ -74,9 +76,9 @@ async def test_a_great_message(trusted):
 # What waits while the other end is full goes out as soon as it is not, though nothing more is sent.
 async def test_the_other_end_is_full():
     made, _, wire = connection()
-    sender = _Sender(made)
+    sender = Sender(made)
     made.pause_writing()
-    sender.send(_Told(1))
+    sender.send(Reply(1))
     await asyncio.sleep(0.01)
     assert wire.written == []
     made.resume_writing()
@@ -99,7 +101,7 @@ async def raw(address):
     ],
 )
 async def test_strangers(said, told, monkeypatch):
-    monkeypatch.setattr(channel, "_INTRODUCTION_S", 60.0 if said else 0.05)
+    monkeypatch.setattr(channel_server, "_INTRODUCTION_S", 60.0 if said else 0.05)
     async with listening(Replica()) as (_, address):
         reader, writer = await raw(address)
         writer.write(said)
@@ -110,7 +112,7 @@ async def test_strangers(said, told, monkeypatch):
 
 # Who has said who it is may be silent from then on.
 async def test_a_gateway_may_be_silent(monkeypatch):
-    monkeypatch.setattr(channel, "_INTRODUCTION_S", 0.05)
+    monkeypatch.setattr(channel_server, "_INTRODUCTION_S", 0.05)
     async with listening(Replica()) as (_, address):
         made = Channel(address, lambda _: None)
         await made.open()
@@ -131,7 +133,7 @@ async def test_a_replica_that_stops_as_it_lets_in():
 
 # An engine that does not let go of a call keeps its replica from stopping for a moment only.
 async def test_a_call_that_does_not_end(monkeypatch):
-    monkeypatch.setattr(channel, "_BREAK_OFF_S", 0.05)
+    monkeypatch.setattr(channel_server, "_BREAK_OFF_S", 0.05)
     held = asyncio.Event()
 
     class Stubborn(Replica):
