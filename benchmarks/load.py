@@ -11,10 +11,10 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -59,6 +59,8 @@ class Plan:
     seed: int = 1
     even: bool = False
     """Whether requests come evenly, give or take half a gap, and not as they do by chance: in bursts."""
+    cycle_s: float | None = None
+    """Seconds after which arrivals and questions repeat: two windows of that length have the same bursts."""
     timeout_s: float = 120.0
     instructions: str | None = None
     """A system prompt, for servers that have none of their own."""
@@ -90,6 +92,16 @@ class Record:
         return (self.first - self.sent) * 1000.0 if self.stream and self.first is not None else None
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """A request as the seed has it."""
+
+    question: str
+    stream: bool
+    leave_after: int | None
+    """After how many bytes the client leaves, if it does."""
+
+
 class LoadGenerator:
     """Offers a plan's load until it is stopped, then waits for what is still open."""
 
@@ -107,11 +119,12 @@ class LoadGenerator:
             aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
             asyncio.TaskGroup() as requests,
         ):
-            due = time.perf_counter()
-            while not self._stopping.is_set():
-                requests.create_task(self._request(session))
-                due += self._gap()
-                await self._until(due)
+            begun = time.perf_counter()
+            for due in self._arrivals():
+                await self._until(begun + due)
+                if self._stopping.is_set():
+                    return
+                requests.create_task(self._request(session, self._drawn()))
 
     def stop(self) -> None:
         """Send no more."""
@@ -122,11 +135,37 @@ class LoadGenerator:
         """How many requests are under way."""
         return sum(record.ended is None for record in self.records)
 
+    def _arrivals(self) -> Iterator[float]:
+        """Yield when requests are due, in seconds since the begin."""
+        if self.plan.cycle_s is not None:
+            yield from self._cycles(self.plan.cycle_s)
+        due = 0.0
+        while True:
+            yield due
+            due += self._gap()
+
+    def _cycles(self, length: float) -> Iterator[float]:
+        """Yield the same arrivals again and again: Poisson's, once it is known how many there are."""
+        for number in count():
+            self._random.seed(self.plan.seed)
+            for due in sorted(
+                self._random.uniform(0.0, length) for _ in range(round(self.plan.rate * length))
+            ):
+                yield number * length + due
+
     def _gap(self) -> float:
         """Return the seconds from one arrival to the next."""
         if self.plan.even:
             return self._random.uniform(0.5, 1.5) / self.plan.rate
         return self._random.expovariate(self.plan.rate)
+
+    def _drawn(self) -> _Drawn:
+        """Return what is sent next, and what becomes of it."""
+        stream = self._random.random() < self.plan.stream_share
+        question = self._random.choice(self.plan.questions)
+        if not (stream and self._random.random() < self.plan.abandon_share):
+            return _Drawn(question, stream, None)
+        return _Drawn(question, stream, self._random.randrange(1, self.plan.max_tokens * _BYTES_PER_TOKEN))
 
     async def _until(self, due: float) -> None:
         try:
@@ -135,19 +174,15 @@ class LoadGenerator:
         except TimeoutError:
             return
 
-    def _body(self, *, stream: bool) -> dict[str, Any]:
-        question = self._random.choice(self.plan.questions)
-        body = _chat_body(self.plan.model, question, self.plan.max_tokens, stream=stream)
+    def _body(self, drawn: _Drawn) -> dict[str, Any]:
+        body = _chat_body(self.plan.model, drawn.question, self.plan.max_tokens, stream=drawn.stream)
         if self.plan.instructions is not None:
             body["messages"].insert(0, {"role": "system", "content": self.plan.instructions})
         return body
 
-    async def _request(self, session: aiohttp.ClientSession) -> None:
-        stream = self._random.random() < self.plan.stream_share
-        body = self._body(stream=stream)
-        record = Record(stream=stream, sent=time.perf_counter())
-        abandoned = stream and self._random.random() < self.plan.abandon_share
-        leave_after = self._random.randrange(1, self.plan.max_tokens * _BYTES_PER_TOKEN) if abandoned else 0
+    async def _request(self, session: aiohttp.ClientSession, drawn: _Drawn) -> None:
+        body = self._body(drawn)
+        record = Record(stream=drawn.stream, sent=time.perf_counter())
         self.records.append(record)
         try:
             async with session.post(f"{self.plan.url}/v1/chat/completions", json=body) as response:
@@ -155,9 +190,9 @@ class LoadGenerator:
                     record.error = f"HTTP {response.status}: {(await response.text())[:300]}"
                     return
                 record.release = _release_of(response)
-                if abandoned:
-                    await self._leave(response, record, leave_after)
-                elif stream:
+                if drawn.leave_after is not None:
+                    await self._leave(response, record, drawn.leave_after)
+                elif drawn.stream:
                     await self._read_stream(response, record)
                 else:
                     await self._read_whole(response, record)

@@ -1,7 +1,8 @@
 """An update of an agent under load: by Interlock's swap, and by what somebody would do without it.
 
 The same model on the same machine, one peer after the other, the same load for each: open loop, seeded,
-streamed. Each goes from one model set to the next; clients tell what they saw before, meanwhile and after.
+streamed, with the same bursts before and after. Each goes from one model set to the next; clients tell what
+they saw before, meanwhile and after.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +54,7 @@ class Config:
     """Before the command, and again after the switch."""
     max_tokens: int
     seed: int
+    repetitions: int
 
 
 @app.command()
@@ -61,6 +64,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Seconds of load before the update, and after it.")] = 60.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals and questions.")] = 1,
+    repetitions: Annotated[int, typer.Option(help="How often each peer is measured, by turns.")] = 1,
     old: Annotated[Path, typer.Option(help="Model set before the update.")] = ROOT / "models/support/v1.yaml",
     new: Annotated[Path, typer.Option(help="Model set after it.")] = ROOT / "models/support/v2.yaml",
     short: Annotated[bool, typer.Option("--short", help="12 seconds before and after.")] = False,  # noqa: FBT002 - an option
@@ -74,7 +78,7 @@ def main(
     blue-green (two of them).
     Exit 1 when a peer could not be measured, or when Interlock failed or mixed a request.
     """
-    config = Config(rate, 12.0 if short else seconds, max_tokens, seed)
+    config = Config(rate, 12.0 if short else seconds, max_tokens, seed, repetitions)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with exits.told(console):
         makers = wanted(peers)
@@ -118,10 +122,10 @@ def _measure_all(
     makers: Mapping[str, Maker], versions: tuple[Version, Version], config: Config
 ) -> dict[str, Any]:
     measured, skipped = [], {}
-    for name, make in makers.items():
+    for number, (name, make) in product(range(config.repetitions), makers.items()):
         peer = make(*versions)
         try:
-            measured.append({"peer": name} | _measure(peer, config))
+            measured.append({"peer": name, "repetition": number + 1} | _measure(peer, config))
         except CommandError as error:
             skipped[name] = str(error)
             console.print(Text(f"{name} is left out: ", "red").append(str(error), "default"))
@@ -177,6 +181,7 @@ class _Run:
             stream_share=1.0,
             max_tokens=config.max_tokens,
             seed=config.seed,
+            cycle_s=config.seconds,
             instructions=peer.instructions,
         )
         self._peer, self._config = peer, config

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -166,13 +167,14 @@ def table(result: Mapping[str, Any]) -> Table:
     peers = result["peers"]
     config = result["config"]
     title = f"an update under {config['rate']:g} requests per second, {config['max_tokens']} tokens each"
-    shown = Table("", *(peer["peer"] for peer in peers), title=title)
+    shown = Table("", *map(_label, peers), title=title)
     for name in ("requests", "failed", "mixed"):
         shown.add_row(name, *(str(peer[name]) for peer in peers))
     for when, name in (("before", "before"), ("during", "during"), ("after", f"first {FIRST} after")):
         rows = [peer["ttft_ms"][when] for peer in peers]
         shown.add_row(f"TTFT ms p50, p99, {name}", *map(_shown_percentiles, rows))
-    shown.add_row("- p99 after to before", *(_ratio(peer["ttft_ms"]) for peer in peers))
+    for share in ("p50", "p99"):
+        shown.add_row(f"- {share} after to before", *(_shown_ratio(peer, share) for peer in peers))
     for which, name in (("any_answer", "of any answer"), ("one_stream", "within a stream")):
         gaps = [peer["longest_gap_s"][which] for peer in peers]
         cells = (f"{gap['before']:.2f}, {gap['during']:.2f}, {gap['after']:.2f}" for gap in gaps)
@@ -183,7 +185,22 @@ def table(result: Mapping[str, Any]) -> Table:
     cells = (f"{mb['before'] or 0:,}, {mb['peak']:,}, {mb['end']:,}" for mb in memory)
     shown.add_row("RSS MB before, peak, end", *cells)
     shown.add_row("load generator, share of a core", *(f"{peer['generator_cpu']:.1%}" for peer in peers))
+    if config["repetitions"] > 1:
+        shown.caption = "\n".join(_over_repetitions(peers))
     return shown
+
+
+def _over_repetitions(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what becomes of the TTFT with each peer: median, least and most of its repetitions."""
+    for name, share in product(dict.fromkeys(peer["peer"] for peer in peers), ("p50", "p99")):
+        ratios = [_ratio(peer, share) for peer in peers if peer["peer"] == name]
+        if told := [ratio for ratio in ratios if ratio is not None]:
+            spread = f"{median(told):.2f} ({min(told):.2f} to {max(told):.2f})"
+            yield f"{name}, TTFT {share} after to before: {spread}"
+
+
+def _label(peer: Mapping[str, Any]) -> str:
+    return f"{peer['peer']} {peer['repetition']}" if peer["repetition"] > 1 else str(peer["peer"])
 
 
 _SECONDS = (
@@ -200,9 +217,14 @@ def _shown_percentiles(row: Mapping[str, Any]) -> str:
     return f"{row['p50']:.0f}, {row['p99']:.0f} (of {row['count']})"
 
 
-def _ratio(ttft: Mapping[str, Mapping[str, Any]]) -> str:
-    before, after = ttft["before"]["p99"], ttft["after"]["p99"]
-    return f"{after / before:.2f}" if before and after else "-"
+def _ratio(peer: Mapping[str, Any], share: str) -> float | None:
+    before, after = (peer["ttft_ms"][when][share] for when in ("before", "after"))
+    return after / before if before and after else None
+
+
+def _shown_ratio(peer: Mapping[str, Any], share: str) -> str:
+    ratio = _ratio(peer, share)
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def _seconds(value: float | None) -> str:
@@ -248,7 +270,7 @@ def _panel(axes: Any, peer: Mapping[str, Any], top: float) -> None:
     memory.plot(*zip(*peer["rss_mb"]["samples"], strict=True), color="tab:grey", linewidth=0.8, alpha=0.6)
     memory.set(ylim=(0, None), ylabel="RSS MB")
     axes.set(
-        title=f"{peer['peer']}: {peer['failed']} failed, {peer['mixed']} mixed",
+        title=f"{_label(peer)}: {peer['failed']} failed, {peer['mixed']} mixed",
         ylabel="TTFT ms",
         yscale="log",
     )

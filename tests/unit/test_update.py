@@ -138,9 +138,9 @@ def test_samples_are_bounded():
 def result(**changes):
     memory = memory_summary([(99.0, {"a": 10.0}), (111.0, {"a": 20.0})], MOMENTS.begun)
     found = seen(answered(95.0, 1), answered(102.0, 1), failed(103.0), answered(111.0, 2))
-    peer = {"peer": "interlock", **found, "rss_mb": memory, "generator_cpu": 0.02, **changes}
+    peer = {"peer": "interlock", "repetition": 1, **found, "rss_mb": memory, "generator_cpu": 0.02, **changes}
     return {
-        "config": {"rate": 0.4, "max_tokens": 64},
+        "config": {"rate": 0.4, "max_tokens": 64, "repetitions": 1},
         "skipped": {},
         "peers": [peer, peer | {"peer": "serve"}],
     }
@@ -159,6 +159,26 @@ def test_what_is_wrong():
 # The table has a column for each peer.
 def test_the_table_has_a_column_for_each_peer():
     assert [column.header for column in table(result()).columns] == ["", "interlock", "serve"]
+
+
+# What is quoted is over all repetitions of a peer; one in which nothing was answered has no part in it.
+def test_ratios_over_repetitions():
+    told = result()
+    told["config"]["repetitions"] = 3
+    first = told["peers"][0]
+    slower = first["ttft_ms"] | {"after": {"count": 1, "p50": 1000.0, "p99": 1500.0}}
+    silent = first["ttft_ms"] | {"after": {"count": 0, "p50": None, "p99": None}}
+    told["peers"] = [
+        first,
+        first | {"repetition": 2, "ttft_ms": slower},
+        first | {"repetition": 3, "ttft_ms": silent},
+    ]
+    shown = table(told)
+    assert [column.header for column in shown.columns[1:]] == ["interlock", "interlock 2", "interlock 3"]
+    assert shown.caption == (
+        "interlock, TTFT p50 after to before: 1.50 (1.00 to 2.00)\n"
+        "interlock, TTFT p99 after to before: 2.00 (1.00 to 3.00)"
+    )
 
 
 # The picture is drawn from the report alone, with a panel for each peer, also for one that failed throughout.
