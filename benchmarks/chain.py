@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
-from benchmarks.picture import blank
+from benchmarks.output import PicturePath, ReportPath, blank, write
 from benchmarks.report import provenance
 from runtime.errors import CommandError, InterlockError
 
@@ -202,8 +202,8 @@ def main(
     config: Annotated[
         Path | None, typer.Option(help="Write the Serve config that --address needs, and end.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
+    report: ReportPath = None,
+    picture: PicturePath = None,
 ) -> None:
     """Print what a hop costs beyond its engine's time, beside a bare Serve handle call."""
     if config is not None:
@@ -225,17 +225,8 @@ def main(
         "ratios": ratios(made),
         **provenance(),
     }
-    _show(result, report, picture)
-
-
-def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
     console.print(_table(result))
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
-    if picture is not None:
-        plot(result, picture)
-        console.print(f"picture written to {picture}", highlight=False)
+    write(console, result, report, picture, plot)
 
 
 def ratios(made: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -275,11 +266,8 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw what a hop costs, and a whole chain, by the chain's length, beside a bare call, as PNG.
-
-    Raises CommandError without matplotlib.
-    """
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw what a hop costs, and a whole chain, by the chain's length, beside a bare call, as PNG."""
     figure, made = blank(11, 4.5), result["repetitions"]
     panels = {"hop_ms": "a hop", "chain_ms": "a whole chain, at the gateway"}
     for axes, (kind, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):

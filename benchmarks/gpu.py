@@ -9,7 +9,6 @@ once to one that still drains.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
 import time
@@ -29,6 +28,7 @@ from benchmarks.gpu_model import engine, write_model
 from benchmarks.gpu_view import first_token, inter_token, loads, samples, table
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
+from benchmarks.output import ReportPath, write
 from benchmarks.report import is_live, is_mixed, provenance, release_of
 from runtime.cli.client import AdminClient
 from runtime.errors import CommandError, Unavailable
@@ -56,7 +56,7 @@ def main(
     max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 200,
     seconds: Annotated[float, typer.Option(help="Seconds of load before, and after each move.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    report: ReportPath = None,
     logs: Annotated[Path | None, typer.Option(help="Copy Ray's logs here in the end.")] = None,
 ) -> None:
     """Print the inter-token times by phase of a swap on one GPU, its parts, and how fast the weights came.
@@ -85,9 +85,7 @@ def main(
     result["config"] = {"rate": rate, "max_tokens": max_tokens, "seconds": seconds, "engine": llm_config}
     result |= provenance() | {"gpu": gpu_name()}
     console.print(table(result))
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
+    write(console, result, report)
     if result["failed"] or result["mixed"]:
         console.print(Text(f"{result['failed']} failed, {result['mixed']} mixed: {result['errors']}", "red"))
         raise typer.Exit(1)

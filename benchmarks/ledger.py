@@ -7,7 +7,6 @@ in flight; what varies is what the store takes.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import tempfile
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -25,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_postgresql import local_postgresql
+from benchmarks.output import ReportPath, write
 from benchmarks.report import provenance
 from runtime.clock import SystemClock
 from runtime.core.budget import Amount, Cap, Per, Unit, Window
@@ -105,7 +104,7 @@ def main(
         typer.Option(help="URL of an empty PostgreSQL; default: one is started, if that is installed."),
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="2 repetitions of 1000 requests.")] = False,  # noqa: FBT002 - typer's form
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    report: ReportPath = None,
 ) -> None:
     """Print what reserving and settling take on each store, and what they cost in throughput."""
     if short:
@@ -127,9 +126,7 @@ def main(
         **provenance(),
     }
     console.print(_table(told))
-    if report is not None:
-        report.write_text(json.dumps(told, indent=1) + "\n")
-        console.print(f"report written to {report}", highlight=False)
+    write(console, told, report)
 
 
 @contextmanager

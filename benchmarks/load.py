@@ -1,8 +1,9 @@
 """The load generators of the demo and all benchmarks: one open-loop, one closed-loop.
 
 Open loop: requests start when they are due, whether or not earlier ones have ended, so a server that stalls
-is not spared. Arrivals are Poisson, or even with some jitter, with a seed. Closed loop: so many streams are
-always in flight, which says what a server can do. Every request's times and tokens are kept as they were.
+is not spared. Arrivals are Poisson, or even with some jitter, with a seed; they may repeat. Closed loop: so
+many streams are always in flight, which says what a server can do. Every request's times and tokens are kept
+as they were.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class Plan:
     even: bool = False
     """Whether requests come evenly, give or take half a gap, and not as they do by chance: in bursts."""
     cycle_s: float | None = None
-    """Seconds after which arrivals and questions repeat: two windows of that length have the same bursts."""
+    """Seconds after which Poisson arrivals and questions repeat: windows of that length have the same bursts.
+
+    In each are as many requests as ``rate`` makes of it, rounded, and one at least.
+    """
     timeout_s: float = 120.0
     instructions: str | None = None
     """A system prompt, for servers that have none of their own."""
@@ -139,6 +143,7 @@ class LoadGenerator:
         """Yield when requests are due, in seconds since the begin."""
         if self.plan.cycle_s is not None:
             yield from self._cycles(self.plan.cycle_s)
+            return
         due = 0.0
         while True:
             yield due
@@ -146,11 +151,10 @@ class LoadGenerator:
 
     def _cycles(self, length: float) -> Iterator[float]:
         """Yield the same arrivals again and again: Poisson's, once it is known how many there are."""
+        requests = max(1, round(self.plan.rate * length))
         for number in count():
             self._random.seed(self.plan.seed)
-            for due in sorted(
-                self._random.uniform(0.0, length) for _ in range(round(self.plan.rate * length))
-            ):
+            for due in sorted(self._random.uniform(0.0, length) for _ in range(requests)):
                 yield number * length + due
 
     def _gap(self) -> float:

@@ -7,7 +7,6 @@ being measured are suspended.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from rich.text import Text
 from benchmarks import exits, litellm_proxy, own_network, peers
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import ClosedLoop, ClosedPlan, Window
+from benchmarks.output import PicturePath, ReportPath, write
 from benchmarks.overhead_view import histogram, plot, significant, summary, tables
 from benchmarks.peers import EngineSettings, Peer
 from benchmarks.processes import Used, Watched, stolen_s
@@ -110,8 +110,8 @@ def main(
         int | None, typer.Option(help="Peers on Ray that are up at a time; default: as memory allows.")
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="Few peers, two repetitions, five seconds.")] = False,  # noqa: FBT002 - an option
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
+    report: ReportPath = None,
+    picture: PicturePath = None,
 ) -> None:
     """Print throughput, time to first token, inter-token latency and what each process uses, by peer.
 
@@ -128,7 +128,9 @@ def main(
     with exits.told(console), ExitStack() as running:
         field = _running(peer) if peer else _local(config, settings, only)
         result = _Benchmark(config, field, running, together).run()
-    _show(result, report, picture)
+    for table in tables(result):
+        console.print(table)
+    write(console, result, report, picture, plot)
     if result["failed"] or result["skipped"]:
         raise typer.Exit(1)
 
@@ -337,17 +339,6 @@ def _sample(window: Window[tuple[Used, Used, float | None]]) -> dict[str, Any]:
 
 def _between(before: float | None, after: float | None) -> float | None:
     return round(after - before, 2) if before is not None and after is not None else None
-
-
-def _show(result: Mapping[str, Any], report: Path | None, picture: Path | None) -> None:
-    for table in tables(result):
-        console.print(table)
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
-    if picture is not None:
-        plot(result, picture)
-        console.print(f"picture written to {picture}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.load import percentile
-from benchmarks.picture import blank
+from benchmarks.output import blank
 
 _FINEST_MS, _STEP = 0.01, 1.1
 """Buckets of the histogram: each is a tenth wider than the one before it."""
@@ -197,10 +197,7 @@ def _processes(result: Mapping[str, Any]) -> Table:
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Draw throughput, TTFT and inter-token latency over the number of streams, as PNG.
-
-    Raises CommandError without matplotlib.
-    """
+    """Draw throughput, TTFT and inter-token latency over the number of streams, as PNG."""
     figure = blank(14, 4.5)
     levels = result["config"]["streams"]
     panels = {

@@ -7,12 +7,11 @@ cutover takes is the time of its messages and waits. What the code itself takes 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.ledger import two_hops
 from benchmarks.load import percentile
-from benchmarks.picture import blank
+from benchmarks.output import PicturePath, ReportPath, blank, write
 from benchmarks.report import provenance
 from benchmarks.simulation import CHAIN, Network, Simulation, model_set, run
 from runtime.clock import SystemClock
@@ -331,8 +330,8 @@ def main(
     session_count: Annotated[int, typer.Option("--sessions", help="Sessions at most.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of latencies, arrivals and orders.")] = 1,
     short: Annotated[bool, typer.Option("--short", help="2 cutovers, and a tenth of the sessions.")] = False,  # noqa: FBT002 - typer's form
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
+    report: ReportPath = None,
+    picture: PicturePath = None,
 ) -> None:
     """Simulate cutovers, plans and sessions by the thousand; print what they take."""
     logging.disable(logging.ERROR)  # what is put out of readiness here is so on purpose
@@ -351,24 +350,15 @@ def main(
         asyncio.run(sessions(n, 2, seed)) for n in _told("sessions", (session_count // 10, session_count))
     ]
     result |= provenance()
-    _show(result, report, picture)
+    for table in _tables(result):
+        console.print(table)
+    write(console, result, report, picture, plot)
     failed = sum(
         each["requests"].get(bad, 0) for each in result["scenarios"].values() for bad in ("failed", "mixed")
     )
     if failed:
         console.print(f"[red]error:[/red] {failed} requests failed or mixed two releases")
         raise typer.Exit(1)
-
-
-def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
-    for table in _tables(result):
-        console.print(table)
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
-    if picture is not None:
-        plot(result, picture)
-        console.print(f"picture written to {picture}", highlight=False)
 
 
 def _told(what: str, items: Any) -> Iterator[Any]:
@@ -457,21 +447,20 @@ def _control_table(result: dict[str, Any]) -> Table:
 # -- a picture --------------------------------------------------------------------------------------
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw which share of the gateways has acknowledged a cutover by when, of each scenario, as PNG.
-
-    Raises CommandError without matplotlib.
-    """
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw which share of the gateways has acknowledged a cutover by when, of each scenario, as PNG."""
+    gateways, made = result["config"]["gateways"], result["config"]["cutovers"]
     figure = blank(9, 5)
     axes = figure.subplots()
     for name, scenario in result["scenarios"].items():
         every = sorted(value for each in scenario["cutovers"] for value in each["acknowledged_ms"])
-        axes.plot(every, [(n + 1) / len(every) for n in range(len(every))], label=name)
-    gateways, made = result["config"]["gateways"], result["config"]["cutovers"]
+        asked = gateways * len(scenario["cutovers"])  # one that never acknowledges keeps a curve below 1
+        axes.plot(every, [(n + 1) / asked for n in range(len(every))], label=name)
     axes.set(
         xscale="log",
         xlabel="ms from the commit to a gateway's acknowledgement",
         ylabel="share of gateways",
+        ylim=(0, 1.02),
         title=f"{made} cutovers of {gateways} gateways, in virtual time",
     )
     axes.legend(fontsize="small")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import LoadGenerator, Plan, percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
-from benchmarks.picture import blank
+from benchmarks.output import PicturePath, ReportPath, blank, write
 from benchmarks.report import is_mixed, provenance, release_of, summary_of
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
@@ -58,7 +58,7 @@ class Swap:
     """One cutover by a rollback."""
 
     begun: float
-    """When the command was sent, in this process's ``perf_counter`` seconds; in a report, since its begin."""
+    """When the command was sent, in this process's ``perf_counter`` seconds."""
     rollback_ms: float
     """From the command until the last gateway's acknowledgement."""
     from_standby: bool
@@ -139,8 +139,8 @@ def main(
     address: Annotated[
         str | None, typer.Option(help="A running Interlock with two resident releases; default: a local one.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
+    report: ReportPath = None,
+    picture: PicturePath = None,
 ) -> None:
     """Cut over to and fro under load; print admission gaps, inter-token gaps and times as a table.
 
@@ -153,19 +153,10 @@ def main(
         console.print(f"[red]error:[/red] {error}")
         raise typer.Exit(1) from error
     result["config"] = {"swaps": swaps, "gateways": gateways, "streams": streams, "rate": rate}
-    _show(result, report, picture)
+    console.print(_table(result))
+    write(console, result, report, picture, plot)
     if result["failed"] or result["mixed"]:
         raise typer.Exit(1)
-
-
-def _show(result: dict[str, Any], report: Path | None, picture: Path | None) -> None:
-    console.print(_table(result))
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
-    if picture is not None:
-        plot(result, picture)
-        console.print(f"picture written to {picture}", highlight=False)
 
 
 # -- what is measured -----------------------------------------------------------------------------
@@ -193,11 +184,17 @@ async def _measure(url: str, model: str, count: int, streams: int, rate: float) 
         "mixed": sum(is_mixed(record, status) for record in load.records if record.error is None),
         "requests": len(load.records) + len(spans.arrivals),
         "errors": sorted(set(failed))[:10],
-        "swaps": [asdict(swap) | {"begun": round(swap.begun - begun, 3)} for swap in made],
+        "swaps": [told(swap, begun) for swap in made],
         "inter_token_ms": _inter_token(spans.arrivals, made),
         "longest_gaps": longest_gaps(spans.arrivals, begun),
         **provenance(),
     }
+
+
+def told(swap: Swap, begun: float) -> dict[str, Any]:
+    """Return a swap as a report has it: ``begun_s`` are the seconds since the load began."""
+    row = asdict(swap)
+    return {"begun_s": round(row.pop("begun") - begun, 3), **row}
 
 
 def _admin() -> dict[str, str]:
@@ -273,7 +270,7 @@ def longest_gaps(streams: Sequence[Sequence[float]], begun: float) -> list[tuple
     """Return the longest time between tokens of any stream, in ms, in each ``_PART_S`` with its begin.
 
     Streams are the arrivals of their chunks; a gap is of the part in which it ended. For a picture: all gaps
-    would be a hundred times as many.
+    would be twenty times as many.
     """
     longest: dict[int, float] = {}
     for begin, end in (gap for arrivals in streams for gap in pairwise(arrivals)):
@@ -307,21 +304,19 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw the longest times between tokens over time, with each cutover, as PNG.
-
-    Raises CommandError without matplotlib.
-    """
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw the longest times between tokens over time, with each cutover, as PNG."""
     figure = blank(12, 4)
     axes = figure.subplots()
-    axes.plot(*zip(*result["longest_gaps"], strict=True), linewidth=0.9, label="longest time between tokens")
-    top = max(gap for _, gap in result["longest_gaps"])
+    gaps = dict(result["longest_gaps"])
+    axes.plot([*gaps], [*gaps.values()], linewidth=0.9, label="longest time between tokens")
+    top = max(gaps.values(), default=1.0)
     for from_standby, colour, says in (
         (True, "tab:orange", "cutover to a standby"),
         (False, "tab:green", "cutover amid a drain"),
     ):
         made = [swap for swap in result["swaps"] if swap["from_standby"] is from_standby]
-        spans = [(swap["begun"], swap["rollback_ms"] / 1000.0) for swap in made]
+        spans = [(swap["begun_s"], swap["rollback_ms"] / 1000.0) for swap in made]
         axes.broken_barh(spans, (0, top), color=colour, alpha=0.35, label=says)
     axes.set(xlabel="seconds", ylabel="ms", ylim=(0, None), title="tokens of streams across cutovers")
     axes.legend(fontsize="small")

@@ -8,7 +8,6 @@ they saw before, meanwhile and after.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from benchmarks import exits, own_network
 from benchmarks.demo import QUESTIONS
 from benchmarks.fetched_models import fetch_models
 from benchmarks.load import LoadGenerator, Plan
+from benchmarks.output import PicturePath, ReportPath, write
 from benchmarks.processes import Watched
 from benchmarks.report import provenance
 from benchmarks.update_peers import OLD, PEERS, Progress, Updatable, Version
@@ -60,16 +60,20 @@ class Config:
 @app.command()
 def main(
     peers: Annotated[str, typer.Option(help="Whom to measure, of those below, in this order.")] = _DEFAULT,
-    rate: Annotated[float, typer.Option(help="Requests per second, open loop, all streamed.")] = 0.4,
-    seconds: Annotated[float, typer.Option(help="Seconds of load before the update, and after it.")] = 60.0,
+    rate: Annotated[
+        float, typer.Option(min=0.01, help="Requests per second, open loop, all streamed.")
+    ] = 0.4,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Seconds of load before the update, and after it.")
+    ] = 60.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals and questions.")] = 1,
-    repetitions: Annotated[int, typer.Option(help="How often each peer is measured, by turns.")] = 1,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each peer is measured, by turns.")] = 1,
     old: Annotated[Path, typer.Option(help="Model set before the update.")] = ROOT / "models/support/v1.yaml",
     new: Annotated[Path, typer.Option(help="Model set after it.")] = ROOT / "models/support/v2.yaml",
     short: Annotated[bool, typer.Option("--short", help="12 seconds before and after.")] = False,  # noqa: FBT002 - an option
-    report: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw it, as PNG; needs matplotlib.")] = None,
+    report: ReportPath = None,
+    picture: PicturePath = None,
 ) -> None:
     """Print what an update costs its clients, by peer.
 
@@ -87,7 +91,9 @@ def main(
             own_network.enter("benchmarks.update")
         versions = (Version.read(1, old), Version.read(2, new))
         result = _measure_all(makers, versions, config)
-    _show(result, report, picture)
+    if result["peers"]:
+        console.print(table(result))
+    write(console, result, report, picture if result["peers"] else None, plot)
     if wrong := verdict(result):
         for line in wrong:
             console.print(Text(line, "red"))
@@ -127,8 +133,9 @@ def _measure_all(
         try:
             measured.append({"peer": name, "repetition": number + 1} | _measure(peer, config))
         except CommandError as error:
-            skipped[name] = str(error)
-            console.print(Text(f"{name} is left out: ", "red").append(str(error), "default"))
+            which = name if config.repetitions == 1 else f"{name}, repetition {number + 1},"
+            skipped[which] = str(error)
+            console.print(Text(f"{which} is left out: ", "red").append(str(error), "default"))
         finally:
             peer.stop()
     return {
@@ -205,7 +212,8 @@ class _Run:
         spent = (time.process_time() - cpu) / (time.perf_counter() - begun)
         assert progress.switched is not None  # noqa: S101 - an update that returns has said so
         assert progress.finished is not None  # noqa: S101
-        moments = Moments(progress.begun, progress.switched, progress.finished, progress.phases)
+        window = self._config.seconds
+        moments = Moments(progress.begun, progress.switched, progress.finished, window, progress.phases)
         return summary(self._load.records, moments, self._peer.is_mixed, OLD) | {
             "rss_mb": memory_summary(self._memory, progress.begun),
             "generator_cpu": round(spent, 3),
@@ -228,17 +236,6 @@ class _Run:
             used = await asyncio.to_thread(lambda: Watched(self._peer.processes()).read())
             self._memory.append((time.perf_counter(), used.rss_mb))
             await asyncio.sleep(_MEMORY_S)
-
-
-def _show(result: Mapping[str, Any], report: Path | None, picture: Path | None) -> None:
-    if result["peers"]:
-        console.print(table(result))
-    if report is not None:
-        report.write_text(json.dumps(result) + "\n")
-        console.print(f"report written to {report}", highlight=False)
-    if picture is not None and result["peers"]:
-        plot(result, picture)
-        console.print(f"picture written to {picture}", highlight=False)
 
 
 if __name__ == "__main__":

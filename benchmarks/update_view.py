@@ -13,10 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.load import Record, percentile
-from benchmarks.picture import blank
-
-FIRST = 100
-"""How many requests after the switch are looked at."""
+from benchmarks.output import blank
 
 _SAMPLES = 400
 """Raw samples that a report keeps of each peer; summaries are from all."""
@@ -37,6 +34,8 @@ class Moments:
     """Every new request goes to the new version."""
     finished: float
     """Nothing of the old version is under way."""
+    window: float
+    """Seconds before the command, and after the switch, that are compared."""
     phases: Sequence[tuple[str, float]] = ()
 
 
@@ -78,11 +77,14 @@ def _kind(record: Record, is_mixed: Callable[[Record], bool], old: int) -> str:
 
 
 def _groups(records: Sequence[Record], moments: Moments) -> dict[str, list[Record]]:
-    after = sorted((r for r in records if r.sent >= moments.switched), key=lambda record: record.sent)
+    windows = {
+        "before": (moments.begun - moments.window, moments.begun),
+        "during": (moments.begun, moments.switched),
+        "after": (moments.switched, moments.switched + moments.window),
+    }
     return {
-        "before": [r for r in records if r.sent < moments.begun],
-        "during": [r for r in records if moments.begun <= r.sent < moments.switched],
-        "after": after[:FIRST],
+        name: [record for record in records if begin <= record.sent < end]
+        for name, (begin, end) in windows.items()
     }
 
 
@@ -170,9 +172,9 @@ def table(result: Mapping[str, Any]) -> Table:
     shown = Table("", *map(_label, peers), title=title)
     for name in ("requests", "failed", "mixed"):
         shown.add_row(name, *(str(peer[name]) for peer in peers))
-    for when, name in (("before", "before"), ("during", "during"), ("after", f"first {FIRST} after")):
+    for when in ("before", "during", "after"):
         rows = [peer["ttft_ms"][when] for peer in peers]
-        shown.add_row(f"TTFT ms p50, p99, {name}", *map(_shown_percentiles, rows))
+        shown.add_row(f"TTFT ms p50, p99, {when}", *map(_shown_percentiles, rows))
     for share in ("p50", "p99"):
         shown.add_row(f"- {share} after to before", *(_shown_ratio(peer, share) for peer in peers))
     for which, name in (("any_answer", "of any answer"), ("one_stream", "within a stream")):
@@ -237,10 +239,7 @@ _COLOURS = {"old": "tab:blue", "new": "tab:green", "mixed": "tab:red", "failed":
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the TTFT of each request over time, with the update's phases, a panel for each peer, as PNG.
-
-    Raises CommandError without matplotlib.
-    """
+    """Draw the TTFT of each request over time, with the update's phases, a panel for each peer, as PNG."""
     peers = result["peers"]
     figure = blank(12, 3.2 * len(peers))
     panels = figure.subplots(len(peers), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

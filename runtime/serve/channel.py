@@ -180,13 +180,13 @@ class Channel:
             self._hear(reply)
 
     def _hear(self, reply: Reply) -> None:
-        if reply.call == GOING:
+        if reply.number == GOING:
             self._end("it stops")
             self._hang_up_if_idle()
-        elif reply.call in self._calls:
-            self._calls[reply.call].put(reply)
+        elif reply.number in self._calls:
+            self._calls[reply.number].put(reply)
             if reply.ended:
-                del self._calls[reply.call]
+                del self._calls[reply.number]
                 self._hang_up_if_idle()
 
     def _hung_up(self, reason: str) -> None:

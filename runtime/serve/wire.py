@@ -54,7 +54,7 @@ class Call(NamedTuple):
 class Reply(NamedTuple):
     """A part of what a call has come to."""
 
-    call: int
+    number: int
     chunks: list[Chunk] = []  # noqa: RUF012 - a tuple's default, which nobody changes
     value: Any = None
     fault: Fault | None = None

@@ -177,6 +177,15 @@ def test_tables(script, rows):
     assert [table.row_count for table in drawn] == [rows, 4]
 
 
+# A figure of a thousand and more is shown whole, and no smaller one with more than three digits.
+@pytest.mark.parametrize(("value", "shown"), [(4990.0, "4,990"), (999.0, "999"), (52.44, "52.4")])
+def test_large_figures_are_whole(value, shown):
+    samples = [sample("vllm", 0, value)]
+    config = {"engine": "model", "script": None, "repetitions": 1, "seconds": 2.0}
+    first, *_ = tables({"config": config, "summary": summary(samples, "vllm")})
+    assert next(iter(first.columns[1].cells)) == shown
+
+
 # What is not known is no figure, not zero: the CPU of servers that somebody else has started, a host's steal.
 def test_unknown_processes_have_no_figures():
     unknown = {"cpu_s": {}, "rss_mb": {}, "stolen_cpu_s": None}

@@ -1,5 +1,6 @@
 """When the open-loop load generator sends what."""
 
+import asyncio
 from itertools import islice, pairwise
 
 import pytest
@@ -33,6 +34,11 @@ def test_windows_of_a_cycle_are_alike(begin):
     assert sum(begin <= due < begin + CYCLE_S for due, _ in sent(160, cycle_s=CYCLE_S)) == 40
 
 
+# A cycle that is too short for one request has one: a load that never comes would wait for ever.
+def test_a_short_cycle_has_a_request():
+    assert [due // 1.0 for due, _ in sent(3, cycle_s=1.0, rate=0.01)] == [0.0, 1.0, 2.0]
+
+
 # Another seed is another load, with a cycle and without; the same one is the same.
 @pytest.mark.parametrize("cycle_s", [None, CYCLE_S])
 def test_loads_are_seeded(cycle_s):
@@ -45,3 +51,20 @@ def test_arrivals_without_a_cycle():
     assert len({drawn.question for _, drawn in sent(200)}) > 50
     gaps = [late - early for (early, _), (late, _) in pairwise(sent(50, even=True))]
     assert all(0.25 <= gap <= 0.75 for gap in gaps)
+
+
+# A server that stalls is not spared: what is due is sent, whatever has been answered; after stop nothing is.
+@pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; arrivals are by the real clock
+async def test_open_loop(monkeypatch):
+    asked, stalled = [], asyncio.Event()
+
+    async def answered(load, _session, drawn):
+        asked.append(drawn)
+        if len(asked) == 5:
+            load.stop()
+            stalled.set()
+        await stalled.wait()
+
+    monkeypatch.setattr(LoadGenerator, "_request", answered)
+    await LoadGenerator(Plan("http://nowhere", "m", ["why?"], rate=500.0)).run()
+    assert len(asked) == 5

@@ -19,7 +19,7 @@ class Wire:
         self._begun = asyncio.get_running_loop().time()
 
     def send(self, message):
-        calls = [reply.call for reply in msgspec.msgpack.decode(message, type=list[Reply])]
+        calls = [reply.number for reply in msgspec.msgpack.decode(message, type=list[Reply])]
         self.sent.append((asyncio.get_running_loop().time() - self._begun, calls))
 
 

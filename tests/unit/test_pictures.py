@@ -1,12 +1,12 @@
-"""Pictures of the benchmarks, each drawn from a report alone."""
+"""What benchmarks leave: reports, and pictures that are drawn from a report alone."""
 
-import sys
+import json
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
-from benchmarks import chain, scale, swap
-from benchmarks.picture import blank
-from runtime.errors import CommandError
+from benchmarks import chain, output, scale, swap
 
 
 def is_png(path):
@@ -38,7 +38,7 @@ def test_of_cutovers_in_virtual_time(tmp_path):
 # Times between tokens are drawn with the cutovers among them, of whichever kind these are.
 @pytest.mark.parametrize("kinds", [[True], [True, False], []])
 def test_of_streams_across_cutovers(tmp_path, kinds):
-    swaps = [{"begun": 1.0 + n, "rollback_ms": 300.0, "from_standby": kind} for n, kind in enumerate(kinds)]
+    swaps = [{"begun_s": 1.0 + n, "rollback_ms": 300.0, "from_standby": kind} for n, kind in enumerate(kinds)]
     swap.plot({"longest_gaps": [(0.0, 40.0), (0.2, 41.0)], "swaps": swaps}, tmp_path / "swap.png")
     assert is_png(tmp_path / "swap.png")
 
@@ -49,8 +49,48 @@ def test_longest_gaps():
     assert swap.longest_gaps(streams, begun=10.0) == [(0.0, 100.0), (0.4, 320.0)]
 
 
-# Who has no matplotlib is told so, and how to get it.
-def test_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(CommandError, match="pip install matplotlib"):
-        blank(1, 1)
+# In a report a swap began so many seconds after the load did, whatever this machine's clock showed.
+def test_a_swap_in_a_report():
+    made = swap.Swap(1003.25, 300.0, from_standby=True, admission_gap_ms=0.1, skew_ms=2.0)
+    row = swap.told(made, begun=1000.0)
+    assert row.pop("begun_s") == 3.25
+    assert row == {"rollback_ms": 300.0, "from_standby": True, "admission_gap_ms": 0.1, "skew_ms": 2.0}
+
+
+# A run of swaps in which no stream had two tokens is drawn all the same.
+def test_of_no_streams(tmp_path):
+    swap.plot({"longest_gaps": [], "swaps": []}, tmp_path / "swap.png")
+    assert is_png(tmp_path / "swap.png")
+
+
+# A gateway that never acknowledges keeps its scenario's curve below all of them.
+def test_a_gateway_that_never_acknowledges(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda _, at, shares, **__: drawn.append((at, shares)))
+    scenario = {"cutovers": [{"acknowledged_ms": [1.0, 2.0]}, {"acknowledged_ms": [3.0]}]}
+    config = {"gateways": 2, "cutovers": 2}
+    with pytest.warns(UserWarning, match="No artists with labels"):
+        scale.plot({"config": config, "scenarios": {"one is deaf": scenario}}, tmp_path / "scale.png")
+    assert drawn == [([1.0, 2.0, 3.0], [0.25, 0.5, 0.75])]
+
+
+# Who has no matplotlib is told so before anything is measured, and how to get it.
+def test_without_matplotlib(monkeypatch, tmp_path):
+    monkeypatch.setattr(output, "find_spec", lambda _: None)
+    monkeypatch.setattr(chain, "_deployed", lambda *_: pytest.fail("it was measured"))
+    ran = CliRunner().invoke(chain.app, ["--plot", str(tmp_path / "chain.png")])
+    assert ran.exit_code == 2
+    assert "matplotlib" in ran.output
+    assert not (tmp_path / "chain.png").exists()
+
+
+# A report is the result as JSON, and it is said where it is; what was not asked for is not written.
+def test_what_is_written(tmp_path, capsys):
+    report, picture = tmp_path / "report.json", tmp_path / "picture.png"
+    output.write(Console(), {"swaps": 3}, report, None, lambda *_: pytest.fail("it was drawn"))
+    assert json.loads(report.read_text()) == {"swaps": 3}
+    output.write(Console(), {"swaps": 3}, None, picture, lambda told, at: at.write_text(str(told)))
+    assert picture.read_text() == "{'swaps': 3}"
+    said = capsys.readouterr().out.replace("\n", "")
+    assert f"report written to {report}" in said
+    assert f"picture written to {picture}" in said

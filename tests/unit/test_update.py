@@ -3,13 +3,16 @@
 import pytest
 import yaml
 
+from benchmarks import update
 from benchmarks.load import Record
-from benchmarks.update import verdict, wanted
+from benchmarks.update import Config, verdict, wanted
 from benchmarks.update_peers import OLD, Version, instructions, mixes_versions, replaced
 from benchmarks.update_view import Moments, memory_summary, plot, summary, table, thinned
 from runtime.errors import CommandError
 
-MOMENTS = Moments(begun=100.0, switched=110.0, finished=112.0, phases=[("load", 101.0), ("flip", 110.0)])
+MOMENTS = Moments(
+    begun=100.0, switched=110.0, finished=112.0, window=50.0, phases=[("load", 101.0), ("flip", 110.0)]
+)
 
 
 def answered(sent, release, pieces=(0.5, 1.0), **fields):
@@ -48,11 +51,12 @@ def test_a_request_belongs_to_the_phase_in_which_it_was_sent():
     assert (found["requests"], found["failed"], found["mixed"]) == (4, 1, 0)
 
 
-# Of those after the switch, the first hundred that were sent count, whichever ended first.
-def test_the_first_hundred_after_the_switch():
-    late = [answered(200.0 + number, 2, (9.0,)) for number in range(50)]
-    early = [answered(110.0 + number / 100, 2, (1.0,)) for number in range(100)]
-    assert seen(*late, *early)["ttft_ms"]["after"] == {"count": 100, "p50": 1000.0, "p99": 1000.0}
+# What is compared are windows of one length: as long before the command as after the switch.
+def test_windows_are_of_one_length():
+    sent = (49.9, 50.0, 99.9, 110.0, 159.9, 160.0)
+    found = seen(*(answered(at, 1, (1.0 if at in {50.0, 159.9} else 2.0,)) for at in sent))["ttft_ms"]
+    assert found["before"] == {"count": 2, "p50": 1000.0, "p99": 2000.0}
+    assert found["after"] == {"count": 2, "p50": 1000.0, "p99": 2000.0}
 
 
 # Without a request in a phase there is no figure, rather than a good one.
@@ -159,6 +163,49 @@ def test_what_is_wrong():
 # The table has a column for each peer.
 def test_the_table_has_a_column_for_each_peer():
     assert [column.header for column in table(result()).columns] == ["", "interlock", "serve"]
+
+
+# Peers take turns, and one that could not be measured once is told with the repetition in which it was so.
+def test_peers_take_turns(monkeypatch):
+    class Peer:
+        stopped = 0
+
+        def __init__(self, *_):
+            pass
+
+        def stop(self):
+            Peer.stopped += 1
+
+    turns = iter(["old", "failed", "old", "old"])
+
+    def measured(*_):
+        if (turn := next(turns)) == "failed":
+            raise CommandError("no memory")
+        return {"turn": turn}
+
+    class Set:
+        class content:  # noqa: N801 - what a set is read into
+            digest = "d"
+
+    monkeypatch.setattr(update, "_measure", measured)
+    config = Config(rate=1.0, seconds=1.0, max_tokens=1, seed=1, repetitions=2)
+    told = update._measure_all({"interlock": Peer, "serve": Peer}, (Set, Set), config)
+    assert [(peer["peer"], peer["repetition"]) for peer in told["peers"]] == [
+        ("interlock", 1),
+        ("interlock", 2),
+        ("serve", 2),
+    ]
+    assert verdict(told | {"peers": []}) == ["serve, repetition 1, was not measured: no memory"]
+    assert Peer.stopped == 4
+
+
+# Before and after the update come the same requests: arrivals repeat after as long as each is watched.
+def test_the_load_repeats():
+    class Peer:
+        url, model, instructions = "http://nowhere", "m", None
+
+    run = update._Run(Peer(), Config(rate=1.0, seconds=72.0, max_tokens=1, seed=1, repetitions=1))
+    assert run._load.plan.cycle_s == 72.0
 
 
 # What is quoted is over all repetitions of a peer; one in which nothing was answered has no part in it.
