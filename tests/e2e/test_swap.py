@@ -45,8 +45,12 @@ def test_weights_that_fail_to_load(support, tmp_path):
 @pytest.mark.timeout(400)
 async def test_swap_under_load(support):
     before = support.metered()
+    # Even: by chance nothing may come in the five seconds after the switch.
     plan = Plan(
-        support.url, "support-agent", ["I was charged twice.", "The app crashes."], rate=0.5, max_tokens=48
+        *(support.url, "support-agent", ["I was charged twice.", "The app crashes."]),
+        rate=0.5,
+        even=True,
+        max_tokens=48,
     )
     load = LoadGenerator(plan)
     offered = asyncio.create_task(load.run())
