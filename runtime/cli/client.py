@@ -40,6 +40,13 @@ class AdminClient:
         """Return the control state."""
         return self._ask("GET", "status")
 
+    def ready(self) -> bool:
+        """Say whether the gateway that answers takes requests."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
     def health(self) -> dict[str, Any]:
         """Return the three tiers of health."""
         return self._ask("GET", "health")

@@ -112,7 +112,11 @@ def wait_until_live(
 
 
 def _wait(client: AdminClient, meant: Callable[[Mapping[str, Any]], bool], end: float) -> Mapping[str, Any]:
-    """Return the status in which the wish is settled. Raises CommandError after ``end``."""
+    """Return the status in which the wish is settled. Raises CommandError after ``end``.
+
+    After a restart of the cluster a release is live by the journal while its engines come up again: then it
+    is settled once the gateway that answers is ready.
+    """
     seen = "nothing answered"
     while True:
         try:
@@ -122,7 +126,9 @@ def _wait(client: AdminClient, meant: Callable[[Mapping[str, Any]], bool], end: 
                 f"release {wanted['release']} is {wanted['outcome']}" if wanted else "no model set is wanted"
             )
             if wanted is not None and meant(wanted) and wanted["outcome"] != "in progress":
-                return status
+                if wanted["outcome"] != "live" or client.ready():
+                    return status
+                seen = f"release {wanted['release']} is live, and the gateway is not ready yet"
         except Unavailable as error:
             seen = str(error)
         if time.monotonic() > end:
