@@ -26,8 +26,8 @@ from rich.table import Table
 
 from benchmarks.load import percentile
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
-from benchmarks.output import PicturePath, ReportPath, blank, write
-from benchmarks.report import provenance
+from benchmarks.output import PicturePath, ReportPath, blank, error_bars, write
+from benchmarks.report import provenance, spread
 from runtime.errors import CommandError, InterlockError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,7 +262,7 @@ def _table(result: dict[str, Any]) -> Table:
         _add(
             table, f"a whole chain of {hops}, at its client", [each[str(hops)]["client_ms"] for each in made]
         )
-    table.caption = "\n".join(f"{name}: {_range(values)}" for name, values in result["ratios"].items())
+    table.caption = "\n".join(f"{name}: {spread(values)}" for name, values in result["ratios"].items())
     return table
 
 
@@ -273,12 +273,8 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     for axes, (kind, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for share, line in zip(_SHARES, ("-", "--"), strict=True):
             values = [[each[str(hops)][kind][share] for each in made] for hops in HOPS]
-            middle = [median(each) for each in values]
-            spans = [
-                [at - min(each) for at, each in zip(middle, values, strict=True)],
-                [max(each) - at for at, each in zip(middle, values, strict=True)],
-            ]
-            axes.errorbar(HOPS, middle, yerr=spans, linestyle=line, color="tab:blue", capsize=3, label=share)
+            spreads = [(median(each), min(each), max(each)) for each in values]
+            error_bars(axes, HOPS, spreads, linestyle=line, color="tab:blue", label=share)
             for (name, says), colour in zip(BARE.items(), ("tab:grey", "tab:orange"), strict=True):
                 if kind == "hop_ms" and all(name in each for each in made):
                     at = median(each[name][share] for each in made)
@@ -291,11 +287,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 def _add(table: Table, says: str, kinds: Sequence[dict[str, Any]]) -> None:
     count = sum(kind["count"] for kind in kinds)
-    table.add_row(says, str(count), *(_range([kind[share] for kind in kinds]) for share in _SHARES))
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    table.add_row(says, str(count), *(spread([kind[share] for kind in kinds]) for share in _SHARES))
 
 
 # -- what is measured -----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.load import percentile
 from benchmarks.local_postgresql import local_postgresql
 from benchmarks.output import ReportPath, write
-from benchmarks.report import provenance
+from benchmarks.report import provenance, spread
 from runtime.clock import SystemClock
 from runtime.core.budget import Amount, Cap, Per, Unit, Window
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
@@ -198,14 +198,10 @@ def _table(told: dict[str, Any]) -> Table:
     for name, result in told["stores"].items():
         rounds = result["rounds"]
         cells = (
-            _range([each["reserve_and_settle_ms"][share] for each in rounds]) for share in ("p50", "p99")
+            spread([each["reserve_and_settle_ms"][share] for each in rounds], 3) for share in ("p50", "p99")
         )
-        table.add_row(name, *cells, _range([each["ratio"] for each in rounds]))
+        table.add_row(name, *cells, spread([each["ratio"] for each in rounds], 3))
     return table
-
-
-def _range(values: list[float]) -> str:
-    return f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -49,3 +50,10 @@ def blank(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only whoever wants a picture needs it
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def error_bars(axes: Axes, places: Sequence[float], spreads: Sequence[Sequence[float]], **style: Any) -> None:
+    """Draw at each place the median of a spread [median, least, most], with bars from least to most."""
+    middle = [spread[0] for spread in spreads]
+    below, above = [m - least for m, least, _ in spreads], [most - m for m, _, most in spreads]
+    axes.errorbar(places, middle, yerr=[below, above], capsize=3, **style)

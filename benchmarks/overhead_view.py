@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.load import percentile
-from benchmarks.output import blank
+from benchmarks.output import blank, error_bars
 
 _FINEST_MS, _STEP = 0.01, 1.1
 """Buckets of the histogram: each is a tenth wider than the one before it."""
@@ -208,12 +208,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for peer in dict.fromkeys(row["peer"] for row in result["summary"]):
             rows = [row for row in result["summary"] if row["peer"] == peer and row[name]]
-            middle = [row[name][0] for row in rows]
-            spans = [
-                [row[name][0] - row[name][1] for row in rows],
-                [row[name][2] - row[name][0] for row in rows],
-            ]
-            axes.errorbar([row["streams"] for row in rows], middle, yerr=spans, label=peer, capsize=3)
+            error_bars(axes, [row["streams"] for row in rows], [row[name] for row in rows], label=peer)
         axes.set(xscale="log", xlabel="streams in flight", title=title, ylim=(0, None))
         axes.set_xticks(levels, labels=map(str, levels))
         axes.minorticks_off()

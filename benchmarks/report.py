@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -155,6 +156,12 @@ def summary_of(samples: Sequence[float]) -> dict[str, Any]:
         name: round(percentile(samples, share) or 0.0, 3) if samples else None
         for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
     }
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return median, least and most of repetitions as text."""
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({least} to {most})"
 
 
 def provenance() -> dict[str, Any]:

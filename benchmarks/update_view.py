@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.load import Record, percentile
 from benchmarks.output import blank
+from benchmarks.report import spread
 
 _SAMPLES = 400
 """Raw samples that a report keeps of each peer; summaries are from all."""
@@ -197,8 +197,7 @@ def _over_repetitions(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for name, share in product(dict.fromkeys(peer["peer"] for peer in peers), ("p50", "p99")):
         ratios = [_ratio(peer, share) for peer in peers if peer["peer"] == name]
         if told := [ratio for ratio in ratios if ratio is not None]:
-            spread = f"{median(told):.2f} ({min(told):.2f} to {max(told):.2f})"
-            yield f"{name}, TTFT {share} after to before: {spread}"
+            yield f"{name}, TTFT {share} after to before: {spread(told)}"
 
 
 def _label(peer: Mapping[str, Any]) -> str:
