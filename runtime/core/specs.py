@@ -7,7 +7,6 @@ out by a request. Reading files is the caller's: ``parse`` gets a function for i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +24,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runtime.core import templates
 from runtime.core.cost import Price, TokenPrice
+from runtime.core.nearest import nearest
 from runtime.core.units import Duration, Size, TimeShare
 from runtime.errors import ModelSetError
 
@@ -59,12 +59,6 @@ def _unknown(key: str, valid: Sequence[str]) -> PydanticCustomError:
         "unknown key; valid here: {valid}",
         {"key": key, "valid": ", ".join(valid), "nearest": nearest(key, valid)},
     )
-
-
-def nearest(word: str, valid: Sequence[str]) -> str | None:
-    """Return the valid word that ``word`` was probably meant to be, or None."""
-    matches = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
-    return matches[0] if matches else None
 
 
 # -- engines ------------------------------------------------------------------------------------
