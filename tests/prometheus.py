@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
-LABELS = {"chain", "step", "engine", "release", "purpose", "outcome"}
+LABELS = {"chain", "step", "engine", "release", "purpose", "outcome", "process", "loop"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _UNITS = re.compile(

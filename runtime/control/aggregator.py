@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -42,7 +43,16 @@ class MetricsPort(Protocol):
 class Aggregator:
     """Adds up what processes tell. ``state`` returns the manager's state as it is."""
 
-    def __init__(self, cluster: Cluster, store: MetricsPort, state: Callable[[], ControlState]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: MetricsPort,
+        state: Callable[[], ControlState],
+        loops: Callable[[], Family],
+    ) -> None:
+        """Add up; ``loops`` tells how often the manager's own loops were started again."""
+        self._loops = loops
+        self._source, self._tellings = f"manager-{uuid.uuid4().hex}", 0
         self._cluster = cluster
         self._store = store
         self._state = state
@@ -69,6 +79,8 @@ class Aggregator:
         async with self._turn:
             engines = [e.digest for e in self._state().engines.values() if e.state in EXISTING]
             await asyncio.gather(*(self.ask(engine) for engine in engines))
+            self._tellings += 1
+            sums.take(Told(self._source, self._tellings, [self._loops()]))
             self._let_go(sums, engines)
             shown = sums.copy()
             await self._keep(shown)
@@ -92,7 +104,8 @@ class Aggregator:
         self._replicas = {e: replicas for e, replicas in self._replicas.items() if e in engines}
         # After a restart, gateways and replicas that are well may not have been heard yet.
         if not state.hearing and len(self._replicas) == len(engines):
-            sums.retain({*state.gateways, *(r for replicas in self._replicas.values() for r in replicas)})
+            replicas = (r for replicas in self._replicas.values() for r in replicas)
+            sums.retain({self._source, *state.gateways, *replicas})
         sums.prune({engine[:SHORT] for engine in state.engines})
 
     async def _keep(self, sums: Sums) -> None:

@@ -62,6 +62,11 @@ class Collector:
             self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
             for engine in there:
                 await self._try(engine)
+
+    async def sweep(self) -> None:
+        """Sweep reservations, time and again, until cancelled."""
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
             await self._try_to_sweep()
 
     async def _try(self, engine: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,18 +23,19 @@ from runtime.control.journal import JournalPort
 from runtime.control.waits import WaitLog
 from runtime.core import events as ev
 from runtime.core import policy
-from runtime.core.audit import entry_of, refused
+from runtime.core.audit import AuditEntry, entry_of, refused
 from runtime.core.commands import Command, check
 from runtime.core.digest import SHORT
 from runtime.core.progress import moves
 from runtime.core.state import EXISTING, ControlState
 from runtime.core.swap import fold
-from runtime.errors import CommandRefused, IllegalTransition
+from runtime.errors import CommandRefused, EngineUnavailable, Fenced, IllegalTransition, InternalError
+from runtime.loops import LoopWatch
 
 _log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
-"""Pause before an effect that broke is started again."""
+_TAKING, _DECIDING = "take events", "decide"
+"""Under which names it is told that an event could not be taken, or that the state could not be settled."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class _Asked:
     done: asyncio.Future[ControlState]
 
 
-_Item = ev.Event | _Ended | _Asked
+@dataclass(frozen=True)
+class _SettleAgain:
+    """The state could not be settled a while ago."""
+
+
+_Item = ev.Event | _Ended | _Asked | _SettleAgain
 
 
 def _is_told(item: _Item) -> bool:
@@ -78,7 +85,8 @@ class Controller:
         metrics: MetricsPort | None = None,
     ) -> None:
         self.state = ControlState()
-        self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state)
+        self.loops = LoopWatch("manager", clock)
+        self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
         self.hub = Hub(clock, self.post)
         self._journal = journal
         self._cluster = cluster
@@ -95,6 +103,9 @@ class Controller:
         self._running: dict[tuple[str, str | int], asyncio.Task[ev.Event | None]] = {}
         """Tasks by what they work on, with those that have been told to stop and have not ended."""
         self._waits = WaitLog(clock)
+        self._unsettled = False
+        """Whether settling broke, and waits to be tried again."""
+        self._over = False
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -105,8 +116,12 @@ class Controller:
 
         Raises:
             CommandRefused: it does not fit the state; nothing was done.
+            EngineUnavailable: this manager ends; another takes commands.
+            InternalError: it met a bug, and was not carried out.
 
         """
+        if self._over:
+            raise EngineUnavailable("this manager has ended; another one is coming")
         asked = _Asked(command, asyncio.get_running_loop().create_future())
         self._inbox.put_nowait(asked)
         return await asked.done
@@ -118,14 +133,20 @@ class Controller:
             Fenced: another manager has taken over; this one has stopped writing.
 
         """
-        collecting = asyncio.create_task(self._collector.run(self._loaded))
+        collecting = asyncio.create_task(
+            self.loops.keep("collect", lambda: self._collector.run(self._loaded))
+        )
+        sweeping = asyncio.create_task(self.loops.keep("sweep", self._collector.sweep))
         try:
             await self._recover()
             await self._serve()
         finally:
+            self._over = True
             collecting.cancel()
-            await asyncio.gather(collecting, return_exceptions=True)
+            sweeping.cancel()
+            await asyncio.gather(collecting, sweeping, return_exceptions=True)
             await self._stop_effects()
+            self._turn_away()
 
     def _loaded(self) -> frozenset[str]:
         """Return the engines whose replicas can be asked."""
@@ -156,30 +177,91 @@ class Controller:
         while True:
             await self._take(item)
             following = None if self._inbox.empty() else self._inbox.get_nowait()
-            if following is None or not (_is_told(item) and _is_told(following)):
-                await self._settle()
+            more = following is not None and _is_told(following)
+            if not (_is_told(item) and (more or self._unsettled)):
+                await self._try_to_settle()
             item = await self._inbox.get() if following is None else following
 
     async def _take(self, item: _Item) -> None:
+        """Take an item; one that breaks what takes it is left out, logged, and told to health.
+
+        It must not end the manager: the next one would meet it again, or another like it.
+        """
         if isinstance(item, _Asked):
-            await self._obey(item)
+            await self._answer(item)
             return
         event = self._retire(item) if isinstance(item, _Ended) else item
-        if event is not None:
-            await self._commit(event)
-
-    async def _obey(self, asked: _Asked) -> None:
-        try:
-            event = check(self.state, asked.command, self._clock.wall())
-        except CommandRefused as refusal:
-            await self._journal.note(refused(asked.command, refusal, self.state, self._clock.wall()))
-            if not asked.done.done():
-                asked.done.set_exception(refusal)
+        if event is None or isinstance(event, _SettleAgain):
             return
+        try:
+            await self._commit(event)
+        except Fenced:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it breaks by, what comes after it counts
+            pause = self._broke(_TAKING, error, f"event {type(event).__name__} is left out")
+            if isinstance(item, _Ended):  # it is due as before, and would be done again at once
+                self._start(item.effect, asyncio.sleep(pause, None))
+
+    async def _answer(self, asked: _Asked) -> None:
+        """Carry a command out; whatever comes of it, whoever asked gets an answer."""
+        try:
+            state = await self._obey(asked.command)
+        except CommandRefused as refusal:
+            _fail(asked, refusal)
+        except Exception as error:
+            _fail(asked, InternalError(f"the command broke the manager's loop: {type(error).__name__}"))
+            if isinstance(error, Fenced):
+                raise
+            self._broke(_TAKING, error, f"command {asked.command.action} was not carried out")
+        except asyncio.CancelledError:
+            _fail(asked, EngineUnavailable("this manager ends; ask again what became of the command"))
+            raise
+        else:
+            if not asked.done.done():
+                asked.done.set_result(state)
+
+    async def _obey(self, command: Command) -> ControlState:
+        try:
+            event = check(self.state, command, self._clock.wall())
+        except CommandRefused as refusal:
+            await self._journal.note(refused(command, refusal, self.state, self._clock.wall()))
+            raise
         await self._commit(event)
-        await self._settle()
-        if not asked.done.done():
-            asked.done.set_result(self.state)
+        await self._try_to_settle()
+        return self.state
+
+    async def _try_to_settle(self) -> None:
+        """Settle; if that breaks, what is running goes on, and it is tried again after a pause.
+
+        A manager that ended by it would fold the same state again, and end again.
+        """
+        try:
+            await self._settle()
+        except Fenced:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it breaks by, events and commands go on
+            pause = self._broke(_DECIDING, error, "the state could not be settled")
+            if not self._unsettled:
+                self._unsettled = True
+                asyncio.get_running_loop().call_later(pause, self._settle_later)
+        else:
+            self._unsettled = False
+            self.loops.recovered(_DECIDING)
+
+    def _settle_later(self) -> None:
+        self._unsettled = False
+        self._inbox.put_nowait(_SettleAgain())
+
+    def _broke(self, loop: str, error: Exception, what: str) -> float:
+        _log.error("%s", what)
+        return self.loops.broke(loop, error)
+
+    def _turn_away(self) -> None:
+        """Answer those whose commands wait: nobody takes them any more."""
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
+            if isinstance(item, _Asked):
+                _fail(item, EngineUnavailable("this manager ends; another one is coming"))
 
     def _retire(self, ended: _Ended) -> ev.Event | None:
         """Take an ended effect off the list. What it found out counts only if it was still due."""
@@ -194,11 +276,26 @@ class Controller:
             _log.exception("event %s does not fit the state and is left out", type(event).__name__)
             return
         if isinstance(event, ev.Durable):
-            await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
+            await self._append(folded.revision, event, entry_of(event, self.state, folded))
             _log.info("journal %d: %s", folded.revision, _line(event))
             for line in moves(self.state, folded):
                 _log.info("%s", line)
         self.state = folded
+
+    async def _append(self, revision: int, event: ev.Durable, entry: AuditEntry | None) -> None:
+        """Write an event. If that breaks in a way that leaves open whether it was, the journal is read."""
+        try:
+            await self._journal.append(revision, event, entry)
+        except Fenced:
+            raise
+        except Exception:
+            there = len(await self._journal.replay())
+            if there == revision - 1:
+                raise
+            if there != revision:
+                message = f"the journal has {there} events where this manager has folded {revision - 1}"
+                raise Fenced(f"{message}: it stops, and another one reads it anew") from None
+            _log.exception("event %d was written all the same", revision)
 
     async def _settle(self) -> None:
         while (decision := policy.decide(self.state, self._clock.wall())) is not None:
@@ -221,30 +318,41 @@ class Controller:
             # An effect that was cancelled keeps its subject until it has really ended: a load that
             # is still asking for an application must not overlap with the unload that follows.
             if policy.subject(effect) not in self._running:
-                task = asyncio.create_task(self._run(effect))
-                task.add_done_callback(partial(self._ended, effect))
-                self._running[policy.subject(effect)] = task
-                self._started.add(effect)
+                self._start(effect, self._run(effect))
+
+    def _start(self, effect: policy.Effect, run: Coroutine[None, None, ev.Event | None]) -> None:
+        task = asyncio.create_task(run)
+        task.add_done_callback(partial(self._ended, effect))
+        self._running[policy.subject(effect)] = task
+        self._started.add(effect)
 
     def _ended(self, effect: policy.Effect, task: asyncio.Task[ev.Event | None]) -> None:
         """Tell the loop. A task that is cancelled before its first step ends, too, without running."""
         self._inbox.put_nowait(_Ended(effect, None if task.cancelled() else task.result()))
 
     async def _run(self, effect: policy.Effect) -> ev.Event | None:
+        name = type(effect).__name__
         try:
-            return await self._effects.run(effect, self.state)
+            event = await self._effects.run(effect, self.state)
         except Exception as error:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
-            _log.exception("effect %s broke and will be tried again", effect)
+            pause = self._broke(name, error, f"effect {effect} broke")
             text = f"is tried again: {type(error).__name__}: {error}"
             self.post(ev.Progressed(at=self._clock.wall(), subject=_shown(effect), text=text))
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(pause)
             return None
+        self.loops.recovered(name)
+        return event
 
     async def _stop_effects(self) -> None:
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fail(asked: _Asked, error: Exception) -> None:
+    if not asked.done.done():
+        asked.done.set_exception(error)
 
 
 def _shown(effect: policy.Effect) -> str:

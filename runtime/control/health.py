@@ -53,6 +53,7 @@ class Checkup:
                 silent=self._controller.hub.silent(),
                 silent_after=self._silent_after,
                 store=store or "",
+                loops=self._controller.loops.reports(),
             )
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from runtime.core.loops import LoopReport
 from runtime.core.state import ControlState
 
 
@@ -163,6 +164,8 @@ class Facts:
     """Seconds after which that is too long: several of a gateway's heartbeats."""
     store: str = ""
     """Why the store does not answer; nothing if it does."""
+    loops: tuple[LoopReport, ...] = ()
+    """The manager's own loops that have broken; gateways tell theirs in their reports."""
 
 
 def unknown(why: str) -> Health:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from runtime.core.digest import SHORT
 from runtime.core.health import Facts, Reason, Tier, by_share, degraded, unhealthy
+from runtime.core.loops import NEWS_SECONDS, LoopReport
 from runtime.core.policy import answers
 from runtime.core.recent import WINDOW_SECONDS, Counts, Mark, What
 from runtime.core.release import ReleaseState
@@ -33,6 +34,9 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
     yield from _release(state)
     yield from _wish(state)
     yield from _gateways(facts)
+    yield from _broken_loops("the manager", facts.loops, facts.now)
+    for name, report in sorted(state.gateways.items()):
+        yield from _broken_loops(name, report.loops, facts.now)
     for release in serving(state):
         for chain, step in steps(release):
             failed = recent.get(Mark(What.HOP_FAILED, release.number, chain, step), 0)
@@ -110,6 +114,18 @@ def _gateways(facts: Facts) -> Iterator[Reason]:
             f"{name} has not reported for {seconds:.0f} s: it is dead or cut off from the manager, "
             "and will be taken as gone"
         )
+
+
+def _broken_loops(process: str, reports: Sequence[LoopReport], now: float) -> Iterator[Reason]:
+    """Tell of the loops of a process that broke lately; metrics count them for good."""
+    for report in reports:
+        ago = max(0.0, now - report.at)
+        if ago < NEWS_SECONDS:
+            times = "once" if report.restarts == 1 else f"{report.restarts} times"
+            yield degraded(
+                f"loop {report.loop} of {process} broke {times}, last {ago:.0f} s ago, by {report.error}; "
+                "it is started again each time; see the log of that process"
+            )
 
 
 def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runtime.core.cost import Price
+from runtime.core.loops import LoopReport
 from runtime.core.recent import Mark
 from runtime.core.specs import Chain
 from runtime.core.usage import Usage
@@ -85,3 +86,5 @@ class GatewayReport:
     """How many hops took longer than their share since the gateway started, by chain and step."""
     recent: Mapping[Mark, int] = field(default_factory=dict)
     """How hops and requests have ended here within the trailing window."""
+    loops: tuple[LoopReport, ...] = ()
+    """Its long-lived loops that have broken since it started."""

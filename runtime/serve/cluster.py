@@ -30,6 +30,7 @@ from runtime.core.state import EngineRecord
 from runtime.core.usage import Usage, total
 from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
+from runtime.loops import LoopWatch
 from runtime.serve import fake_engine
 from runtime.serve.actor_classes import forget_replicas_of
 from runtime.serve.devices import devices_of
@@ -61,10 +62,12 @@ def app_name(engine: str) -> str:
 class RayCluster:
     """The cluster port and the gateways' directory, over Ray Serve. Blocking calls run in threads.
 
-    ``own_app`` is the application of the gateways and the manager, for those who ask how that is.
+    ``own_app`` is the application of the gateways and the manager, for those who ask how that is; ``loops``
+    watches what runs as long as an engine is called.
     """
 
-    def __init__(self, own_app: str = "") -> None:
+    def __init__(self, own_app: str = "", loops: LoopWatch | None = None) -> None:
+        self._loops = loops
         self._own_app = own_app
         self._clients: dict[str, HandleEngine] = {}
         self._direct: dict[str, DirectEngine] = {}
@@ -213,7 +216,7 @@ class RayCluster:
             await direct.ping()
             return direct
         handle = await self._client(engine)
-        direct = DirectEngine(handle)
+        direct = DirectEngine(handle, self._loops)
         await direct.open()
         if self._clients.get(engine) is not handle:
             await direct.close()

@@ -10,9 +10,11 @@ from typing import Protocol
 
 import msgspec
 
+from runtime.clock import SystemClock
 from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
 from runtime.errors import EngineLost, EngineUnavailable
+from runtime.loops import LoopWatch
 from runtime.serve.channel import Channel, least_busy
 from runtime.serve.wire import Address
 
@@ -42,12 +44,16 @@ class Home(EngineClient, Protocol):
 class DirectEngine:
     """One engine application. One instance serves all requests of a gateway; ``open`` it first."""
 
-    def __init__(self, handle: Home) -> None:
+    def __init__(self, handle: Home, loops: LoopWatch | None = None) -> None:
+        """Call over ``handle``, or past it; ``loops`` watches the looking for replicas."""
         self._handle = handle
+        self._loops = loops or LoopWatch("gateway", SystemClock())
         self._channels: dict[str, Channel] = {}
         self._everywhere = False
         """Whether there was a way to every replica when they were looked for last: one that none leads to
         gets its share of the calls over the handle only."""
+        self._found = False
+        """Whether replicas told where they are when they were asked last."""
         self._lost = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -59,7 +65,8 @@ class DirectEngine:
         except BaseException:
             await self.close()
             raise
-        self._looking = asyncio.create_task(self._keep_looking(found=found))
+        self._found = found
+        self._looking = asyncio.create_task(self._loops.keep("look for replicas", self._keep_looking))
 
     async def close(self) -> None:
         """Close the channels; nothing is under way any more. The handle is its owner's."""
@@ -116,20 +123,17 @@ class DirectEngine:
     def _choose(self) -> Channel | None:
         return least_busy(self._channels.values()) if self._everywhere else None
 
-    async def _keep_looking(self, *, found: bool) -> None:
+    async def _keep_looking(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS if found else LOOK_AGAIN_SECONDS):
+                async with asyncio.timeout(LOOK_SECONDS if self._found else LOOK_AGAIN_SECONDS):
                     await self._lost.wait()
             if self._lost.is_set():
                 self._lost.clear()
                 # Until Ray knows that a replica is dead, it is still among those who are asked.
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            try:
-                found = await self._look()
-            except Exception:  # noqa: BLE001 - whatever it is, replicas that come later must be found
-                _log.exception("replicas could not be looked for")
-                found = False
+            self._found = False  # if looking breaks, it is done again soon
+            self._found = await self._look()
 
     async def _look(self) -> bool:
         """Open channels to new replicas, retire those to replicas that are gone; say whether all told."""

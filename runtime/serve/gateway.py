@@ -22,6 +22,7 @@ from runtime.core.commands import Command
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.series import Told
 from runtime.errors import EngineUnavailable, InterlockError
+from runtime.loops import LoopWatch
 from runtime.observe.tracing import open_tracer
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
@@ -98,16 +99,18 @@ class Gateway:
     async def __init__(self, settings: Settings, manager: DeploymentHandle) -> None:  # type: ignore[misc]  # Serve awaits it
         log_with_serve()
         clock, meter = SystemClock(), Meter()
+        loops = LoopWatch("gateway", clock)
         self._manager = HandleManager(manager)
         name = f"gateway-{uuid.uuid4().hex[:8]}"
         self._tracer = await asyncio.to_thread(open_tracer, name, clock)
         self._follower = Follower(
             name,
             self._manager,
-            RayCluster(),
+            RayCluster(loops=loops),
             meter,
             clock,
             settings.heartbeat_s,
+            loops=loops,
         )
         self._settings, self._clock = settings, clock
         self._store = await asyncio.to_thread(open_store, settings.store_url)

@@ -12,6 +12,7 @@ from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.core.series import Told
 from runtime.engines.port import EngineClient
 from runtime.errors import EngineUnavailable, Unavailable
+from runtime.loops import LoopWatch
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
 
@@ -81,7 +82,8 @@ class EngineDirectory(Protocol):
 class Follower:
     """Keeps one gateway's routing in step with the manager.
 
-    ``tasks`` counts the tasks of its event loop, which by default has no other gateway's.
+    ``tasks`` counts the tasks of its event loop, which by default has no other gateway's. ``loops`` watches
+    the process's loops; without it the follower's are watched by themselves.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Follower:
         clock: Clock,
         heartbeat_s: float,
         tasks: Callable[[], int] = lambda: len(asyncio.all_tasks()),
+        loops: LoopWatch | None = None,
     ) -> None:
+        self.loops = loops or LoopWatch("gateway", clock)
         self._gateway = gateway
         self._manager = manager
         self._directory = directory
@@ -133,10 +137,10 @@ class Follower:
         """Follow and report until cancelled, then say goodbye."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._prepare_the_rest())
-                tasks.create_task(self._report())
-                tasks.create_task(self._count())
+                tasks.create_task(self.loops.keep("follow", self._follow))
+                tasks.create_task(self.loops.keep("prepare", self._prepare_the_rest))
+                tasks.create_task(self.loops.keep("report", self._report))
+                tasks.create_task(self.loops.keep("count", self._count))
         finally:
             await self._say_goodbye()
 
@@ -211,13 +215,20 @@ class Follower:
         while True:
             await self._installed.wait()
             self._installed.clear()
-            routed = self._table.releases.values()
-            await self._directory.retain({digest for r in routed for digest in r.engines.values()})
-            while unprepared := self._unprepared():
-                await asyncio.gather(*(self._prepare(release) for release in unprepared))
-                self._changed.set()
-                if self._unprepared():
-                    await asyncio.sleep(RETRY_SECONDS)
+            try:
+                await self._prepare_installed()
+            except Exception:
+                self._installed.set()  # what is not done is done when this loop is started again
+                raise
+
+    async def _prepare_installed(self) -> None:
+        routed = self._table.releases.values()
+        await self._directory.retain({digest for r in routed for digest in r.engines.values()})
+        while unprepared := self._unprepared():
+            await asyncio.gather(*(self._prepare(release) for release in unprepared))
+            self._changed.set()
+            if self._unprepared():
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _unprepared(self) -> list[RoutedRelease]:
         return [r for r in self._table.releases.values() if r.number not in self._prepared]
@@ -293,6 +304,7 @@ class Follower:
         for family in self._meter.metrics.families():
             told.families.append(family)
             await asyncio.sleep(0)  # requests go on meanwhile: a family takes up to a millisecond or two
+        told.families.append(self.loops.family())
         return told
 
     def _snapshot(self) -> GatewayReport:
@@ -313,6 +325,7 @@ class Follower:
             clients=self._directory.clients,
             overruns=self._meter.overruns,
             recent=self._meter.recent.counts(self._clock.now()),
+            loops=self.loops.reports(),
         )
 
     def _count_tasks(self) -> int:

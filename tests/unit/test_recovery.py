@@ -40,7 +40,7 @@ CRASHES = {
 }
 
 
-class Crash(Exception):
+class Crash(BaseException):
     """The manager's process ends."""
 
 
