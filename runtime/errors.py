@@ -25,6 +25,7 @@ InterlockError
 │   └── StaleEtag           the releases have changed since the edition that the command was decided by
 ├── ModelSetError           the operator's model set is wrong: file, key, reason
 ├── StoreError              the store cannot be opened, or a newer Interlock has changed it
+│   └── OtherStore          a gateway's store is not the manager's
 ├── ModelFetchError         a model could not be brought or does not match its digest
 ├── SwapError               a candidate cannot become live; the live release goes on
 │   ├── DoesNotFit          there is no room for it on the devices
@@ -183,6 +184,10 @@ class ModelSetError(InterlockError):
 
 class StoreError(InterlockError):
     """The store cannot be opened, or a newer Interlock has changed its tables."""
+
+
+class OtherStore(StoreError):
+    """A gateway's store is of another installation than its manager's: keys and budgets would differ."""
 
 
 class ModelFetchError(InterlockError):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
+from runtime.core.installation import engine_in_name
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERLOCK = Path(sys.executable).parent / "interlock"
@@ -106,6 +107,10 @@ class Deployed:
             return repr(error)
         return answer.json() if answer.is_success else answer.text
 
+    def application(self, digest):
+        """Return the name of an engine's application."""
+        return f"engine-{self.status()['installation']}-{digest[:12]}"
+
     def metered(self):
         """Return the tokens that the gateways have metered, all of those that clients know of by now."""
         first = {gateway["id"]: gateway["reports"] for gateway in self.status()["gateways"]}
@@ -135,7 +140,7 @@ class Deployed:
     def engine_apps(self):
         """Return the shortened digests of the engine applications that Serve has."""
         told = self.cluster.api("GET", "/api/serve/applications/").json()["applications"]
-        return {name.removeprefix("engine-") for name in told if name.startswith("engine-")}
+        return {engine_in_name(name) for name in told} - {""}
 
     def chat(self, **changes):
         body = {"model": "support-agent", "messages": [{"role": "user", "content": "my bill"}], **changes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,8 +54,12 @@ class Cluster(Protocol):
         """Ask for the application to be deleted; ``observe`` tells when it is gone."""
         ...
 
-    async def engines(self) -> frozenset[str]:
-        """Return the (possibly shortened) digests of all engine applications that exist."""
+    async def engines(self, known: Collection[str] = ()) -> frozenset[str]:
+        """Return the (possibly shortened) digests of this installation's engine applications that exist.
+
+        ``known`` are the engines that its journal knows: of those it finds applications again that were
+        made before names carried the installation's id.
+        """
         ...
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:

@@ -83,11 +83,12 @@ class Controller:
         gateway_silence_s: float,
         ledger: LedgerPort | None = None,
         metrics: MetricsPort | None = None,
+        installation: str = "",
     ) -> None:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
-        self.hub = Hub(clock, self.post)
+        self.hub = Hub(clock, self.post, installation)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
@@ -158,7 +159,7 @@ class Controller:
             self.state = fold(self.state, event)
         if self.state.revision:
             await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
-        exist = await self._cluster.engines()
+        exist = await self._cluster.engines(self.state.engines)
         for engine in list(self.state.engines.values()):
             if engine.state in EXISTING and engine.digest[:SHORT] not in exist:
                 await self._commit(ev.EngineMissing(at=self._clock.wall(), engine=engine.digest))

@@ -15,6 +15,7 @@ from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
 from runtime.core.health import Deployment, Infrastructure, Node
+from runtime.core.installation import Installation, engine_in_name
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
@@ -63,7 +64,8 @@ class FakeCluster:
     """Hosts fake engines; ``created``, ``deleted``, ``slept`` and ``woken`` list what was asked, in order.
 
     ``devices`` have the memory that the engines' scripts take; one that does not fit fails to load.
-    ``stages`` are what an engine goes through while it loads, each for as long as the others.
+    ``stages`` are what an engine goes through while it loads, each for as long as the others. Of several
+    installations on one cluster each has its own view of it (``beside``).
     """
 
     def __init__(
@@ -71,11 +73,15 @@ class FakeCluster:
         clock: Clock,
         devices: Sequence[Device] = (_ENDLESS,),
         stages: Sequence[Stage] = (Stage(EnginePhase.LOADING),),
+        installation: Installation = Installation("00000000"),  # noqa: B008 - a value
     ) -> None:
         self._clock = clock
         self._devices = devices
         self._stages = stages
-        self._apps: dict[str, _App] = {}
+        self.installation = installation
+        self._inherited: frozenset[str] = frozenset()
+        self.applications: dict[str, _App] = {}
+        """By name, of all installations and of anybody else."""
         self._past = Usage()
         self._past_cold = 0
         self._told = count()
@@ -84,18 +90,35 @@ class FakeCluster:
         self.slept: list[str] = []
         self.woken: list[str] = []
 
+    def beside(self, installation: Installation) -> FakeCluster:
+        """Return another installation's view of this cluster."""
+        other = FakeCluster(self._clock, self._devices, self._stages, installation)
+        other.applications = self.applications
+        return other
+
+    def _name(self, engine: str) -> str:
+        if engine[:SHORT] in self._inherited:
+            return self.installation.inherited_application(engine)
+        return self.installation.application(engine)
+
+    def _found(self, engine: str) -> _App | None:
+        return self.applications.get(self._name(engine))
+
     async def create(self, engine: EngineRecord) -> None:
         """Start the engine's replicas unless they exist."""
         if not isinstance(engine.spec, Script):
             raise EngineLoadError("a fake cluster hosts engines of kind fake only")
-        if engine.digest[:SHORT] not in self._apps:
-            device = self._device_for(engine.spec)
+        if self._found(engine.digest) is None:
             self.created.append(engine.digest[:SHORT])
-            self._apps[engine.digest[:SHORT]] = _App(engine.spec, self._clock, device)
+            self.host(self._name(engine.digest), engine.spec)
+
+    def host(self, name: str, script: Script) -> None:
+        """Start an application, whosever it is. Raises EngineLoadError if there is no room for it."""
+        self.applications[name] = _App(script, self._clock, self._device_for(script))
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas are loaded, and what the others are at."""
-        app = self._apps.get(engine[:SHORT])
+        app = self._found(engine)
         if app is None:
             return None
         ready, target = sum(replica.loaded for replica in app.replicas), len(app.replicas)
@@ -109,9 +132,10 @@ class FakeCluster:
 
     async def delete(self, engine: str) -> None:
         """Take the application away at once, whatever is in flight."""
-        app = self._apps.pop(engine[:SHORT], None)
+        app = self.applications.pop(self._name(engine), None)
         if app is None:
             return
+        self._inherited -= {engine[:SHORT]}
         self.deleted.append(engine[:SHORT])
         app.starting.cancel()
         self._past = self._past.plus(total([await replica.metered() for replica in app.replicas]))
@@ -119,9 +143,10 @@ class FakeCluster:
         for replica in app.replicas:
             await replica.unload()
 
-    async def engines(self) -> frozenset[str]:
-        """Return the shortened digests of what exists."""
-        return frozenset(self._apps)
+    async def engines(self, known: Collection[str] = ()) -> frozenset[str]:
+        """Return the shortened digests of what exists of this installation's."""
+        self._inherited = self.installation.inherited(self.applications, known)
+        return self.installation.engines(self.applications) | self._inherited
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica."""
@@ -138,10 +163,10 @@ class FakeCluster:
 
     async def infrastructure(self) -> Infrastructure:
         """Return one node, and a deployment for each engine."""
-        found = {name: [replica.loaded for replica in app.replicas] for name, app in self._apps.items()}
+        found = {e: [r.loaded for r in self._replicas(e)] for e in await self.engines(self._inherited)}
         deployments = [
             Deployment(
-                name=f"engine-{name}",
+                name=self._name(name),
                 running=sum(loaded),
                 wanted=len(loaded),
                 status="HEALTHY" if all(loaded) else "UPDATING",
@@ -163,7 +188,7 @@ class FakeCluster:
 
     def _used(self) -> Counter[str]:
         used: Counter[str] = Counter()
-        for app in self._apps.values():
+        for app in self.applications.values():
             used[app.device] += app.taken
         return used
 
@@ -204,12 +229,12 @@ class FakeCluster:
 
     async def metered_ever(self) -> Usage:
         """Return the count of all engines, deleted ones included."""
-        now = [await replica.metered() for app in self._apps.values() for replica in app.replicas]
+        now = [await replica.metered() for app in self._own() for replica in app.replicas]
         return self._past.plus(total(now))
 
     def served_cold(self) -> int:
         """Return how many calls ever reached an engine before its warm-up had ended."""
-        now = sum(replica.served_cold for app in self._apps.values() for replica in app.replicas)
+        now = sum(replica.served_cold for app in self._own() for replica in app.replicas)
         return self._past_cold + now
 
     async def retain(self, engines: Collection[str]) -> None:
@@ -221,11 +246,16 @@ class FakeCluster:
         await client.ping()
         return client
 
+    def _own(self) -> list[_App]:
+        """Return this installation's applications."""
+        names = (self._name(engine_in_name(name)) for name in self.applications if engine_in_name(name))
+        return [self.applications[name] for name in dict.fromkeys(names) if name in self.applications]
+
     def _replicas(self, engine: str) -> list[FakeEngine]:
         return self._app(engine).replicas
 
     def _app(self, engine: str) -> _App:
-        app = self._apps.get(engine[:SHORT])
+        app = self._found(engine)
         if app is None:
             raise EngineUnavailable(f"there is no application for engine {engine[:SHORT]}")
         return app

@@ -18,6 +18,9 @@ _log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 3.0
 """How long the cluster and the store are waited for: together, and less than a gateway waits for all."""
 
+ASTRAY_SECONDS = 30.0
+"""For how long a gateway is told of that does not follow, for its store is not the manager's."""
+
 _T = TypeVar("_T")
 
 
@@ -35,7 +38,10 @@ class Checkup:
         clock: Clock,
         ask_store: Callable[[], Awaitable[None]],
         silent_after: float,
+        *,
+        store_of_one_node: bool = False,
     ) -> None:
+        self._store_of_one_node = store_of_one_node
         self._controller = controller
         self._clock = clock
         self._silent_after = silent_after
@@ -54,6 +60,8 @@ class Checkup:
                 silent_after=self._silent_after,
                 store=store or "",
                 loops=self._controller.loops.reports(),
+                store_of_one_node=self._store_of_one_node,
+                astray=self._controller.hub.astray(ASTRAY_SECONDS),
             )
         )
 

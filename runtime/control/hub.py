@@ -16,9 +16,15 @@ POLL_SECONDS = 10.0
 
 
 class Hub:
-    """Holds the published table. ``post`` puts an event into the controller's inbox."""
+    """Holds the published table. ``post`` puts an event into the controller's inbox.
 
-    def __init__(self, clock: Clock, post: Callable[[ev.Event], None]) -> None:
+    Gateways whose store is of another than ``installation`` are shown the table, by which they know, and
+    what they say does not count: their revisions are of another journal.
+    """
+
+    def __init__(self, clock: Clock, post: Callable[[ev.Event], None], installation: str = "") -> None:
+        self._installation = installation
+        self._astray: dict[str, float] = {}
         self._clock = clock
         self._post = post
         self._seen: dict[str, float] = {}
@@ -30,6 +36,7 @@ class Hub:
 
         A table that differs only by version is kept back: nobody would route differently by it.
         """
+        table = replace(table, installation=self._installation)
         if replace(table, version=self._table.version) != self._table or self._table.version < 0:
             self._table = table
             self._news.set()
@@ -46,7 +53,7 @@ class Hub:
 
         """
         self.report(report)
-        if self._table.version <= report.version:
+        if self._table.version <= report.version and not self._is_astray(report):
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     while self._table.version <= report.version:
@@ -59,6 +66,9 @@ class Hub:
 
     def report(self, report: GatewayReport) -> int:
         """Take what a gateway says of itself; return the version of the newest table."""
+        if self._is_astray(report):
+            self._astray[report.gateway] = self._clock.now()
+            return report.version
         self._seen[report.gateway] = self._clock.now()
         self._post(ev.GatewayReported(at=self._clock.wall(), report=report))
         return self._table.version
@@ -67,6 +77,15 @@ class Hub:
         """Take a gateway's goodbye."""
         self._seen.pop(gateway, None)
         self._post(ev.GatewayLost(at=self._clock.wall(), gateway=gateway))
+
+    def _is_astray(self, report: GatewayReport) -> bool:
+        return bool(report.installation and self._installation) and report.installation != self._installation
+
+    def astray(self, seconds: float) -> list[str]:
+        """Return the gateways heard within ``seconds`` that use the store of another installation."""
+        now = self._clock.now()
+        self._astray = {name: at for name, at in self._astray.items() if now - at <= seconds}
+        return sorted(self._astray)
 
     def silent(self) -> dict[str, float]:
         """Return for how many seconds each gateway has said nothing."""

@@ -7,7 +7,7 @@ window is known, and no fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -166,6 +166,10 @@ class Facts:
     """Why the store does not answer; nothing if it does."""
     loops: tuple[LoopReport, ...] = ()
     """The manager's own loops that have broken; gateways tell theirs in their reports."""
+    store_of_one_node: bool = False
+    """The store is a file: a gateway on another node would open one of its own."""
+    astray: Sequence[str] = ()
+    """Gateways that use the store of another installation."""
 
 
 def unknown(why: str) -> Health:

@@ -29,6 +29,7 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
         yield degraded(f"nothing is known of nodes, replicas and GPUs: {cluster}; see: ray status")
         return
     yield from _nodes(cluster, facts.now)
+    yield from _store(facts, cluster)
     yield from _proxies(cluster)
     for deployment in cluster.deployments:
         if not deployment.engine:
@@ -46,6 +47,20 @@ def _nodes(cluster: Infrastructure, now: float) -> Iterator[Reason]:
                 f"node {node.id[:SHORT]} at {node.address} died {now - node.ended:.0f} s ago{why}; "
                 "replace it if replicas have no place"
             )
+
+
+def _store(facts: Facts, cluster: Infrastructure) -> Iterator[Reason]:
+    nodes = sum(node.alive for node in cluster.nodes)
+    if facts.store_of_one_node and nodes > 1:
+        yield degraded(
+            f"the store is SQLite, which is for one node, and the cluster has {nodes}: "
+            "no gateway starts on the others; set INTERLOCK_STORE_URL to one PostgreSQL database everywhere"
+        )
+    for name in facts.astray:
+        yield degraded(
+            f"{name} uses another store than the manager, and does not follow it; "
+            "set INTERLOCK_STORE_URL to the same PostgreSQL database on every node"
+        )
 
 
 def _proxies(cluster: Infrastructure) -> Iterator[Reason]:

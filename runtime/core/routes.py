@@ -54,6 +54,8 @@ class ReleaseTable:
     releases: Mapping[int, RoutedRelease] = field(default_factory=dict)
     paused: int = 0
     """Revision since which new requests wait at the gateways; 0 if they do not."""
+    installation: str = ""
+    """The id of the manager's installation: a gateway whose store is of another one must not follow."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,5 @@ class GatewayReport:
     """How hops and requests have ended here within the trailing window."""
     loops: tuple[LoopReport, ...] = ()
     """Its long-lived loops that have broken since it started."""
+    installation: str = ""
+    """The id of the installation whose store this gateway uses."""

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
 from runtime.core.health import Infrastructure
+from runtime.core.installation import Installation, engine_in_name
 from runtime.core.ledger import Batch
 from runtime.core.memory import Device
 from runtime.core.phase import Stage, furthest_behind
@@ -37,7 +38,7 @@ from runtime.serve.devices import devices_of
 from runtime.serve.direct import DirectEngine
 from runtime.serve.infrastructure import infrastructure
 from runtime.serve.load_board import LoadBoard
-from runtime.serve.replica import PREFIX, HandleEngine
+from runtime.serve.replica import HandleEngine
 from runtime.serve.serve_status import ApplicationStatus, serve_status
 
 _READY, _FAILED = "RUNNING", "DEPLOY_FAILED"
@@ -54,36 +55,41 @@ def _on(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def app_name(engine: str) -> str:
-    """Return the name of an engine's application."""
-    return PREFIX + engine[:SHORT]
-
-
 class RayCluster:
     """The cluster port and the gateways' directory, over Ray Serve. Blocking calls run in threads.
 
-    ``own_app`` is the application of the gateways and the manager, for those who ask how that is; ``loops``
-    watches what runs as long as an engine is called.
+    ``installation`` is whose engines these are; another one's are not seen. ``own_app`` is the application
+    of the gateways and the manager, for those who ask how that is; ``loops`` watches what runs as long as an
+    engine is called.
     """
 
-    def __init__(self, own_app: str = "", loops: LoopWatch | None = None) -> None:
+    def __init__(self, installation: Installation, own_app: str = "", loops: LoopWatch | None = None) -> None:
         self._loops = loops
+        self._installation = installation
+        self._inherited: set[str] = set()
+        """Engines, by short digest, whose applications were made before names carried the id."""
         self._own_app = own_app
         self._clients: dict[str, HandleEngine] = {}
         self._direct: dict[str, DirectEngine] = {}
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
         self._deploying: dict[str, asyncio.Task[None]] = {}
-        self._board = LoadBoard()
+        self._board = LoadBoard(installation.id)
         self._deployed: dict[str, bool] = {}
         """Applications that come up, and whether this process has asked for them: else it cannot know
         that a replica of which it has not heard has yet to be placed."""
+
+    def _name(self, engine: str) -> str:
+        """Return the name of an engine's application."""
+        if engine[:SHORT] in self._inherited:
+            return self._installation.inherited_application(engine)
+        return self._installation.application(engine)
 
     async def create(self, engine: EngineRecord) -> None:
         """Ask Serve for the application unless it exists."""
         if engine.spec is None:
             raise EngineLoadError(f"engine {engine.digest[:SHORT]} has no spec to be made from")
-        name = app_name(engine.digest)
+        name = self._name(engine.digest)
         self._targets[name] = engine.spec.replicas
         exists = await self._overview(engine.digest) is not None
         self._deployed[name] = self._deployed.get(name, False) or not exists
@@ -123,12 +129,12 @@ class RayCluster:
         """Return how many replicas run and what the others are at, or why they will not come up."""
         overview = await self._overview(engine)
         if overview is None:
-            coming = app_name(engine) in self._deploying
-            return AppStatus(0, self._targets.get(app_name(engine), 1)) if coming else None
+            coming = self._name(engine) in self._deploying
+            return AppStatus(0, self._targets.get(self._name(engine), 1)) if coming else None
         ready = sum(deployment.replicas.get(_READY, 0) for deployment in overview.deployments.values())
         failure = _failure(overview) if overview.status == _FAILED else None
-        target = self._targets.get(app_name(engine)) or _replicas(overview)
-        return AppStatus(ready, target, failure, self._stage(app_name(engine), ready, target))
+        target = self._targets.get(self._name(engine)) or _replicas(overview)
+        return AppStatus(ready, target, failure, self._stage(self._name(engine), ready, target))
 
     def _stage(self, name: str, ready: int, target: int) -> Stage | None:
         if name not in self._deployed:
@@ -142,29 +148,32 @@ class RayCluster:
 
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application, once a deploy that is still under way has ended."""
-        name = app_name(engine)
+        name = self._name(engine)
         if name in self._deploying:
             await asyncio.wait([self._deploying[name]])
         self._deployed.pop(name, None)
         self._targets.pop(name, None)
         self._board.forget(name)
         await self._close(engine)
-        await asyncio.to_thread(serve.delete, app_name(engine), _blocking=False)
+        await asyncio.to_thread(serve.delete, name, _blocking=False)
 
-    async def engines(self) -> frozenset[str]:
-        """Return the shortened digests of all engine applications."""
+    async def engines(self, known: Collection[str] = ()) -> frozenset[str]:
+        """Return the shortened digests of this installation's engine applications."""
         names = (await asyncio.to_thread(serve_status)).applications
-        return frozenset(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
+        self._inherited = set(self._installation.inherited(names, known))
+        return self._installation.engines(names) | self._inherited
 
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica at once."""
-        wanted = self._targets.get(app_name(engine)) or await self._count(engine)
+        wanted = self._targets.get(self._name(engine)) or await self._count(engine)
         client = await self._client(engine)
         # A new handle knows no replica yet, and then has no use for a call to all of them.
         await client.ping()
         results = await client.ask_all("warm", operation, body)
         if len(results) < wanted:
-            raise EngineUnavailable(f"{len(results)} of {wanted} replicas of {app_name(engine)} were reached")
+            raise EngineUnavailable(
+                f"{len(results)} of {wanted} replicas of {self._name(engine)} were reached"
+            )
         return cast("list[WarmResult]", results)
 
     async def _count(self, engine: str) -> int:
@@ -183,7 +192,12 @@ class RayCluster:
 
     async def infrastructure(self) -> Infrastructure:
         """Return what Ray and Serve say of themselves."""
-        return await asyncio.to_thread(infrastructure, self._own_app)
+        return await asyncio.to_thread(infrastructure, self._own_app, self._engine_of)
+
+    def _engine_of(self, application: str) -> str:
+        """Return the shortened digest of the engine in ``application``; nothing if it is not one's own."""
+        engine = engine_in_name(application)
+        return engine if engine and application == self._name(engine) else ""
 
     async def sleep(self, engine: str) -> None:
         """Put every replica to sleep."""
@@ -220,7 +234,7 @@ class RayCluster:
         await direct.open()
         if self._clients.get(engine) is not handle:
             await direct.close()
-            raise EngineUnavailable(f"application {app_name(engine)} was let go of meanwhile")
+            raise EngineUnavailable(f"application {self._name(engine)} was let go of meanwhile")
         if self._direct.setdefault(engine, direct) is not direct:  # another was quicker
             await direct.close()
         return self._direct[engine]
@@ -234,6 +248,7 @@ class RayCluster:
         """Close the clients of all other engines."""
         for engine in set(self._clients) - set(engines):
             await self._close(engine)
+            self._inherited.discard(engine[:SHORT])
 
     async def _close(self, engine: str) -> None:
         direct = self._direct.pop(engine, None)
@@ -242,22 +257,43 @@ class RayCluster:
         client = self._clients.pop(engine, None)
         if client is not None:
             await client.close()
-            forget_replicas_of(app_name(engine))
+            forget_replicas_of(self._name(engine))
 
     async def _client(self, engine: str) -> HandleEngine:
         client = self._clients.get(engine)
         if client is None:
-            try:
-                known = await asyncio.to_thread(serve.get_app_handle, app_name(engine))
-            except (RayError, RayServeException) as error:
-                raise EngineUnavailable(f"application {app_name(engine)} is not there: {error}") from error
+            known = await self._handle(engine)
             # Serve keeps each handle that it gives out, and all behind it, for as long as the process lives.
             own = DeploymentHandle(known.deployment_name, known.app_name)
             client = self._clients.setdefault(engine, HandleEngine(own))
         return client
 
+    async def _handle(self, engine: str) -> DeploymentHandle:
+        try:
+            return await asyncio.to_thread(serve.get_app_handle, self._name(engine))
+        except (RayError, RayServeException) as error:
+            if not self._installation.inherits or engine[:SHORT] in self._inherited:
+                raise EngineUnavailable(f"application {self._name(engine)} is not there: {error}") from error
+        return await self._inherited_handle(engine)
+
+    async def _inherited_handle(self, engine: str) -> DeploymentHandle:
+        """Find the engine of an application without the id: a gateway is not told which ones have none."""
+        name = self._installation.inherited_application(engine)
+        try:
+            handle = await asyncio.to_thread(serve.get_app_handle, name)
+        except (RayError, RayServeException) as error:
+            raise EngineUnavailable(f"application {self._name(engine)} is not there: {error}") from error
+        self._inherited.add(engine[:SHORT])
+        return handle
+
     async def _overview(self, engine: str) -> ApplicationStatus | None:
-        return (await asyncio.to_thread(serve_status)).applications.get(app_name(engine))
+        applications = (await asyncio.to_thread(serve_status)).applications
+        found = applications.get(self._name(engine))
+        if found is None and engine[:SHORT] in self._inherited:
+            # It has gone: what is made for this engine from now on has the id in its name.
+            self._inherited.discard(engine[:SHORT])
+            found = applications.get(self._name(engine))
+        return found
 
 
 def _replicas(overview: ApplicationStatus) -> int:

@@ -31,6 +31,7 @@ from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
+from runtime.store.installation import installation_of
 from runtime.store.keys import KeyStore
 from runtime.store.ledger import Ledger
 from runtime.traffic.admission import Admission
@@ -103,17 +104,19 @@ class Gateway:
         self._manager = HandleManager(manager)
         name = f"gateway-{uuid.uuid4().hex[:8]}"
         self._tracer = await asyncio.to_thread(open_tracer, name, clock)
+        self._settings, self._clock = settings, clock
+        self._store = await asyncio.to_thread(open_store, settings.store_url)
+        installation = await asyncio.to_thread(installation_of, self._store)
         self._follower = Follower(
             name,
             self._manager,
-            RayCluster(loops=loops),
+            RayCluster(installation, loops=loops),
             meter,
             clock,
             settings.heartbeat_s,
             loops=loops,
+            installation=installation.id,
         )
-        self._settings, self._clock = settings, clock
-        self._store = await asyncio.to_thread(open_store, settings.store_url)
         # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
         quick = partial(open_store, settings.store_url, survives_power_cut=False)
         self._quick_store = await asyncio.to_thread(quick)

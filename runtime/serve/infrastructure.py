@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -11,7 +12,6 @@ from ray.exceptions import RayError
 from runtime.core.digest import SHORT
 from runtime.core.health import Deployment, Infrastructure, Node
 from runtime.errors import EngineUnavailable
-from runtime.serve.replica import PREFIX
 from runtime.serve.serve_status import DeploymentStatus, ServeStatus, serve_status
 
 _GCS_SECONDS = 2
@@ -23,8 +23,10 @@ _UP = frozenset({"RUNNING", "PENDING_MIGRATION", "UPDATING"})
 _GOING = frozenset({"STOPPING", "STOPPED"})
 
 
-def infrastructure(own_app: str) -> Infrastructure:
-    """Return what there is: of deployments, those of ``own_app`` and of engines.
+def infrastructure(own_app: str, engine_of: Callable[[str], str]) -> Infrastructure:
+    """Return what there is: of deployments, those of ``own_app`` and of its engines.
+
+    ``engine_of`` says which engine an application hosts, and nothing of those of others.
 
     Raises:
         EngineUnavailable: Ray or Serve does not answer.
@@ -41,7 +43,7 @@ def infrastructure(own_app: str) -> Infrastructure:
         nodes=tuple(_node(node) for node in known.values()),
         gpus=sum(node.resources_total.get("GPU", 0.0) for node in known.values() if node.state == node.ALIVE),
         gpus_free=free,
-        deployments=tuple(_deployments(status, own_app)),
+        deployments=tuple(_deployments(status, own_app, engine_of)),
         proxies={node[:SHORT]: proxy for node, proxy in status.proxies.items()},
     )
 
@@ -58,13 +60,11 @@ def _node(told: Any) -> Node:
     )
 
 
-def _deployments(status: ServeStatus, own_app: str) -> list[Deployment]:
+def _deployments(status: ServeStatus, own_app: str, engine_of: Callable[[str], str]) -> list[Deployment]:
     return [
-        _deployment(
-            name if app == own_app else app, deployment, app.removeprefix(PREFIX) if app != own_app else ""
-        )
+        _deployment(name if app == own_app else app, deployment, engine_of(app))
         for app, overview in status.applications.items()
-        if app == own_app or app.startswith(PREFIX)
+        if app == own_app or engine_of(app)
         for name, deployment in overview.deployments.items()
     ]
 

@@ -19,11 +19,12 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 
+from runtime.core.installation import installation_in_name
 from runtime.core.phase import EnginePhase, Stage
 
 _log = logging.getLogger(__name__)
 
-_NAME, _NAMESPACE = "load-board", "interlock"
+_NAMESPACE = "interlock"
 
 _ANSWER_SECONDS = 2.0
 """How long the board is waited for."""
@@ -33,6 +34,11 @@ _POLL_SECONDS = 0.25
 
 _AGAIN_SECONDS = 5.0
 """How often it says the same again: a manager that was started again has a new board."""
+
+
+def _name(installation: str) -> str:
+    """Return under which name an installation's board is found: others of the cluster have theirs."""
+    return f"load-board-{installation}"
 
 
 class _Board:
@@ -59,7 +65,8 @@ class _Board:
 class LoadBoard:
     """The manager's end. It asks the board beside what it is asked itself, so that nobody waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, installation: str) -> None:
+        self._name = _name(installation)
         self._board: ray.actor.ActorHandle | None = None
         self._opening = asyncio.Lock()
         self._heard: dict[str, list[Stage]] = {}
@@ -92,7 +99,7 @@ class LoadBoard:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 async with self._opening:
-                    board = self._board = self._board or await asyncio.to_thread(_open)
+                    board = self._board = self._board or await asyncio.to_thread(_open, self._name)
                 return await getattr(board, method).remote(app)
         except RayActorError as error:
             # Only now is the handle given up, for the board ends with the handle that it was made with.
@@ -103,9 +110,9 @@ class LoadBoard:
         return None
 
 
-def _open() -> ray.actor.ActorHandle:
+def _open(name: str) -> ray.actor.ActorHandle:
     board = ray.remote(_Board)
-    return board.options(name=_NAME, namespace=_NAMESPACE, get_if_exists=True, num_cpus=0).remote()
+    return board.options(name=name, namespace=_NAMESPACE, get_if_exists=True, num_cpus=0).remote()
 
 
 @contextmanager
@@ -127,6 +134,7 @@ class _Teller(threading.Thread):
     def __init__(self, app: str, replica: str, stage: Callable[[], Stage]) -> None:
         super().__init__(name="load-board", daemon=True)
         self._app, self._replica, self._stage = app, replica, stage
+        self._board = _name(installation_in_name(app))
         self.over = threading.Event()
         self.up = False
 
@@ -144,7 +152,7 @@ class _Teller(threading.Thread):
 
     def _tell(self, stage: Stage) -> None:
         try:
-            board = ray.get_actor(_NAME, namespace=_NAMESPACE)
+            board = ray.get_actor(self._board, namespace=_NAMESPACE)
             ray.get(board.note.remote(self._app, self._replica, stage), timeout=_ANSWER_SECONDS)
         except (RayError, ValueError) as error:
             _log.debug("nobody hears that this replica is %s: %s", stage, error)

@@ -32,6 +32,7 @@ from runtime.settings import Settings
 from runtime.store import database
 from runtime.store.budgets import Budgets
 from runtime.store.database import check_shared, open_store
+from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 from runtime.store.metrics import MetricsStore
@@ -55,7 +56,8 @@ class SwapManager:
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
-        self._cluster = RayCluster(serve.get_replica_context().app_name)
+        self._installation = await asyncio.to_thread(installation_of, store)
+        self._cluster = RayCluster(self._installation, serve.get_replica_context().app_name)
         self._controller = Controller(
             StoredJournal(self._journal),
             self._cluster,
@@ -63,6 +65,7 @@ class SwapManager:
             settings.gateway_silence_s,
             StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True), self._clock),
             StoredMetrics(MetricsStore(store, self._journal.epoch)),
+            self._installation.id,
         )
         self._checkup = Checkup(
             self._controller,
@@ -70,6 +73,7 @@ class SwapManager:
             self._clock,
             lambda: asyncio.to_thread(database.ask, store),
             _MISSED_HEARTBEATS * settings.heartbeat_s,
+            store_of_one_node=store.dialect.name == "sqlite",
         )
         self._loop = asyncio.create_task(self._controller.run())
         self._reading: set[asyncio.Task[None]] = set()
@@ -142,6 +146,7 @@ class SwapManager:
         """Return the control state for people, and what the manager itself holds."""
         return {
             **status(self._controller.state),
+            "installation": self._installation.id,
             "manager": {"tasks": len(asyncio.all_tasks()), "clients": self._cluster.clients},
         }
 

@@ -15,6 +15,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from ray.util import get_node_ip_address
 
+from runtime.core.installation import engine_in_name
 from runtime.core.ledger import Batch, EndedHop
 from runtime.core.series import Family, Told
 from runtime.core.usage import Usage
@@ -27,9 +28,6 @@ from runtime.serve.wire import Address
 from runtime.settings import ray_encrypts
 
 _log = logging.getLogger(__name__)
-
-PREFIX = "engine-"
-"""What the names of engine applications begin with; the shortened digest follows."""
 
 _SERVES_ROUTER = RequestRouterConfig().request_router_class
 
@@ -54,7 +52,7 @@ class EngineReplica:
     def _identity(self) -> str:
         """Return the digest in the name of this replica's application: who it is, whoever asks."""
         if not self._digest:
-            self._digest = serve.get_replica_context().app_name.removeprefix(PREFIX)
+            self._digest = engine_in_name(serve.get_replica_context().app_name)
         return self._digest
 
     async def engine_stream(self, body: Body) -> AsyncGenerator[list[Chunk] | Fault, None]:

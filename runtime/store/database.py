@@ -19,7 +19,7 @@ from runtime.errors import StoreError, StoreUnavailable
 from runtime.store.checkpoints import AT_LATEST, Checkpoints
 from runtime.store.prepared import Direct, Prepared
 
-HEAD = "0007"
+HEAD = "0008"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))

@@ -34,6 +34,14 @@ EPOCH = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
 )
 
+INSTALLATION = sa.Table(
+    "installation",
+    METADATA,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("inherits", sa.Boolean, nullable=False),
+)
+
 LEDGER = sa.Table(
     "ledger",
     METADATA,

@@ -11,7 +11,7 @@ from runtime.clock import Clock
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.core.series import Told
 from runtime.engines.port import EngineClient
-from runtime.errors import EngineUnavailable, Unavailable
+from runtime.errors import EngineUnavailable, OtherStore, Unavailable
 from runtime.loops import LoopWatch
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
@@ -26,6 +26,9 @@ BEHIND_SECONDS = 5.0
 
 PREPARE_SECONDS = 10.0
 """How long an engine may take to answer the ping of a gateway that prepares."""
+
+ASTRAY_SECONDS = 5.0
+"""Pause before a manager that uses another store is asked again."""
 
 RETELL_SECONDS = 10.0
 """How often a gateway that has nothing new to count tells what it has counted."""
@@ -83,7 +86,8 @@ class Follower:
     """Keeps one gateway's routing in step with the manager.
 
     ``tasks`` counts the tasks of its event loop, which by default has no other gateway's. ``loops`` watches
-    the process's loops; without it the follower's are watched by themselves.
+    the process's loops; without it the follower's are watched by themselves. ``installation`` is the id of
+    the installation whose store this gateway uses.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class Follower:
         heartbeat_s: float,
         tasks: Callable[[], int] = lambda: len(asyncio.all_tasks()),
         loops: LoopWatch | None = None,
+        installation: str = "",
     ) -> None:
+        self._installation = installation
         self.loops = loops or LoopWatch("gateway", clock)
         self._gateway = gateway
         self._manager = manager
@@ -129,7 +135,12 @@ class Follower:
         return self._behind_since is not None and self._clock.now() - self._behind_since > BEHIND_SECONDS
 
     async def first_table(self) -> None:
-        """Return once a table is installed: a gateway without one must not take requests."""
+        """Return once a table is installed: a gateway without one must not take requests.
+
+        Raises:
+            OtherStore: the manager's store is of another installation.
+
+        """
         while self.version < 0:
             await self._follow_once()
 
@@ -158,7 +169,11 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
-            await self._follow_once()
+            try:
+                await self._follow_once()
+            except OtherStore as error:
+                _log.error("routing goes on as it is: %s", error)
+                await asyncio.sleep(ASTRAY_SECONDS)
 
     async def _follow_once(self) -> None:
         try:
@@ -167,8 +182,18 @@ class Follower:
             _log.info("the manager is away; routing goes on as it is: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             return
+        self._check_store(table)
         self._compare(table.version)
         await self._apply(table)
+
+    def _check_store(self, table: ReleaseTable) -> None:
+        """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""
+        theirs, own = table.installation, self._installation
+        if theirs and own and theirs != own:
+            raise OtherStore(
+                f"{self._gateway} uses the store of installation {own}, and its manager that of installation "
+                f"{theirs}: set INTERLOCK_STORE_URL to one PostgreSQL database, the same on every node"
+            )
 
     def _compare(self, newest: int) -> None:
         """Note since when there has been a newer table, and give up routing by an old one in time.
@@ -312,6 +337,7 @@ class Follower:
         return GatewayReport(
             gateway=self._gateway,
             sequence=self._sequence,
+            installation=self._installation,
             version=self._table.version,
             prepared=frozenset(self._prepared),
             leases=self.routing.leases,

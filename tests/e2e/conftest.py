@@ -43,13 +43,12 @@ def engine_of(support, driver):
     """Return the live release's engine of a name, called over its handle."""
     from ray import serve
 
-    from runtime.serve.cluster import app_name
     from runtime.serve.replica import HandleEngine
 
     status = support.status()
     engines = release_of(status, status["live"])["engines"]
 
     def find(name):
-        return HandleEngine(serve.get_app_handle(app_name(engines[name]["digest"])))
+        return HandleEngine(serve.get_app_handle(support.application(engines[name]["digest"])))
 
     return find

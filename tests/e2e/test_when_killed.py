@@ -38,7 +38,7 @@ def write(folder, name):
 def writers(support, status, number):
     """Return the replicas of a release's writer."""
     digest = release_of(status, number)["engines"]["writer"]["digest"]
-    return support.replicas(f"engine-{digest[:12]}", "engine")
+    return support.replicas(f"engine-{status['installation']}-{digest[:12]}", "engine")
 
 
 def vllm_processes():

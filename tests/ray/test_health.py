@@ -31,8 +31,8 @@ def test_infrastructure(interlock, write_set):
     assert well["numbers"]["nodes"] == {"alive": 1, "dead": 0}
     assert set(well["numbers"]["proxies"].values()) == {"HEALTHY"}
     running = {d["name"]: d["running"] for d in well["numbers"]["deployments"]}
-    assert (running["Gateway"], running["SwapManager"], running[f"engine-{writer}"]) == (2, 1, 1)
-    interlock.replicas(f"engine-{writer}", "engine")[0].kill()
+    assert (running["Gateway"], running["SwapManager"], running[interlock.application(writer)]) == (2, 1, 1)
+    interlock.replicas(interlock.application(writer), "engine")[0].kill()
     sick = until(lambda tier: tier["verdict"] == "unhealthy", interlock, 30)
     assert f"engine writer ({writer}) of release {status['live']} run" in sick["reasons"][0]
     until(lambda tier: tier["verdict"] == "healthy", interlock, 60)

@@ -109,7 +109,11 @@ def victims(deployed, victim, status):
         return deployed.replicas("interlock", "SwapManager" if victim == "manager" else "Gateway")[:1]
     known = [r for r in status["releases"] if r["state"] != "retired"]
     digests = {release["engines"]["writer"]["digest"][:12] for release in known}
-    return [p for digest in digests for p in deployed.replicas(f"engine-{digest}", "engine")]
+    return [
+        p
+        for digest in digests
+        for p in deployed.replicas(f"engine-{status['installation']}-{digest}", "engine")
+    ]
 
 
 def kill(deployed, victim, phase, status, path):

@@ -281,7 +281,7 @@ async def test_shared_engine():
 async def test_every_replica_is_warmed():
     async with World() as world:
         wanted = await live(world, writer={**QUICK, "deployment_config": {"num_replicas": 2}})
-        replicas = world.cluster._apps[wanted.engines["writer"][:SHORT]].replicas
+        replicas = world.cluster._replicas(wanted.engines["writer"])
         assert [replica.warmed for replica in replicas] == [1 + AT_ONCE + PROBES + HEADS] * 2
         for _ in range(4):
             assert await serves(world, 1)

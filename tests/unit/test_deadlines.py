@@ -21,7 +21,7 @@ TALK = {"messages": [{"role": "user", "content": "my bill"}], "stream": True}
 
 def engines(world):
     """Every engine that the world hosts."""
-    return [replica for app in world.cluster._apps.values() for replica in app.replicas]
+    return [replica for app in world.cluster.applications.values() for replica in app.replicas]
 
 
 class Heard:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from runtime.core.digest import SHORT
 from runtime.core.planning import plan
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState
@@ -69,7 +68,7 @@ class Watched(World):
 
     def replicas(self, wanted):
         """The replicas of its writer."""
-        return self.cluster._apps[wanted.engines["writer"][:SHORT]].replicas
+        return self.cluster._replicas(wanted.engines["writer"])
 
 
 # A grammar is compiled on every replica by the warm-up, whoever asks for it, a step or a client: a

@@ -247,7 +247,7 @@ class DirectUsage:
 class World:
     """Use as ``async with World() as world``."""
 
-    def __init__(self, gateways=2, journal=None, cluster=None):
+    def __init__(self, gateways=2, journal=None, cluster=None, stores=None):
         self.clock = LoopClock()
         store = fresh_store()
         self.meters = [Meter() for _ in range(gateways)]
@@ -259,11 +259,16 @@ class World:
         self.journal = journal or MemoryJournal()
         self.metrics = MemoryMetrics()
         self.cluster = cluster or FakeCluster(self.clock)
+        own = self.cluster.installation.id
         self.controller = self._controller()
         self.manager = LocalManager(self.controller, self.cluster)
         self.directories = [Directory(self.cluster) for _ in range(gateways)]
         self.followers = [
-            Follower(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock, heartbeat_s=1.0)
+            Follower(
+                *(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock),
+                heartbeat_s=1.0,
+                installation=stores[n] if stores else own,
+            )
             for n, meter in enumerate(self.meters)
         ]
         self.admissions = [
@@ -292,6 +297,7 @@ class World:
             gateway_silence_s=15.0,
             ledger=ledger,
             metrics=self.metrics,
+            installation=self.cluster.installation.id,
         )
 
     async def _end(self, task):

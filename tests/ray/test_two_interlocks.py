@@ -1,0 +1,102 @@
+"""Two Interlocks in one Ray cluster, and an application of somebody else's that is called like an engine."""
+
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from benchmarks.local_cluster import LocalCluster, free_port
+from tests.cluster import ROOT, Deployed, driver_of
+from tests.ray.conftest import scripted
+
+
+class Beside(Deployed):
+    """Another application on the same port, with a store of its own; both are in one Serve config."""
+
+    def __init__(self, first):
+        super().__init__(first.cluster, gateways=1, store_url=f"sqlite:///{first.cluster.folder}/beside.db")
+        self.first = first
+        self.port = first.port
+        self.http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/beside"
+
+
+def config(sets):
+    """Return one Serve config of all applications, each with its model set."""
+    applications = []
+    for number, (deployed, path) in enumerate(sets.items()):
+        one = deployed.config(path)["applications"][0]
+        applications.append({**one, **({"name": "beside", "route_prefix": "/beside"} if number else {})})
+    return {
+        "http_options": {"host": "127.0.0.1", "port": next(iter(sets)).port},
+        "applications": applications,
+    }
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with LocalCluster(ROOT) as started:
+        yield started
+
+
+@pytest.fixture
+def both(shared):
+    first = Deployed(shared, gateways=1)
+    first.port = free_port()
+    both = first, Beside(first)
+    yield both
+    for deployed in both:
+        deployed.close()
+
+
+def live_on(path):
+    def is_live(status):
+        return status["wanted"]["source"] == str(path) and status["wanted"]["outcome"] == "live"
+
+    return is_live
+
+
+# Both serve, both swap, none of them touches the other's engines, and a stranger's `engine-search` survives.
+@pytest.mark.timeout(300)
+def test_two_interlocks_swap_beside_each_other(shared, both, tmp_path):
+    import yaml
+
+    def write(name, version):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(scripted(version)))
+        return path
+
+    with driver_of(shared):
+        from ray import serve
+
+        @serve.deployment(ray_actor_options={"num_cpus": 0})
+        class Search:
+            def __call__(self):
+                return "found"
+
+        shared.put(config({both[0]: write("first", 1), both[1]: write("beside", 1)}))
+        search = serve.run(Search.bind(), name="engine-search", route_prefix=None)
+        for deployed, name in zip(both, ("first", "beside"), strict=True):
+            with suppress(AssertionError):
+                deployed.until_ready(90)
+            deployed.until(live_on(tmp_path / f"{name}.yaml"), 90)
+        ids = {deployed.status()["installation"] for deployed in both}
+        assert len(ids) == 2
+        for turn in (2, 3):
+            sets = {both[0]: write(f"first-{turn}", turn), both[1]: write(f"beside-{turn}", turn + 5)}
+            shared.put(config(sets))
+            for deployed, path in sets.items():
+                status = deployed.until(live_on(path), 60)
+                deployed.until(lambda s: all(r["state"] in ("live", "retired") for r in s["releases"]), 60)
+                answer = deployed.chat().json()
+                version = turn if deployed is both[0] else turn + 5
+                assert answer["choices"][0]["message"]["content"].startswith(f"v{version}-")
+                assert status["gateways"]
+        told = shared.api("GET", "/api/serve/applications/").json()["applications"]
+        engines = {name.rpartition("-")[0] for name in told if name.startswith("engine-")}
+        assert engines == {"engine", *(f"engine-{one}" for one in ids)}
+        assert sum(name.startswith("engine-") for name in told) == 5
+        assert search.remote().result(timeout_s=10) == "found"
