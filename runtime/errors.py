@@ -4,6 +4,7 @@ InterlockError
 ├── RequestError            the client's request is wrong; the same request fails again
 │   ├── InvalidRequest      a field is missing, malformed or out of range
 │   ├── RequestTooLarge     the body is over the limit
+│   ├── UnsupportedMedia    the body is not said to be JSON, where that keeps web pages out
 │   ├── UnknownModel        no chain of the live release has this name
 │   ├── UnknownKey          there is no API key of this id
 │   ├── UnknownBudget       there is no budget of this id
@@ -24,6 +25,7 @@ InterlockError
 │   ├── EtagMissing         the command does not say which edition of the releases it was decided by
 │   └── StaleEtag           the releases have changed since the edition that the command was decided by
 ├── ModelSetError           the operator's model set is wrong: file, key, reason
+├── SettingsError           a setting of this installation is wrong: which variable, and how
 ├── StoreError              the store cannot be opened, or a newer Interlock has changed it
 │   └── OtherStore          a gateway's store is not the manager's
 ├── ModelFetchError         a model could not be brought or does not match its digest
@@ -63,6 +65,10 @@ class InvalidRequest(RequestError):
 
 class RequestTooLarge(RequestError):
     """The body is over the configured limit."""
+
+
+class UnsupportedMedia(RequestError):
+    """The body is not said to be JSON, where that is what keeps web pages out."""
 
 
 class UnknownModel(RequestError):
@@ -180,6 +186,10 @@ class ModelSetError(InterlockError):
     def __reduce__(self) -> tuple[type[ModelSetError], tuple[str, str, str, str | None]]:
         """Keep the parts when the error crosses processes: pickle would pass the message alone."""
         return type(self), (self.source, self.key, self.reason, self.nearest)
+
+
+class SettingsError(InterlockError):
+    """A setting of this installation is wrong. Says which variable and how, and never what it holds."""
 
 
 class StoreError(InterlockError):

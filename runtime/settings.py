@@ -7,14 +7,23 @@ Every field can be set by an environment variable ``INTERLOCK_<FIELD>`` on the R
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import platformdirs
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.core.llm_config import VLLM_WORKER_IN_CORE
+from runtime.errors import SettingsError
+
+_PREFIX = "INTERLOCK_"
+_MAX_ADMIN_KEY = 512
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?|\*")
+
+_Seconds = Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)]
 
 
 def _default_store() -> str:
@@ -24,7 +33,22 @@ def _default_store() -> str:
 class Settings(BaseSettings):
     """Where things are kept and how long to wait; nothing about models (that is the model set)."""
 
-    model_config = SettingsConfigDict(env_prefix="INTERLOCK_", extra="forbid", frozen=True)
+    # What is wrong is never printed: it may be a secret.
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    def __init__(self, **given: Any) -> None:
+        """Read the environment; ``given`` wins.
+
+        Raises:
+            SettingsError: one of them is wrong; it is named, and what it holds is not repeated.
+
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise SettingsError("; ".join(map(_said, error.errors(include_input=False)))) from None
 
     store_url: str = Field(default_factory=_default_store, repr=False)
     """SQLAlchemy URL of the store. SQLite is for one head node, PostgreSQL for a cluster."""
@@ -38,23 +62,61 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """Bearer key of ``/admin``. Without one, admin calls are answered on loopback only."""
 
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages of which origins may call ``/v1`` (``https://app.example.org``, several with commas, or
+    ``*``). None by default: then no browser lets a page read an answer."""
+
     haproxy_on_loopback: bool = False
     """Serve's HAProxy listens on loopback alone, so whoever comes through it is on this host.
 
     It does not tell who calls: where it is on, nobody counts as on this host without this.
     """
 
-    max_body_bytes: int = 4 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1, le=2**30)] = 4 * 1024 * 1024
     """Largest request body that is read."""
 
-    gateway_silence_s: float = 15.0
+    gateway_silence_s: _Seconds = 15.0
     """A gateway that has not reported for so long is taken as gone, and its leases with it."""
 
-    heartbeat_s: float = 1.0
+    heartbeat_s: _Seconds = 1.0
     """How often a gateway reports when nothing changes."""
 
     address: str = "http://127.0.0.1:8000"
     """Where the ``interlock`` command finds the gateway."""
+
+    @field_validator("admin_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        """Refuse a key that no header can carry: it would lock everybody out, or nobody."""
+        text = key.get_secret_value() if key is not None else None
+        if text == "":
+            raise ValueError("is empty: unset it, or set a key")
+        if text is not None and not (len(text) <= _MAX_ADMIN_KEY and re.fullmatch(r"[!-~]+", text)):
+            raise ValueError(
+                f"must be 1 to {_MAX_ADMIN_KEY} visible ASCII characters, without spaces or line ends "
+                "(a file that it is read from often ends with one)"
+            )
+        return key
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, told: Any) -> Any:
+        names = told.split(",") if isinstance(told, str) else told
+        if not isinstance(names, list | tuple):
+            return names
+        origins = tuple(str(name).strip().rstrip("/").lower() for name in names)
+        if not all(_ORIGIN.fullmatch(origin) for origin in origins if origin):
+            raise ValueError("must be origins, such as https://app.example.org, with commas between, or *")
+        return tuple(filter(None, origins))
+
+
+def _said(error: Any) -> str:
+    """Return one complaint of pydantic's as an operator reads it: the variable, and what is wrong."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no setting; there is: {', '.join(Settings.model_fields)}"
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{_PREFIX}{name.upper()} (args: {name}): {reason}"
 
 
 class TraceSettings(BaseSettings):

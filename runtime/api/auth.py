@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -12,10 +11,11 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 
 from runtime.api.keys import Keys
+from runtime.api.loopback import stranger
 from runtime.clock import Clock
 from runtime.core.keys import OPEN, Caller, digest_of, is_secret
 from runtime.errors import AccessDenied, StoreUnavailable, Unauthenticated
-from runtime.settings import Settings, behind_haproxy
+from runtime.settings import Settings
 
 KEPT_S = 2.0
 """How long an answer of the store is used: a revoked key stops within this time."""
@@ -23,8 +23,8 @@ KEPT_S = 2.0
 _MOST = 10_000
 """How many answers are kept; made-up keys must not fill the memory."""
 _PATIENCE_S = 5.0
-_FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded")
 _MAX_ACTOR = 128
+_PROXIES = "a proxy here that adds no x-forwarded-for lets in everybody whom it forwards"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -39,14 +39,13 @@ def actor_of(request: Request, settings: Settings) -> str:
     """
     named = request.headers.get("x-interlock-actor", "")
     named = named if named.isascii() and named.isprintable() and len(named) <= _MAX_ACTOR else ""
-    if settings.admin_key:  # an empty one, as an unset variable leaves it, is none
+    if settings.admin_key is not None:
         given = _bearer_of(request)
         if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
             raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
         return named or "admin key"
-    if not _is_from_here(request, settings):
-        message = "no admin key is set, so admin calls are answered on loopback only, not from "
-        message += _place_of(request)
+    if (who := stranger(request, settings)) is not None:
+        message = f"no admin key is set, so admin calls are answered on loopback only, not {_from(who)}"
         raise AccessDenied(message, code="admin_loopback_only")
     return named or "loopback"
 
@@ -74,18 +73,24 @@ class Callers:
             return key.caller
         if await self._any.get(""):
             raise Unauthenticated(_what_is_wrong(secret, revoked=key is not None), code="invalid_api_key")
-        if not _is_from_here(request, self._settings):
-            message = f"there are no API keys, so only this host is answered, not {_place_of(request)}"
+        if (who := stranger(request, self._settings)) is not None:
+            message = f"there are no API keys, so only this host is answered, not {_from(who)}"
             raise AccessDenied(f"{message}; make one: interlock keys create", code="loopback_only")
         return OPEN
 
 
-async def warn_if_open(keys: Keys) -> None:
-    """Say in the log if there are no keys. Raises StoreUnavailable."""
+async def warn_if_open(keys: Keys, settings: Settings) -> None:
+    """Say in the log which doors are open to this host. Raises StoreUnavailable."""
+    if settings.admin_key is None:
+        _log.warning(
+            "no admin key is set: /admin and /metrics answer whoever asks on this host; %s; set INTERLOCK_ADMIN_KEY",
+            _PROXIES,
+        )
     if not await keys.has_any():
         _log.warning(
-            "there are no API keys: /v1 answers whoever asks on this host, and nobody else; "
-            "make one with: interlock keys create --tenant NAME"
+            "there are no API keys: /v1 answers whoever asks on this host, and nobody else; %s; "
+            "make one with: interlock keys create --tenant NAME",
+            _PROXIES,
         )
 
 
@@ -135,27 +140,11 @@ def _what_is_wrong(secret: str, *, revoked: bool) -> str:
 
 
 def _bearer_of(request: Request) -> str:
-    return request.headers.get("authorization", "").removeprefix("Bearer ")
+    """Return the bearer token; empty without one. The scheme is in any case, and spaces may follow."""
+    given = request.headers.getlist("authorization")
+    scheme, _, token = given[0].strip().partition(" ") if len(given) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _host_of(request: Request) -> str:
-    return (request.client.host if request.client else "") or "?"
-
-
-def _place_of(request: Request) -> str:
-    if behind_haproxy():
-        return "through HAProxy, which does not tell who calls (INTERLOCK_HAPROXY_ON_LOOPBACK)"
-    return _host_of(request)
-
-
-def _is_from_here(request: Request, settings: Settings) -> bool:
-    """Say whether a request comes from this host itself."""
-    if behind_haproxy() and not settings.haproxy_on_loopback:
-        return False
-    # A proxy on this host would otherwise lend its place to the whole world.
-    if any(name in request.headers for name in _FORWARDED):
-        return False
-    try:
-        return ipaddress.ip_address(_host_of(request)).is_loopback
-    except ValueError:
-        return False
+def _from(who: str) -> str:
+    return who if who.startswith("through ") else f"from {who}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.core import events as ev
 from runtime.core.budget import Cap
-from runtime.core.commands import Command
+from runtime.core.commands import MOST_RELEASES, Command, audit_name
 from runtime.core.state import ControlState
 from runtime.errors import CommandRefused
 
@@ -58,13 +58,14 @@ def cap_changed(at: float, actor: str, before: Cap | None, after: Cap | None) ->
 
 
 def refused(command: Command, refusal: CommandRefused, state: ControlState, at: float) -> AuditEntry:
-    """Return what the audit log says of a command that did not fit."""
+    """Return what the audit log says of a command that did not fit, in what its columns can hold."""
+    number = command.release
     return AuditEntry(
         at=at,
-        actor=command.actor,
+        actor=audit_name(command.actor),
         action=command.action.value,
         from_release=state.live.number if state.live else None,
-        to_release=command.release,
+        to_release=number if number is not None and 0 <= number <= MOST_RELEASES else None,
         outcome=f"refused: {refusal.code}",
         detail=str(refusal),
     )

@@ -14,7 +14,7 @@ from enum import StrEnum
 from runtime.core import events as ev
 from runtime.core.release import CANDIDATE, ReleaseState
 from runtime.core.state import ControlState, Release
-from runtime.errors import EtagMissing, StaleEtag, UnknownRelease, WrongState
+from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
 
 
 class Action(StrEnum):
@@ -27,6 +27,11 @@ class Action(StrEnum):
 
 ANY_EDITION = -1
 """The operator says that any edition will do (``If-Match: *``)."""
+
+MOST_RELEASES = 2**31 - 1
+"""The greatest number that a release can have: a column of the store holds no greater one."""
+
+_MAX_ACTOR = 256
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,10 @@ def check(state: ControlState, command: Command, at: float) -> ev.Commanded:
         StaleEtag: the releases have changed since.
         UnknownRelease: there is no such release, or none that could be meant.
         WrongState: the release cannot do this from its state.
+        CommandRefused: its actor's name is none that the audit log can keep.
 
     """
+    _check_actor(command)
     _check_edition(state, command)
     release = _CHECKS[command.action](state, command)
     live = state.live
@@ -60,6 +67,16 @@ def check(state: ControlState, command: Command, at: float) -> ev.Commanded:
         release=release.number,
         live=live.number if live else None,
     )
+
+
+def audit_name(actor: str) -> str:
+    """Return an actor's name as the audit log can keep it, whatever it is."""
+    return "".join(c if c.isprintable() else "?" for c in actor[:_MAX_ACTOR])
+
+
+def _check_actor(command: Command) -> None:
+    if command.actor != audit_name(command.actor):
+        raise CommandRefused(f"who asks must be at most {_MAX_ACTOR} printable characters")
 
 
 def _check_edition(state: ControlState, command: Command) -> None:

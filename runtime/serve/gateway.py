@@ -130,7 +130,7 @@ class Gateway:
             self._tracer,
         )
         self._keys = StoredKeys(KeyStore(self._store))
-        await warn_if_open(self._keys)
+        await warn_if_open(self._keys, settings)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
         leave_startup_alone()

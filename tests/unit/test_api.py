@@ -16,6 +16,8 @@ from tests.unit.world import World, content
 ASK = {"model": "agent", "messages": [{"role": "user", "content": "my bill"}]}
 
 
+JSON = {"content-type": "application/json"}
+
 NO_KEYS = functools.cache(memory_keys)
 """An empty store, made once: what is not about keys shall not wait for migrations."""
 
@@ -43,7 +45,7 @@ async def serving(host="127.0.0.1", *, writer=None, router=None, live=True, keys
             world.want(wanted)
             await world.until_live(wanted)
         transport = httpx.ASGITransport(app=app_of(world, keys=keys, **settings), client=(host, 4000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield world, client
 
 
@@ -145,7 +147,7 @@ async def test_sessions():
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"\xff", b""])
 async def test_not_json(raw):
     async with serving() as (_, client):
-        answer = await client.post("/v1/chat/completions", content=raw)
+        answer = await client.post("/v1/chat/completions", content=raw, headers=JSON)
         assert answer.status_code == 400
         assert "body" in answer.json()["error"]["message"]
 
@@ -264,7 +266,7 @@ async def test_disconnect(after, stream):
             "method": "POST",
             "path": "/v1/chat/completions",
             "query_string": b"",
-            "headers": [],
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
             "client": ("127.0.0.1", 1),
         }
         await app_of(world)(scope, receive, send)

@@ -11,6 +11,7 @@ from runtime.api import auth
 from runtime.api.auth import KEPT_S, warn_if_open
 from runtime.core.keys import OPEN, Caller, secret_of
 from runtime.errors import StoreUnavailable
+from runtime.settings import Settings
 from tests.unit.direct_keys import memory_keys
 from tests.unit.test_api import ASK, app_of, post, serving
 
@@ -214,12 +215,12 @@ async def test_leaving_while_the_key_is_looked_up(keys):
 # That there are no keys is said once at the start, as a warning; with a key nothing is said.
 async def test_warning(keys, caplog):
     with caplog.at_level(logging.INFO):
-        await warn_if_open(keys)
+        await warn_if_open(keys, Settings(admin_key="admin"))
         assert [record.levelname for record in caplog.records if record.name == "runtime.api.auth"] == [
             "WARNING"
         ]
         assert "interlock keys create" in caplog.text
         caplog.clear()
         await post_key(keys)
-        await warn_if_open(keys)
+        await warn_if_open(keys, Settings(admin_key="admin"))
         assert "there are no API keys" not in caplog.text

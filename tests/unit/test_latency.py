@@ -33,7 +33,7 @@ async def serving(declared):
         world.want(content_of(declared))
         await world.until_live(content_of(declared))
         transport = httpx.ASGITransport(app=app_of(world), client=("127.0.0.1", 4000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield world, client
 
 

@@ -18,7 +18,7 @@ from runtime.errors import EngineUnavailable, Fenced, QuotaExhausted, RateLimite
 from runtime.observe.exposition import CONTENT_TYPE, text_of
 from runtime.observe.metrics import BUCKETS, GatewayMetrics
 from tests.prometheus import LABELS, counts_of, fallen, families_of, problems_of, samples_of, total_of
-from tests.unit.test_api import app_of, post
+from tests.unit.test_api import JSON, app_of, post
 from tests.unit.test_latency import STEPS, five_hops
 from tests.unit.test_spending import WORST, ask, cap, limited
 from tests.unit.world import World, content, content_of, document
@@ -42,7 +42,7 @@ async def live(wanted=None, *, gateways=2):
 def client_of(world, gateway=0, host="127.0.0.1", **settings):
     app = app_of(world, gateway=gateway, **settings)
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app, client=(host, 4000)), base_url="http://test"
+        transport=httpx.ASGITransport(app=app, client=(host, 4000)), base_url="http://127.0.0.1"
     )
 
 
@@ -230,7 +230,8 @@ async def test_rate_limits():
 async def test_bodies_that_cannot_be_read():
     async with World(gateways=1) as world, client_of(world) as client:
         for body in (b"{", b'{"model": 1}', b"x" * 5 * 1024 * 1024):
-            assert (await client.post("/v1/chat/completions", content=body)).status_code in {400, 413}
+            answer = await client.post("/v1/chat/completions", content=body, headers=JSON)
+            assert answer.status_code in {400, 413}
         assert await outcomes(world) == {"invalid": 3}
 
 
