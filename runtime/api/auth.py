@@ -83,7 +83,8 @@ async def warn_if_open(keys: Keys, settings: Settings) -> None:
     """Say in the log which doors are open to this host. Raises StoreUnavailable."""
     if settings.admin_key is None:
         _log.warning(
-            "no admin key is set: /admin and /metrics answer whoever asks on this host; %s; set INTERLOCK_ADMIN_KEY",
+            "no admin key is set: /admin and /metrics answer whoever asks on this host; %s; "
+            "set one with INTERLOCK_ADMIN_KEY",
             _PROXIES,
         )
     if not await keys.has_any():

@@ -352,7 +352,7 @@ def test_the_command_against_the_route(monkeypatch):
     world = World(gateways=1)
     bridge = Bridge(app_of(world))
     monkeypatch.setattr("runtime.cli.health.AdminClient", partial(AdminClient, transport=bridge))
-    done = CliRunner().invoke(app, ["health", "--json"], env={"INTERLOCK_ADMIN_KEY": ""})
+    done = CliRunner().invoke(app, ["health", "--json"], env={"INTERLOCK_ADMIN_KEY": None})
     assert done.exit_code == 4
     assert "none is wanted" in json.loads(done.stdout)["tiers"]["orchestration"]["reasons"][0]
     world.ledger.close()

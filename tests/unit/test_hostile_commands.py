@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.simulation import VirtualTimeLoop
 from runtime.control.journal import StoredJournal
 from runtime.core.commands import ANY_EDITION, MOST_RELEASES, Action, Command
-from runtime.errors import InterlockError, UnknownRelease
+from runtime.errors import InterlockError, InternalError, UnknownRelease
 from runtime.store.journal import Journal
 from tests.unit.fresh_store import fresh_store
 from tests.unit.world import World, content
@@ -59,7 +59,7 @@ async def test_numbers_beyond_the_store(action, number):
     await stack[0].__aexit__()
 
 
-# An audit log that cannot take an entry costs nobody his answer, and does not end the controller.
+# An audit log that cannot take an entry leaves nobody without an answer, and does not end the controller.
 async def test_an_audit_log_that_takes_nothing():
     async with World(gateways=1) as world:
 
@@ -67,7 +67,7 @@ async def test_an_audit_log_that_takes_nothing():
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
 
         world.journal.note = full
-        with pytest.raises(UnknownRelease):
+        with pytest.raises(InternalError):
             await world.controller.command(Command(Action.PROMOTE, "ann", ANY_EDITION, 7))
         assert not world.manager_ended
 

@@ -45,7 +45,7 @@ def command(keys, monkeypatch):
     monkeypatch.setattr("runtime.cli.keys.AdminClient", partial(AdminClient, transport=bridge))
 
     def run(*arguments):
-        environment = {"COLUMNS": "200", "TERM": "dumb", "INTERLOCK_ADMIN_KEY": ""}
+        environment = {"COLUMNS": "200", "TERM": "dumb", "INTERLOCK_ADMIN_KEY": None}
         return CliRunner().invoke(app, ["keys", *arguments], env=environment)
 
     return run

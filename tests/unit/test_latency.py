@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtime.core.latency import Pace, lay_out
 from runtime.core.usage import HopRecord as Hop
 from runtime.core.usage import Usage
-from tests.unit.test_api import app_of, events, post
+from tests.unit.test_api import JSON, app_of, events, post
 from tests.unit.world import World, content_of, document
 
 STEPS = ["first", "second", "third", "fourth", "fifth"]
@@ -174,5 +174,5 @@ async def test_arrival_is_before_the_body():
         yield b'[{"role": "user", "content": "my bill"}]}'
 
     async with serving(five_hops()) as (_, client):
-        answer = await client.post("/v1/chat/completions", content=slowly())
+        answer = await client.post("/v1/chat/completions", content=slowly(), headers=JSON)
         assert answer.json()["interlock"]["latency"]["admission_ms"] == pytest.approx(200.0)

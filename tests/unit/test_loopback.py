@@ -1,4 +1,4 @@
-"""While no key is set: programs on this host, and no web page in its browser, nor anything that hides itself."""
+"""While no key is set: programs on this host are answered, and no web page in its browser."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Settings that cannot be meant are refused at the start, by the name of the variable, and nothing of them is shown."""
+"""Settings that cannot be meant are refused at the start by their names, and nothing of them is shown."""
 
 import pickle
 

@@ -237,6 +237,9 @@ async def test_a_body_tells_no_context():
         assert not any(engine_traces(world).values())
 
 
+HERE = {"host": "localhost", "content-type": "application/json"}
+
+
 async def leave(world, stream, after):
     """One request whose client goes away ``after`` so many seconds."""
     raw = json.dumps(ASK | {"stream": stream}).encode()
@@ -251,7 +254,7 @@ async def leave(world, stream, after):
     async def send(_):
         pass
 
-    headers = [(name.encode(), value.encode()) for name, value in SAMPLED.items()]
+    headers = [(name.encode(), value.encode()) for name, value in (HERE | SAMPLED).items()]
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b""}
     await app_of(world)(scope | {"headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
 
