@@ -126,7 +126,14 @@ class EngineLost(EngineUnavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer, or is locked for longer than is waited."""
+    """The database does not answer, is locked for longer than is waited, or does not take what is written.
+
+    ``detail`` is the database's own word: it may name its address, and is for operators alone.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 1.0, detail: str = "") -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.detail = detail
 
 
 class DeadlineExceeded(Unavailable):

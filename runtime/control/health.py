@@ -12,6 +12,7 @@ from runtime.control.cluster import Cluster
 from runtime.control.controller import Controller
 from runtime.core.diagnosis import examine
 from runtime.core.health import Facts, Health
+from runtime.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -88,4 +89,10 @@ class _Question(Generic[_T]):
             return await self._ask()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is told
             _log.info("health is not known: %r", error)
-            return str(error) or type(error).__name__
+            return _told(error)
+
+
+def _told(error: Exception) -> str:
+    said = str(error) or type(error).__name__
+    detail = error.detail if isinstance(error, StoreUnavailable) else ""
+    return f"{said} ({detail})" if detail else said

@@ -10,6 +10,7 @@ from ray.serve import Application
 from runtime.serve.gateway import Gateway
 from runtime.serve.manager import SwapManager
 from runtime.settings import Settings
+from runtime.store.urls import check_lasting
 
 _HEALTH_CHECK_S = 2.0
 """How soon Serve notices that a replica has died; its default of 10 s is as long as a client waits."""
@@ -30,8 +31,13 @@ def build(args: dict[str, Any]) -> Application:
 
     ``args`` of the Serve config are settings (see ``runtime.settings``). Changing them restarts every
     replica, so the model set is never among them: it travels in ``user_config`` of ``SwapManager``.
+
+    Raises:
+        StoreError: the store is one that not all processes would see.
+
     """
     settings = Settings(**args)
+    check_lasting(settings.store_url)
     manager = serve.deployment(
         SwapManager,
         name="SwapManager",

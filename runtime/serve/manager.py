@@ -31,12 +31,13 @@ from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store import database
 from runtime.store.budgets import Budgets
-from runtime.store.database import check_shared, open_store
+from runtime.store.database import open_store
 from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
 from runtime.store.metrics import MetricsStore
 from runtime.store.model_sets import read_content
+from runtime.store.urls import check_shared
 
 _log = logging.getLogger(__name__)
 

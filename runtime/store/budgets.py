@@ -43,6 +43,7 @@ from runtime.store.audit import note
 from runtime.store.caps import drop_cap, every_cap, put_cap
 from runtime.store.database import insert_into, reading, writing, writing_directly
 from runtime.store.forecast import forecast_of
+from runtime.store.patience import REPORT_SECONDS
 from runtime.store.prepared import Direct, Prepared, PreparedAmong
 from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
@@ -193,14 +194,14 @@ class Budgets:
         sums = [sa.func.sum(COUNTERS.c[name]) for name in Counter._fields]
         same = (COUNTERS.c.cap == latest.c.cap) & (COUNTERS.c.window == latest.c.window)
         select = sa.select(COUNTERS.c.cap, *sums).join(latest, same).group_by(COUNTERS.c.cap)
-        with reading(self._engine) as connection:
+        with reading(self._engine, REPORT_SECONDS) as connection:
             stand = {cap: Counter(*map(int, sums)) for cap, *sums in connection.execute(select)}
         return [(cap, stand.get(cap.id, Counter())) for cap in self.caps()]
 
     def forecast(self) -> list[Forecast]:
         """Return for every cap when it runs out at the present rate, if it does within its window."""
         caps, at = self.caps(), self._clock.wall()
-        with reading(self._engine) as connection:
+        with reading(self._engine, REPORT_SECONDS) as connection:
             return [forecast_of(connection, cap, at) for cap in caps]
 
     # -- reservations -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Opening the store: the one place that reads its URL and that tells SQLite from PostgreSQL.
+"""Opening the store: the one place that tells SQLite from PostgreSQL.
 
 SQLite runs in WAL mode. What is committed survives the death of any process. It survives a power cut,
 too, unless whoever opens the store does without: full synchronisation costs a commit some milliseconds.
@@ -6,20 +6,24 @@ too, unless whoever opens the store does without: full synchronisation costs a c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine
 
-from runtime.errors import StoreError, StoreUnavailable
+from runtime.errors import StoreError
 from runtime.store.checkpoints import AT_LATEST, Checkpoints
+from runtime.store.outage import unavailable
+from runtime.store.patience import ANSWER_SECONDS, UPGRADE_SECONDS, within
 from runtime.store.prepared import Direct, Prepared
+from runtime.store.tables import PULSE
+from runtime.store.urls import IN_MEMORY, make_folder, parsed
 
-HEAD = "0008"
+HEAD = "0009"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
@@ -37,7 +41,9 @@ _TURN_ALONE = Prepared(_ALONE)
 _TURN_TOGETHER = Prepared(sa.select(sa.func.pg_advisory_xact_lock_shared(sa.bindparam("turn"))))
 
 _WRITES = "interlock_writes"
-_EXAMPLES = "sqlite:////var/lib/interlock.db or postgresql://user:password@host/database"
+
+_PULSE_BYTES = 4096
+"""What a look at the store writes: as much as a swap's events, which no compression makes less."""
 
 
 def open_store(url: str, *, survives_power_cut: bool = True) -> Engine:
@@ -47,32 +53,18 @@ def open_store(url: str, *, survives_power_cut: bool = True) -> Engine:
         StoreError: no such kind of database, it cannot be reached, or a newer Interlock has changed it.
 
     """
-    parsed = _parsed(url)
+    at = parsed(url)
     try:
-        engine = _engine_of(parsed, "FULL" if survives_power_cut else "NORMAL")
+        engine = _engine_of(at, "FULL" if survives_power_cut else "NORMAL")
         try:
             _bring_up_to_date(engine)
         except BaseException:
             engine.dispose()
             raise
     except (sa.exc.DBAPIError, OSError) as error:
-        reason = str(getattr(error, "orig", error)).strip()
-        raise StoreError(f"the store at {parsed!r} cannot be opened: {reason}") from error
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        raise StoreError(f"the store at {at!r} cannot be opened: {reason}") from error
     return engine
-
-
-def check_shared(url: str, nodes: int) -> None:
-    """Refuse a store that only one of ``nodes`` can read: on another, a manager would find nothing.
-
-    Raises:
-        StoreError: SQLite, and more than one node.
-
-    """
-    if nodes > 1 and _parsed(url).get_backend_name() == "sqlite":
-        raise StoreError(
-            f"INTERLOCK_STORE_URL is SQLite, which is for one node, and this cluster has {nodes}; "
-            "set it to a PostgreSQL database on every node: postgresql://user:password@host/database"
-        )
 
 
 def insert_into(engine: Engine, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
@@ -81,27 +73,32 @@ def insert_into(engine: Engine, table: sa.Table) -> postgresql.Insert | sqlite.I
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """Hold a connection to read by. Raises StoreUnavailable if the database does not answer."""
-    with _answering(engine), engine.connect() as connection:
+def reading(engine: Engine, seconds: float = ANSWER_SECONDS) -> Iterator[Connection]:
+    """Hold a connection to read by, for ``seconds`` at most.
+
+    Raises:
+        StoreUnavailable: the database does not answer in time, or at all.
+
+    """
+    with _answering(engine, seconds), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Hold a transaction that will write, committed at the end. Raises StoreUnavailable.
+def writing(engine: Engine, seconds: float = ANSWER_SECONDS) -> Iterator[Connection]:
+    """Hold a transaction that will write, committed at the end. Raises StoreUnavailable, as ``reading`` does.
 
     On SQLite it takes the write lock at once. One that read first and then wanted to write would be
     refused if somebody had written in between, without waiting.
     """
-    with _answering(engine), engine.connect() as connection, begin_writing(connection):
+    with _answering(engine, seconds), engine.connect() as connection, begin_writing(connection):
         yield connection
 
 
 @contextmanager
-def writing_directly(engine: Engine) -> Iterator[Direct]:
+def writing_directly(engine: Engine, seconds: float = ANSWER_SECONDS) -> Iterator[Direct]:
     """Do as ``writing`` does, for prepared statements alone: SQLAlchemy's own work is left out."""
-    with _answering(engine):
+    with _answering(engine, seconds):
         connection = engine.raw_connection()
         try:
             cursor = connection.cursor()
@@ -109,6 +106,10 @@ def writing_directly(engine: Engine) -> Iterator[Direct]:
                 cursor.execute("BEGIN IMMEDIATE")
             yield Direct(cursor, engine.dialect)
             connection.commit()
+        except BaseException:
+            if getattr(connection.driver_connection, "closed", False):
+                connection.invalidate()  # there is nothing left that the pool could roll back
+            raise
         finally:
             connection.close()  # to the pool, which rolls back what is not committed
 
@@ -122,9 +123,15 @@ def begin_writing(connection: Connection) -> Iterator[None]:
 
 
 def ask(engine: Engine) -> None:
-    """Return once the database has answered. Raises StoreUnavailable."""
-    with reading(engine) as connection:
-        connection.execute(sa.select(1))
+    """Return once the database has kept something: one that only reads is no store.
+
+    Raises:
+        StoreUnavailable: it does not answer, is read-only, or its disk is full.
+
+    """
+    filler = {"beats": PULSE.c.beats + 1, "filler": os.urandom(_PULSE_BYTES)}
+    with writing(engine) as connection:
+        connection.execute(sa.update(PULSE).where(PULSE.c.only == 1).values(filler))
 
 
 def take_turns(direct: Direct, turn: Turn, *, alone: bool) -> None:
@@ -137,39 +144,26 @@ def take_turns(direct: Direct, turn: Turn, *, alone: bool) -> None:
 
 
 @contextmanager
-def _answering(engine: Engine) -> Iterator[None]:
+def _answering(engine: Engine, seconds: float) -> Iterator[None]:
+    """Bound the waits of a block, and tell what the database cannot do now from what is wrong with a row."""
     driver = engine.dialect.loaded_dbapi
     try:
-        yield
-    except (
-        *(sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError),
-        *(driver.OperationalError, driver.InterfaceError),
-    ) as error:
-        raise StoreUnavailable(f"the store does not answer: {getattr(error, 'orig', error)}") from error
-
-
-def _parsed(url: str) -> URL:
-    """Return ``url`` with the driver that is installed and, for SQLite, the file's whole path."""
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError as error:  # its message would repeat the URL, and so a password
-        raise StoreError(f"INTERLOCK_STORE_URL is not a URL; it is like {_EXAMPLES}") from error
-    match parsed.get_backend_name():
-        case "sqlite" if parsed.database and parsed.database != ":memory:":
-            return parsed.set(database=str(Path(parsed.database).expanduser()))
-        case "sqlite":
-            return parsed
-        case "postgresql" | "postgres":
-            return parsed.set(drivername="postgresql+psycopg")
-    raise StoreError(f"INTERLOCK_STORE_URL names {parsed.drivername!r}; it must be like {_EXAMPLES}")
+        with within(seconds):
+            yield
+    except (sa.exc.IntegrityError, sa.exc.DataError, driver.IntegrityError, driver.DataError):
+        raise
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, driver.Error) as error:
+        raise unavailable(error) from error
 
 
 def _engine_of(url: URL, synchronous: str) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)  # the server may have been restarted
+        from runtime.store.postgresql import open_postgresql  # noqa: PLC0415 - its driver is for it alone
+
+        return open_postgresql(url)
     engine = sa.create_engine(url)
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    if url.database and url.database not in IN_MEMORY:
+        make_folder(url)
         checkpoints = Checkpoints(url.database)
         sa.event.listen(engine, "checkin", lambda *_: checkpoints.count())
     sa.event.listen(engine, "connect", lambda connection, _: _tune_sqlite(connection, synchronous))
@@ -182,7 +176,7 @@ def _tune_sqlite(connection: sa.PoolProxiedConnection, synchronous: str) -> None
     connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3's own attribute
     cursor = connection.cursor()
     # The patience first: several processes that open a new file all want to turn WAL on.
-    told = ("busy_timeout=10000", "journal_mode=WAL", f"synchronous={synchronous}")
+    told = (f"busy_timeout={1000 * ANSWER_SECONDS:.0f}", "journal_mode=WAL", f"synchronous={synchronous}")
     for pragma in (*told, f"wal_autocheckpoint={AT_LATEST}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -195,14 +189,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _bring_up_to_date(engine: Engine) -> None:
     """Upgrade the tables, one process at a time; a database that is up to date costs two reads."""
-    with engine.connect() as connection:
+    with within(ANSWER_SECONDS), engine.connect() as connection:
         if version_of(connection) == HEAD:
             return
     # Only a process that has to upgrade pays for alembic, and before it makes others wait.
     from runtime.store.upgrade import upgrade  # noqa: PLC0415
 
-    with engine.connect() as connection, begin_writing(connection):
+    with within(UPGRADE_SECONDS), engine.connect() as connection, begin_writing(connection):
         if engine.dialect.name == "postgresql":
+            from runtime.store.postgresql import be_patient  # noqa: PLC0415 - as above
+
+            be_patient(connection)
             connection.execute(_ALONE, {"turn": Turn.UPGRADE})
         upgrade(connection)
 

@@ -19,6 +19,7 @@ from runtime.core.audit import AuditEntry
 from runtime.errors import Fenced
 from runtime.store.audit import note
 from runtime.store.database import reading, writing
+from runtime.store.patience import REPORT_SECONDS
 from runtime.store.tables import AUDIT, EPOCH, JOURNAL
 
 
@@ -37,7 +38,7 @@ class Journal:
 
     def replay(self) -> Iterator[ev.Durable]:
         """Yield every event from the first on."""
-        with reading(self._engine) as connection:
+        with reading(self._engine, REPORT_SECONDS) as connection:
             rows = connection.execute(sa.select(JOURNAL.c.event).order_by(JOURNAL.c.revision))
             for (text,) in rows:
                 yield ev.decode(text)

@@ -19,6 +19,7 @@ from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets
 from runtime.store.database import Turn, insert_into, reading, take_turns, writing_directly
+from runtime.store.patience import REPORT_SECONDS
 from runtime.store.prepared import Direct, Prepared, PreparedAmong
 from runtime.store.tables import LEDGER
 
@@ -77,7 +78,7 @@ class Ledger:
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""
         sums = [sa.func.coalesce(sa.func.sum(LEDGER.c[name]), 0) for name in _COUNTS]
-        with reading(self._engine) as connection:
+        with reading(self._engine, REPORT_SECONDS) as connection:
             prompt, cached, completion, reasoning = connection.execute(sa.select(*sums)).one()
         return Usage(int(prompt), int(completion), int(cached), int(reasoning))
 
@@ -99,7 +100,7 @@ class Ledger:
             sa.func.sum(LEDGER.c.cost).label("cost"),
         )
         grouped = select.where(LEDGER.c.started >= since).group_by(group, *whose).order_by(group, *whose)
-        with reading(self._engine) as connection:
+        with reading(self._engine, REPORT_SECONDS) as connection:
             rows = connection.execute(grouped).mappings().all()
         told: dict[str, Callable[[Any], Any]] = {by: _as_it_is, "cost": lambda nano: money_text(int(nano))}
         told |= {column.name: _as_it_is for column in whose}

@@ -42,6 +42,14 @@ INSTALLATION = sa.Table(
     sa.Column("inherits", sa.Boolean, nullable=False),
 )
 
+PULSE = sa.Table(
+    "pulse",
+    METADATA,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("beats", sa.BigInteger, nullable=False),
+    sa.Column("filler", sa.LargeBinary, nullable=False),
+)
+
 LEDGER = sa.Table(
     "ledger",
     METADATA,

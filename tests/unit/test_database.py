@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from runtime.errors import StoreError, StoreUnavailable
-from runtime.store import database
+from runtime.store import urls
 from runtime.store.database import HEAD, open_store, reading, version_of, writing
 from runtime.store.journal import Journal
 from runtime.store.tables import JOURNAL, METADATA
@@ -195,7 +195,7 @@ def end_connection(number, other):
         ("secret-nonsense", "is not a URL; it is like sqlite:///"),
         ("mysql://root:secret@host/db", "names 'mysql'; it must be like sqlite:///"),
         ("postgresql://ann:secret@127.0.0.1:1/db", "postgresql.*ann:.*@127.0.0.1:1/db cannot be opened: "),
-        ("sqlite:////proc/secret-less/x.db", "cannot be opened: "),
+        ("sqlite:////proc/secret-less/x.db", "the store's folder /proc/secret-less cannot be made: "),
     ],
 )
 def test_bad_urls(url, told):
@@ -208,12 +208,46 @@ def test_bad_urls(url, told):
 # The names that others give to PostgreSQL all mean the driver that is installed.
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_schemes(scheme):
-    assert database._parsed(f"{scheme}://host/db").drivername == "postgresql+psycopg"
+    assert urls.parsed(f"{scheme}://host/db").drivername == "postgresql+psycopg"
 
 
 # SQLite is refused where several nodes would each have a file of their own; PostgreSQL is not.
 def test_a_store_is_shared_by_all_nodes():
-    database.check_shared("sqlite:///store.db", 1)
-    database.check_shared("postgresql://host/db", 3)
+    urls.check_shared("sqlite:////store.db", 1)
+    urls.check_shared("postgresql://host/db", 3)
     with pytest.raises(StoreError, match="this cluster has 3"):
-        database.check_shared("sqlite:///store.db", 3)
+        urls.check_shared("sqlite:////store.db", 3)
+
+
+# A file that each process would look for from its own folder is refused, and so is what is no file: Ray's
+# folder is nobody's choice, and an empty store has no keys.
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:///x.db", "'x.db' from whichever folder Ray was started in.*whole path"),
+        ("sqlite:///./a/x.db", "'./a/x.db' from whichever folder"),
+        ("sqlite://x.db", "from whichever folder"),
+        ("sqlite:///file:x?mode=memory&uri=true", "from whichever folder"),
+        ("sqlite:///~nobody-here/x.db", "write the whole path"),
+        ("sqlite:////tmp", "names the folder /tmp; name a file in it"),
+        ("sqlite:////dev/null/x.db", "the store's folder /dev/null cannot be made: File exists"),
+    ],
+)
+def test_files_that_are_none(url, told):
+    with pytest.raises(StoreError, match=told):
+        open_store(url)
+
+
+# The whole application is not built on a store that each process would have for itself.
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///x.db"])
+def test_a_store_outlasts_its_process(url):
+    with pytest.raises(StoreError, match=r"write its whole path|database in memory"):
+        urls.check_lasting(url)
+    urls.check_lasting("sqlite:////x.db")
+
+
+# A file that holds something else is told as that.
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "x.db").write_bytes(b"these are no pages" * 300)
+    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
+        open_store(f"sqlite:///{tmp_path}/x.db")

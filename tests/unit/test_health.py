@@ -23,6 +23,7 @@ from runtime.store import database
 from runtime.traffic.chain import ChatRequest
 from runtime.traffic.recent import MOST_TENANTS, SLOT_SECONDS, RecentCounts
 from tests.unit.direct_keys import memory_keys
+from tests.unit.fresh_store import fresh_store
 from tests.unit.test_api import app_of, post, serving
 from tests.unit.test_keys_command import Bridge
 from tests.unit.world import World, content, document
@@ -287,7 +288,7 @@ async def test_over_the_admin_api():
 
 # A store that cannot be opened any more is told as one that does not answer.
 def test_the_store_is_asked():
-    database.ask(sa.create_engine("sqlite://"))
+    database.ask(fresh_store())
     with pytest.raises(StoreUnavailable, match="the store does not answer"):
         database.ask(sa.create_engine("sqlite:////nowhere/at/all.db"))
 
