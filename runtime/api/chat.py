@@ -104,7 +104,7 @@ class ChatResponse(Response):
     async def _answer(self, span: RequestSpan, send: Send) -> None:
         call, started = None, False
         try:
-            request = self._read()
+            request = await self._read()
             call = await self._admission.admit(request, self._arrived, span)
             try:
                 await call.start()
@@ -119,9 +119,9 @@ class ChatResponse(Response):
             headers = headers_of(error) | (timing_headers(call) if call else {})
             await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
 
-    def _read(self) -> ChatRequest:
+    async def _read(self) -> ChatRequest:
         try:
-            return read_chat_request(self._raw, self._request_id, self._caller, self._session)
+            return await read_chat_request(self._raw, self._request_id, self._caller, self._session)
         except InterlockError as error:
             self._admission.turned_away(error)
             raise

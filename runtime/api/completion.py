@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from runtime.api.chat_request import wants_usage
 from runtime.api.errors import body_of
 from runtime.core.budget import Standing, Unit
 from runtime.core.latency import Latency
@@ -124,7 +123,7 @@ def _hold_back(held: list[Chunk], arrived: list[Chunk]) -> tuple[list[Chunk], li
 
 def _last_events(call: ChainCall, opening: bytes, held: list[Chunk]) -> bytes:
     tail: dict[str, Any] = {"interlock": _streamed_trailer(call)}
-    if wants_usage(call.request):
+    if call.request.include_usage:
         tail = {"choices": [], "usage": call.usage.as_openai(), **tail}
         pieces = [opening + chunk.members + b"}\n\n" for chunk in held]
         return b"".join(pieces) + opening + orjson.dumps(tail)[1:] + b"\n\n"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from runtime.core.chain import UNASKED_CAP
 from runtime.core.cost import money_text
 from runtime.core.ledger import HopTag
 
@@ -267,10 +268,9 @@ def settled(
     }
 
 
-def completion_cap(body: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a call may generate, all choices together; None if it does not say."""
-    most = body.get("max_completion_tokens") or body.get("max_tokens")
-    return None if most is None else int(most) * int(body.get("n") or 1)
+def completion_cap(body: Mapping[str, Any]) -> int:
+    """Return how many tokens a call may generate, all choices together; 0 for one that generates none."""
+    return int(body.get("max_tokens") or body.get(UNASKED_CAP) or 0) * int(body.get("n") or 1)
 
 
 @dataclass(frozen=True)

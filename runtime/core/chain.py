@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from runtime.core import templates
+from runtime.core.messages import Message, text_of, under
 from runtime.core.specs import Chain, Generate, Step
 from runtime.errors import InvalidRequest
 
-_OF_THE_CHAIN = frozenset({"model", "messages", "stream", "stream_options", "request_id", "user"})
-"""Keys of a client's body that say something to the chain and nothing to the last engine."""
+UNASKED_CAP = "interlock_max_tokens"
+"""Key of a body: how many tokens an answer has at most if the context has room for so many. Nobody has asked
+for it, so it makes no prompt too long, as ``max_tokens`` does. Whoever hosts the engine takes it out."""
 
 NOTHING_GIVEN: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 """Every step is called."""
@@ -36,24 +38,26 @@ class Hop:
 class ChainRun:
     """One walk through a chain. Call ``next_hop``, make the call, ``record`` its result, repeat.
 
-    ``messages`` is the conversation in OpenAI's form. ``params`` is the client's body: sampling
-    parameters in it reach the engine of the last step and override the step's own; null is OpenAI's
-    "not given" and overrides nothing. ``given`` has results of steps, by id, that are not to be called.
+    ``messages`` is the conversation in its normal form. ``params`` is what the client says beside it:
+    members that reach the engine of the last step and override the step's own; null is OpenAI's "not
+    given" and overrides nothing. ``given`` has results of steps, by id, that are not to be called. On a
+    ``rehearsal`` results are made up, and a prompt that cannot be made from them stands as it is written.
     """
 
     def __init__(
         self,
         chain: Chain,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         params: Mapping[str, Any],
         given: Mapping[str, Mapping[str, Any]] = NOTHING_GIVEN,
+        *,
+        rehearsal: bool = False,
     ) -> None:
         self._chain = chain
         self._messages = list(messages)
-        self._params = {
-            key: value for key, value in params.items() if key not in _OF_THE_CHAIN and value is not None
-        }
+        self._params = params
         self._given = given
+        self._rehearsal = rehearsal
         self._results: dict[str, Mapping[str, Any]] = {}
         self._position = 0
 
@@ -91,8 +95,9 @@ class ChainRun:
         assert isinstance(call, Generate)  # noqa: S101 - next_hop has told the two apart
         messages = self._messages
         if call.prompt is not None:
-            messages = [{"role": "system", "content": self._render(call.prompt)}, *messages]
-        return {**call.sampling, **(self._params if final else {}), "messages": messages}
+            messages = under(self._render(call.prompt), messages)
+        said = said_for(step, self._chain.max_tokens, self._params if final else {})
+        return {**said, "messages": messages}
 
     def _render(self, prompt: str) -> str:
         variables = {
@@ -103,16 +108,42 @@ class ChainRun:
         try:
             return templates.render(prompt, variables)
         except templates.TemplateError as error:
+            if self._rehearsal:
+                return prompt
             raise InvalidRequest(
                 f"the prompt cannot be made from these messages: {error}", param="messages"
             ) from error
 
 
+def said_for(step: Step, most: int, client: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the engine of a generating step is told beside the messages.
+
+    The client's word counts before the set's. ``most`` is the cap if neither has one.
+    """
+    assert isinstance(step.call, Generate)  # noqa: S101 - a route is told nothing
+    theirs = one_cap({name: value for name, value in client.items() if value is not None})
+    ours = one_cap(step.call.sampling)
+    said = {**ours, **theirs}
+    if "chat_template_kwargs" in ours and "chat_template_kwargs" in theirs:
+        said["chat_template_kwargs"] = {**ours["chat_template_kwargs"], **theirs["chat_template_kwargs"]}
+    cap = said.get("max_tokens")
+    if cap is None:
+        said.pop("max_tokens", None)
+        return {**said, UNASKED_CAP: most}
+    if ours.get("min_tokens") and "min_tokens" not in theirs:
+        said["min_tokens"] = min(ours["min_tokens"], cap)
+    return said
+
+
+def one_cap(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``members`` with the cap on an answer under one name; of two the newer name's counts."""
+    newer = members.get("max_completion_tokens")
+    said = {name: value for name, value in members.items() if name != "max_completion_tokens"}
+    return said if newer is None else {**said, "max_tokens": newer}
+
+
 def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of the last message of role ``user``, or of the last message if there is none."""
-    chosen = next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1])
-    content = chosen.get("content")
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
+    return text_of(
+        next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1]).get("content")
+    )

@@ -99,6 +99,11 @@ def _forget_source(content: dict[str, Any]) -> None:
 def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:
     """Return the digest of the whole set, its engines standing in by their own digests."""
     content = model_set.model_dump(mode="json", exclude={"engines"})
+    for chain in content["chains"].values():
+        # Not there if they are empty: a set has the digest that it had before there were such keys.
+        for key in ("allow", "template_variables"):
+            if not chain[key]:
+                del chain[key]
     # Not there if there are none: a set without prices has the digest that it had before there were any.
     prices = {"prices": model_set.prices} if model_set.prices else {}
     return _sha256({"set": content, "engines": dict(engines), **prices})

@@ -1,7 +1,8 @@
 """What a chat completion request may say beside its messages: each member, its form and its bounds.
 
-One list for both who say it: clients (``ClientMembers``) and model sets, which may say more
-(``SetMembers``), since an operator may know what a client has no business with. A member that is in
+One list for all who say it: clients (``ClientMembers``; ``OpenedMembers`` where their chain opens more to
+them) and model sets, which may say more (``SetMembers``), since an operator may know what a client has no
+business with. A member that is in
 neither is not OpenAI's, or says something that the chain says itself. Null is OpenAI's "not given".
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
@@ -43,7 +44,7 @@ _OPEN = ConfigDict(strict=True, extra="allow")
 class _Function(TypedDict, total=False):
     """A function that the model may call, or that it must."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Required[Annotated[str, Field(min_length=1, max_length=64)]]
     description: str | None
     parameters: dict[str, Any] | None
     strict: bool | None
@@ -114,8 +115,6 @@ class ClientMembers(TypedDict, total=False):
     frequency_penalty: _Penalty | None
     presence_penalty: _Penalty | None
     repetition_penalty: Annotated[float, Field(gt=0.0, le=100.0)] | None
-    length_penalty: _Number | None
-    use_beam_search: bool | None
     logprobs: bool | None
     top_logprobs: Annotated[int, Field(ge=0, le=1024)] | None
     skip_special_tokens: bool | None
@@ -130,39 +129,75 @@ class ClientMembers(TypedDict, total=False):
 
 
 @with_config(_STRICT)
-class SetMembers(ClientMembers, total=False):
-    """What a model set may say: a client's members, and vLLM's own."""
+class _StructuredOutputs(TypedDict, total=False):
+    """What form an answer has, in vLLM's words: one of the first six."""
+
+    json: str | dict[str, Any] | None
+    regex: Annotated[str, Field(max_length=16_384)] | None
+    choice: Annotated[list[str], Field(min_length=1, max_length=1024)] | None
+    grammar: str | None
+    json_object: bool | None
+    structural_tag: str | None
+    disable_any_whitespace: bool | None
+    disable_additional_properties: bool | None
+    whitespace_pattern: Annotated[str, Field(max_length=1024)] | None
+
+
+@with_config(_STRICT)
+class _RepetitionDetection(TypedDict, total=False):
+    """From which repetition on an answer is ended."""
+
+    max_pattern_size: Annotated[int, Field(ge=0, le=_INT32)]
+    min_pattern_size: Annotated[int, Field(ge=0, le=_INT32)]
+    min_count: Annotated[int, Field(ge=0, le=_INT32)]
+
+
+_Scalar = bool | int | _Number | Annotated[str, Field(max_length=4096)]
+_XArgs = Annotated[dict[_Word, _Scalar | list[_Scalar]], Field(max_length=64)]
+
+
+@with_config(_STRICT)
+class OpenedMembers(ClientMembers, total=False):
+    """A client's members, and those that a chain can open to its clients (``allow``)."""
 
     add_generation_prompt: bool | None
-    add_special_tokens: bool | None
     cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None
+    continue_final_message: bool | None
+    documents: Annotated[list[dict[_Word, str]], Field(max_length=256)] | None
+    length_penalty: _Number | None
+    logprob_token_ids: Annotated[list[_TokenId], Field(max_length=1024)] | None
+    priority: Annotated[int, Field(ge=-_INT64 - 1, le=_INT64)] | None
+    repetition_detection: _RepetitionDetection | None
+    return_tokens_as_token_ids: bool | None
+    structured_outputs: _StructuredOutputs | None
+    use_beam_search: bool | None
+    vllm_xargs: _XArgs | None
+
+
+@with_config(_STRICT)
+class SetMembers(OpenedMembers, total=False):
+    """What a model set may say: a client's members, those that it can open, and vLLM's own."""
+
+    add_special_tokens: bool | None
     chat_template: str | None
     chat_template_kwargs: dict[str, Any] | None
-    continue_final_message: bool | None
-    documents: list[dict[str, str]] | None
     echo: bool | None
     kv_transfer_params: dict[str, Any] | None
-    logprob_token_ids: _Tokens | None
     media_io_kwargs: dict[str, Any] | None
     mm_processor_kwargs: dict[str, Any] | None
-    priority: Annotated[int, Field(ge=-_INT64 - 1, le=_INT64)] | None
     prompt_logprobs: Annotated[int, Field(ge=-1, le=1024)] | None
-    repetition_detection: dict[str, Any] | None
     return_token_ids: bool | None
-    return_tokens_as_token_ids: bool | None
     stream_interval: _Count | None
-    structured_outputs: dict[str, Any] | None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT32)] | None
     truncation_side: Literal["left", "right"] | None
-    vllm_xargs: dict[str, Any] | None
 
 
-CLIENT = TypeAdapter(ClientMembers)
-"""Validates what a client sends."""
+OPENABLE = tuple(name for name in OpenedMembers.__annotations__ if name not in ClientMembers.__annotations__)
+"""What a chain can open to its clients."""
 
 _SET = TypeAdapter(SetMembers)
 
-_MEMBERS = tuple({**ClientMembers.__annotations__, **SetMembers.__annotations__})
+_MEMBERS = tuple(SetMembers.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -212,11 +247,12 @@ def _where(members: Any, location: tuple[str | int, ...]) -> tuple[str | int, ..
 
 
 __all__ = [
-    "CLIENT",
     "MAX_CHOICES",
     "MAX_STOP_STRINGS",
+    "OPENABLE",
     "ClientMembers",
     "MemberFault",
+    "OpenedMembers",
     "SetMembers",
     "faults_of",
 ]

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from runtime.core import templates
 from runtime.core.cost import Price, TokenPrice
 from runtime.core.nearest import nearest
+from runtime.core.sampling import OPENABLE
 from runtime.core.units import Duration, Size, TimeShare
 from runtime.errors import ModelSetError
 
@@ -319,6 +320,21 @@ def _num_gpus(deployment_config: Mapping[str, Any]) -> float:
 
 # -- chains -------------------------------------------------------------------------------------
 
+IMAGES = "images"
+"""What a chain allows if its model sees, and its clients may send images in messages."""
+
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""Names of variables of chat templates."""
+
+OF_THE_RENDERER = frozenset(
+    {
+        *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents"),
+        *("max_length", "messages", "padding", "return_assistant_tokens_mask", "return_dict"),
+        *("return_tensors", "tokenize", "tokenizer_kwargs", "tools", "truncation"),
+    }
+)
+"""Arguments of what renders a chat template, which goes by the same names: no variables of any template."""
+
 
 class Route(Spec):
     """Choose by meaning: the choice whose examples lie nearest to the input, by an encoder."""
@@ -394,11 +410,15 @@ class Chain(Spec):
     answer: str
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    """What a step may generate at most if nobody says, for callers whose tokens are limited."""
+    """What a step may generate at most if nobody says and the context has room for it."""
     degrade_to: str | None = None
     """Chain that answers instead for callers whose budget has no room for this one."""
     latency_budget: dict[str, TimeShare] = {}
     """Step to its share of the deadline. A hop that takes longer goes on, and is counted as an overrun."""
+    allow: tuple[str, ...] = ()
+    """Members of vLLM's API, or ``images``, that clients may send to its answering step besides OpenAI's."""
+    template_variables: tuple[Annotated[str, Field(pattern=VARIABLE, max_length=64)], ...] = ()
+    """What clients may set of the model's chat template (``chat_template_kwargs``), to one value each."""
 
     @model_validator(mode="after")
     def _steps_fit_together(self) -> Self:
@@ -412,6 +432,18 @@ class Chain(Spec):
             raise _at(("answer",), "the answer is the last step, and that step must be a generate step")
         for position, step in enumerate(self.steps):
             self._check_prompt(position, step, frozenset(ids[:position]))
+        return self
+
+    @model_validator(mode="after")
+    def _opens_what_there_is(self) -> Self:
+        openable = [*OPENABLE, IMAGES]
+        for position, name in enumerate(self.allow):
+            if name not in openable:
+                reason = f"{name!r} cannot be opened to clients; there is: {', '.join(openable)}"
+                raise _at(("allow", position), reason, nearest(name, openable))
+        for position, name in enumerate(self.template_variables):
+            if name in OF_THE_RENDERER:
+                raise _at(("template_variables", position), f"{name!r} steers what renders the template")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.core.chain import ChainRun
+from runtime.core.chain import UNASKED_CAP, ChainRun
 from runtime.core.digest import Content
 from runtime.core.specs import EngineSpec, FakeEngine, ModelSet, Step
 from runtime.core.usage import Usage
@@ -89,7 +89,7 @@ def _prompt_bound(text: str, engine: EngineSpec, added: int) -> int:
 
 def _answer_bound(body: Mapping[str, Any], engine: EngineSpec) -> int:
     longest = engine.tokens if isinstance(engine, FakeEngine) else engine.context_length or _CONTEXT_LENGTH
-    limit = _whole(body.get("max_completion_tokens")) or _whole(body.get("max_tokens")) or longest
+    limit = _whole(body.get("max_tokens")) or _whole(body.get(UNASKED_CAP)) or longest
     return min(limit, longest) * (_whole(body.get("n")) or 1)
 
 

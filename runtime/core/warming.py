@@ -31,7 +31,7 @@ PROBE_TOKENS = 8
 MAX_COMBINATIONS = 16
 """How many combinations of its routes' choices a chain's prompts are rendered with."""
 
-_HEAD = {"max_tokens": 1, "max_completion_tokens": None, "min_tokens": 0, "n": 1}
+_HEAD = {"max_tokens": 1, "min_tokens": 0, "n": 1}
 _PROBE = {**_HEAD, "max_tokens": PROBE_TOKENS, "temperature": 0.0, "seed": 0}
 
 # Short and common enough to be one token each wherever English was trained on.

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from runtime.core.chain import UNASKED_CAP
 from runtime.core.ledger import HopTag
 from runtime.engines.chunks import text_of, unpack
 from runtime.engines.port import Chunk, Engine
@@ -93,6 +94,23 @@ async def refuses_an_overlong_prompt(engine: Engine) -> None:
         _require("messages are named", holds=error.param == "messages")
     else:
         _require("an over-long prompt is refused", holds=False)
+
+
+async def takes_a_cap_that_nobody_asked_for(engine: Engine) -> None:
+    """A cap that nobody asked for makes no prompt too long that fits; one that was asked for does."""
+    most = 10_000_000
+    body = {"messages": _BODY["messages"], "stream": True}
+    answer = engine.generate({**body, UNASKED_CAP: most})
+    _require("it is answered", holds=bool(await anext(answer, None)))
+    await answer.aclose()
+    chunks = await _collect(engine, {**body, UNASKED_CAP: 2})
+    _require("it is a cap", holds=chunks[-1].usage.completion <= 2)  # noqa: PLR2004 - as was said
+    try:
+        await _collect(engine, {**body, "max_tokens": most})
+    except InvalidRequest as error:
+        _require("what is too long is named", holds=error.code == "context_length_exceeded")
+    else:
+        _require("what the context has no room for is refused", holds=False)
 
 
 async def aborts_when_closed(engine: Engine) -> None:
@@ -220,6 +238,7 @@ GENERATING: tuple[Check, ...] = (
     refuses_a_wrong_type_by_name,
     cuts_a_prompt,
     refuses_an_overlong_prompt,
+    takes_a_cap_that_nobody_asked_for,
     aborts_when_closed,
     counts_what_it_metered,
     warms_a_generation,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.clock import Clock, SystemClock
+from runtime.core.chain import UNASKED_CAP
 from runtime.core.ledger import EndedHop
 from runtime.core.series import Family, counted, measured
 from runtime.core.specs import FakeEngine as Script
@@ -88,8 +89,8 @@ class FakeEngine:
         begun = self._clock.now()
         with self._tally.call(body) as count, self._receipt(prompt) as receipt:
             count.usage = Usage(prompt)
-            limit = body.get("max_completion_tokens") or body.get("max_tokens") or self._script.tokens
-            tokens = min(limit, self._script.tokens)
+            room = self._script.context_length - prompt
+            tokens = min(body.get("max_tokens") or body.get(UNASKED_CAP) or room, room, self._script.tokens)
             for position in range(tokens):
                 await self._pause(position)
                 count.usage = Usage(prompt, position + 1)
@@ -150,6 +151,13 @@ class FakeEngine:
         prompt = min(prompt, body.get("truncate_prompt_tokens") or prompt)
         if prompt >= self._script.context_length:
             reason = f"the prompt has {prompt} tokens; the context length is {self._script.context_length}"
+            raise InvalidRequest(reason, param="messages", code="context_length_exceeded")
+        asked = body.get("max_tokens") or 0
+        if prompt + asked > self._script.context_length:
+            reason = (
+                f"the prompt has {prompt} tokens, and max_tokens asks for {asked}; "
+                f"the context length is {self._script.context_length}"
+            )
             raise InvalidRequest(reason, param="messages", code="context_length_exceeded")
         return prompt
 

@@ -26,6 +26,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from runtime.clock import SystemClock
+from runtime.core.chain import UNASKED_CAP
 from runtime.core.ledger import EndedHop
 from runtime.core.llm_config import llm_config_fields
 from runtime.core.series import Family
@@ -47,8 +48,17 @@ _log = logging.getLogger(__name__)
 
 _SSE, _DONE = "data: ", "[DONE]"
 _CLIENT_FAULTS = range(400, 500)
-_OURS = frozenset({TAG, TRACE})
+_OURS = frozenset({TAG, TRACE, UNASKED_CAP})
 """Members of a body that vLLM has no word for."""
+
+
+class _Unasked(ChatCompletionRequest):  # type: ignore[misc]  # Ray's has no types
+    """A request whose cap nobody asked for: vLLM sets no room aside for it, and uses what there is."""
+
+    def build_tok_params(self, model_config: Any) -> Any:
+        """Return how the prompt is checked: as if there were no cap."""
+        uncapped = self.model_copy(update={"max_tokens": None})
+        return ChatCompletionRequest.build_tok_params(uncapped, model_config)
 
 
 class VllmEngine:
@@ -84,8 +94,11 @@ class VllmEngine:
         if body.get("stream"):
             # Running usage on every chunk: what was generated is known when a client goes away, too.
             fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        kind = ChatCompletionRequest
+        if "max_tokens" not in fields and UNASKED_CAP in body:
+            kind, fields["max_tokens"] = _Unasked, body[UNASKED_CAP]
         try:
-            return ChatCompletionRequest(model=self._model_id, **fields)
+            return kind(model=self._model_id, **fields)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             param = str(first["loc"][0]) if first["loc"] else None

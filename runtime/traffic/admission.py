@@ -113,6 +113,7 @@ class Admission:
         lease = self._routing.lease(request.model)
         call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived, span)
         try:
+            call.check()
             await call.reserve()
         except BaseException:
             await call.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from runtime.core.latency import Latency, Pace, lay_out, overrun
 from runtime.core.ledger import HopTag, LedgerRow, Outcome, hop_outcome
 from runtime.core.outcomes import RequestOutcome, outcome_of
 from runtime.core.recent import Mark, What, ending
+from runtime.core.request_gate import check_chain_takes
 from runtime.core.usage import NOTHING, HopRecord, Usage, total
 from runtime.engines.chunks import text_of
 from runtime.engines.port import TRACE, WITHIN, Chunk
@@ -48,16 +49,26 @@ SPENT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion as the client asked for it: the chain, the conversation, the whole body."""
+    """A chat completion as the client asked for it: the chain, and the conversation in its normal form."""
 
     request_id: str
     model: str
     messages: list[dict[str, Any]]
     body: dict[str, Any]
+    """What it says beside its messages to the engine of the last step."""
     stream: bool
     caller: Caller = OPEN
     session: str = ""
     """The conversation that it is a turn of, by its tenant's id for it; empty if it is of none."""
+    include_usage: bool = False
+    """Whether its stream ends with a chunk that has the usage."""
+
+
+def _made_up(hop: Hop) -> dict[str, Any]:
+    """Return a result that a hop may have, for prompts that read it: the choice with the longest name."""
+    if hop.operation == "generate":
+        return {"text": ""}
+    return {"choice": max(hop.body["choices"], key=len), "scores": dict.fromkeys(hop.body["choices"], 0.0)}
 
 
 class _Stopwatch:
@@ -160,6 +171,11 @@ class ChainCall:
     def _since_arrival(self, stamp: float) -> float:
         return (stamp - self._arrived) * 1000.0
 
+    def check(self) -> None:
+        """Return if its chain takes from clients what this request says. Raises InvalidRequest."""
+        request = self.request
+        check_chain_takes(request.model, self._lease.chain, request.messages, request.body)
+
     async def reserve(self) -> None:
         """Reserve the request's worst case in every cap of its caller. Nothing has been spent before.
 
@@ -175,12 +191,12 @@ class ChainCall:
 
     async def _worst_case(self) -> Amount:
         """Return what all hops may read and generate: later prompts may hold earlier answers."""
-        walk, worst, answered = self._walk(), Amount(), 0
+        walk, worst, answered = self._walk(rehearsal=True), Amount(), 0
         while (hop := walk.next_hop()) is not None:
             prompt, completion = await self._worst_of(hop)
             worst = worst.plus(self._at_most(hop, prompt + answered, completion))
             answered += completion
-            walk.record({"text": "", "choice": max(hop.body.get("choices", ("",)), key=len), "scores": {}})
+            walk.record(_made_up(hop))
         return worst
 
     def _at_most(self, hop: Hop, prompt: int, completion: int) -> Amount:
@@ -191,20 +207,13 @@ class ChainCall:
 
     async def _worst_of(self, hop: Hop) -> tuple[int, int]:
         """Return how many tokens a hop will read, and how many it may generate."""
-        body = self._capped(hop)
         with self._until_deadline(hop) as limit, limit:
-            prompt = await self._client(hop).count(hop.operation, body)
-        return prompt, completion_cap(body) or 0
+            prompt = await self._client(hop).count(hop.operation, hop.body)
+        return prompt, completion_cap(hop.body) if hop.operation == "generate" else 0
 
-    def _capped(self, hop: Hop) -> Mapping[str, Any]:
-        """Return what is sent: where tokens are limited, no more is generated than was reserved for."""
-        bounded = hop.operation != "generate" or completion_cap(hop.body) is not None
-        if bounded or not self.hold.counts_tokens:
-            return hop.body
-        return {**hop.body, "max_tokens": self._lease.chain.max_tokens}
-
-    def _walk(self) -> ChainRun:
-        return ChainRun(self._lease.chain, self.request.messages, self.request.body)
+    def _walk(self, *, rehearsal: bool = False) -> ChainRun:
+        request = self.request
+        return ChainRun(self._lease.chain, request.messages, request.body, rehearsal=rehearsal)
 
     async def start(self) -> None:
         """Go as far as the first chunk of the answer.
@@ -306,7 +315,7 @@ class ChainCall:
         count = self._count(hop)
         try:
             with self._counted(count), self._until_deadline(hop) as limit, limit:
-                answer = await count.client.classify({**self._capped(hop), **self._told(count)})
+                answer = await count.client.classify({**hop.body, **self._told(count)})
                 count.watch.mark(answer.elapsed, answer.usage.completion)
                 count.usage = answer.usage
                 self._sign(count, answer.engine)
@@ -317,7 +326,7 @@ class ChainCall:
 
     async def _generate(self, hop: Hop, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         count = self._count(hop)
-        answer = count.client.generate({**self._capped(hop), "stream": stream, **self._told(count)})
+        answer = count.client.generate({**hop.body, "stream": stream, **self._told(count)})
         try:
             with self._counted(count), self._until_deadline(hop) as limit:
                 while True:

@@ -61,9 +61,7 @@ def test_a_given_step_is_not_called():
 
 # The client's sampling parameters reach the last step, override its own, and no other step.
 def test_parameters_reach_the_last_step_alone():
-    triage, draft, answer = walk(
-        {"temperature": 1.0, "top_k": 5, "model": "m", "stream": True, "messages": []}
-    )
+    triage, draft, answer = walk({"temperature": 1.0, "top_k": 5, "n": None})
     assert triage.body == {"input": "my bill", "choices": {"a": ["x"], "b": ["y"]}}
     assert draft.body == {"max_tokens": 9, "messages": MESSAGES}
     expected = {"temperature": 1.0, "top_k": 5, "max_tokens": 7, "messages": answer.body["messages"]}

@@ -108,7 +108,7 @@ async def test_no_timer_is_left(stream, model_set):
 async def test_engines_know_the_time_that_is_left():
     async with serving(five_hops()) as (world, client):
         bodies = overhear(world)
-        await post(client, **{WITHIN: 10**6})
+        await post(client)
         assert [body[WITHIN] for body in bodies] == pytest.approx([30.0, 29.5, 29.0, 28.5, 28.0])
 
 

@@ -5,8 +5,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from runtime.core.sampling import CLIENT, faults_of
+from runtime.core.sampling import ClientMembers, faults_of
+
+CLIENT = TypeAdapter(ClientMembers)
 
 
 def told(members):
@@ -39,7 +42,7 @@ def told(members):
             "tool_choice": {"type": "function", "function": {"name": "f"}},
             "parallel_tool_calls": False,
         },
-        {"tool_choice": "required", "reasoning_effort": "low", "use_beam_search": True, "length_penalty": 1},
+        {"tool_choice": "required", "reasoning_effort": "low", "min_p": 0.1},
     ],
 )
 def test_right(members):
@@ -49,12 +52,19 @@ def test_right(members):
 
 # A set may say what only an operator should; a client may not.
 @pytest.mark.parametrize(
-    "member", ["structured_outputs", "chat_template_kwargs", "vllm_xargs", "kv_transfer_params"]
+    ("member", "value"),
+    [
+        ("structured_outputs", {"choice": ["a"]}),
+        ("chat_template_kwargs", {"a": 1}),
+        ("vllm_xargs", {"a": [1, "b"]}),
+        ("kv_transfer_params", {"a": 1}),
+        ("use_beam_search", True),
+    ],
 )
-def test_of_a_set_alone(member):
-    assert told({member: {"a": 1}}) == []
+def test_of_a_set_alone(member, value):
+    assert told({member: value}) == []
     with pytest.raises(ValueError, match=member):
-        CLIENT.validate_python({member: {"a": 1}})
+        CLIENT.validate_python({member: value})
 
 
 # What is wrong is told with its place, in one line, and a misspelt member with the nearest right one.

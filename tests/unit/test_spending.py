@@ -189,13 +189,13 @@ async def test_a_refusal_holds_nothing():
         assert released == []
 
 
-# Without max_tokens a caller whose tokens are limited gets what the chain allows, and no more.
+# Without max_tokens a caller gets what the chain allows and no more, whether its tokens are limited or not.
 async def test_the_chains_own_cap():
     declared = document(1, writer={**QUICK, "tokens": 100})
     declared["chains"]["agent"]["max_tokens"] = 9
     async with limited(cap(10_000), wanted=content_of(declared)) as world:
         assert (await ask(world, max_tokens=None)).usage.completion == 9
-        assert (await ask(world, max_tokens=None, caller=Caller("other", "k2"))).usage.completion == 100
+        assert (await ask(world, max_tokens=None, caller=Caller("other", "k2"))).usage.completion == 9
 
 
 # A later prompt that holds an earlier answer is reserved for once it is known, before it is read.

@@ -98,7 +98,7 @@ def test_heads_of_choices_no_sample_leads_to():
     assert [hop.step for _, hop in hops] == ["answer", "answer"]
     assert [hop.body["messages"][0]["content"] for _, hop in hops] == ["a 1.0", "b 0.0"]
     body = hops[0][0].body(hops[0][1])
-    limits = {key: body[key] for key in ("max_tokens", "max_completion_tokens", "min_tokens", "n")}
+    limits = {key: body.get(key) for key in ("max_tokens", "max_completion_tokens", "min_tokens", "n")}
     assert limits == {"max_tokens": 1, "max_completion_tokens": None, "min_tokens": 0, "n": 1}
 
 

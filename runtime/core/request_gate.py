@@ -1,0 +1,223 @@
+"""What a chat request may say: read once, refused by name, before anything is spent on it.
+
+A client says OpenAI's members and those of vLLM's sampling that concern its own answer. What steers the
+engine or the chain is the operator's; a chain can open some of it (``allow``, ``template_variables``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.core.chain import one_cap, said_for
+from runtime.core.chat_body import ChatBody, checked
+from runtime.core.json_body import read_object, shown
+from runtime.core.messages import Message, has_images
+from runtime.core.nearest import nearest
+from runtime.core.sampling import OPENABLE, SetMembers
+from runtime.core.specs import IMAGES, Chain
+from runtime.errors import InvalidRequest
+
+IGNORED = frozenset(
+    {
+        *("metadata", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
+        *("prompt_cache_retention", "request_id", "safety_identifier", "service_tier", "session_id", "store"),
+        *("user", "verbosity"),
+    }
+)
+"""Members that have no meaning here, and whose absence no answer shows."""
+
+_TAKEN = frozenset(ChatBody.__annotations__)
+
+_INSTEAD = {
+    "audio": "answers are text",
+    "function_call": "write tool_choice",
+    "functions": "write tools",
+    "web_search_options": "models here do not search the web",
+    "guided_json": "write response_format",
+    "guided_choice": "write response_format",
+    "guided_regex": "write response_format",
+    "guided_grammar": "write response_format",
+    "best_of": "write n",
+    "logits_processors": "models here take none",
+}
+"""Members of OpenAI's API and of vLLM's that are not taken, and what to write instead."""
+
+_OF_THE_OPERATOR = frozenset(SetMembers.__annotations__) | {
+    *("ec_transfer_params", "return_assistant_tokens_mask", "return_prompt_text", "return_token_offsets"),
+    *("routed_experts_prompt_start", "kv_transfer_params"),
+}
+"""Members that vLLM knows; those of them that are not taken are for the operator alone."""
+
+_GREEDY = 1e-5
+"""The temperature below which vLLM always takes the likeliest token."""
+
+_REPEATED = 2
+"""How often a pattern has to come at least to be a repetition."""
+
+_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A chat completion as its client asked for it, in its one form."""
+
+    model: str
+    messages: list[Message]
+    members: dict[str, Any]
+    """What it says beside them to the engine of the last step. A cap has one name, ``max_tokens``."""
+    stream: bool = False
+    include_usage: bool = False
+
+
+def read_chat(raw: bytes) -> Asked:
+    """Return what a client asks for in ``raw``, the body of its request.
+
+    Raises:
+        InvalidRequest: it is no chat request, or one that says what no client may; names the member.
+
+    """
+    said: Mapping[str, Any] = checked(_taken(read_object(raw)))
+    members: dict[str, Any] = {
+        name: value for name, value in said.items() if value is not None and value != {}
+    }
+    messages, model = members.pop("messages"), members.pop("model")
+    stream = members.pop("stream", False)
+    options = members.pop("stream_options", None)
+    if options is not None and not stream:
+        raise _refused("stream_options", "is only for streams: send stream: true beside it")
+    _check_together(members, stream=stream)
+    usage = bool((options or {}).get("include_usage"))
+    return Asked(model, messages, one_cap(members), stream, usage)
+
+
+def check_chain_takes(name: str, chain: Chain, messages: list[Message], members: Mapping[str, Any]) -> None:
+    """Check what a client says against what its chain, ``name``, takes from clients and says itself.
+
+    Raises:
+        InvalidRequest: the chain does not open a member to clients, or says what does not go with one.
+
+    """
+    for member in members:
+        if member in OPENABLE and member not in chain.allow:
+            raise _closed(member, name, f"allow: [{member}]")
+    for variable in members.get("chat_template_kwargs", ()):
+        if variable not in chain.template_variables:
+            raise _closed(
+                f"chat_template_kwargs.{variable}", name, f"template_variables: [{shown(variable)}]"
+            )
+    tag = members.get("response_format", {}).get("type") == "structural_tag"
+    if tag and "structured_outputs" not in chain.allow:
+        raise _closed("response_format.type", name, "allow: [structured_outputs]")
+    if has_images(messages) and IMAGES not in chain.allow:
+        raise _closed("messages", name, f"allow: [{IMAGES}]", "images in messages")
+    _check_answer(name, chain, members)
+
+
+def _check_answer(name: str, chain: Chain, members: Mapping[str, Any]) -> None:
+    """Check what the last engine is told in all: some goes together only with what the set says."""
+    said = said_for(chain.steps[-1], chain.max_tokens, members)
+    choices, temperature = said.get("n") or 1, said.get("temperature")
+    if choices > 1 and temperature is not None and temperature < _GREEDY and not said.get("use_beam_search"):
+        whose = "" if "temperature" in members else f", which the model set says for chain {name!r}"
+        remedy = "" if "temperature" in members else ": send a temperature above 0 beside it"
+        at = "n" if "n" in members else "temperature"
+        raise _refused(at, f"there is one likeliest answer at temperature 0{whose}{remedy}; n is {choices}")
+    least, most = said.get("min_tokens") or 0, said.get("max_tokens", chain.max_tokens)
+    if least > most:
+        whose = "max_tokens" if "max_tokens" in members else f"what the model set says for chain {name!r}"
+        raise _refused("min_tokens", f"must be at most {most}, {whose}")
+
+
+def _taken(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the members that mean something here. Raises InvalidRequest for what no client may say."""
+    taken = {}
+    for name, value in body.items():
+        if name in _TAKEN:
+            if name not in OPENABLE or not _asks_for_nothing(name, value):
+                taken[name] = value
+        elif name not in IGNORED:
+            _refuse_unless_empty(name, value)
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        raise _unsupported("modalities", "answers are text")
+    return taken
+
+
+def _refuse_unless_empty(name: str, value: Any) -> None:
+    known = name in _INSTEAD or name in _OF_THE_OPERATOR
+    if known and _asks_for_nothing(name, value):
+        return
+    if name in _INSTEAD:
+        raise _unsupported(name, f"is not taken; {_INSTEAD[name]}")
+    if known:
+        raise _unsupported(name, "is not for clients: it steers the engine")
+    meant = nearest(name, sorted(_TAKEN))
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    param = shown(name)
+    raise InvalidRequest(f"{param!r}: there is no such member{hint}", param=param, code="unknown_parameter")
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    """Say whether a member has the value that it has if it is not sent."""
+    if name == "add_generation_prompt":
+        return value is None or value is True
+    if name == "priority":
+        return value is None or value == 0
+    return value is None or value is False or (isinstance(value, dict | list) and not value)
+
+
+def _check_together(members: Mapping[str, Any], *, stream: bool) -> None:
+    """Check members that go together only, as OpenAI and vLLM do."""
+    if not members.get("logprobs"):
+        for name in ("top_logprobs", "logprob_token_ids"):
+            if members.get(name):
+                raise _refused(name, "is only for log probabilities: send logprobs: true beside it")
+    _check_tools(members)
+    _check_opened(members)
+    if members.get("use_beam_search") and stream:
+        raise _refused("stream", "an answer by beam search is not streamed")
+
+
+def _check_opened(members: Mapping[str, Any]) -> None:
+    """Check what a chain may open to its clients."""
+    if members.get("use_beam_search") and members.get("logprob_token_ids"):
+        raise _refused("logprob_token_ids", "does not go with use_beam_search")
+    if members.get("continue_final_message") and members.get("add_generation_prompt", True):
+        raise _refused("continue_final_message", "goes with add_generation_prompt: false only")
+    form = members.get("structured_outputs")
+    if form is not None and sum(form.get(name) is not None for name in _CONSTRAINTS) != 1:
+        raise _refused("structured_outputs", f"must have one of: {', '.join(_CONSTRAINTS)}")
+    repeated = members.get("repetition_detection")
+    if repeated is not None:
+        most, least = repeated.get("max_pattern_size", 0), repeated.get("min_pattern_size", 0)
+        if not least <= most or most < 1 or repeated.get("min_count", 0) < _REPEATED:
+            why = "needs max_pattern_size, a min_pattern_size that is no more, and a min_count of 2 or more"
+            raise _refused("repetition_detection", why)
+
+
+def _check_tools(members: Mapping[str, Any]) -> None:
+    choice, tools = members.get("tool_choice"), members.get("tools")
+    if choice is None or (choice == "none" and tools is None):
+        return
+    if tools is None:
+        raise _refused("tool_choice", "is only for tools: send tools beside it")
+    if isinstance(choice, dict):
+        wanted, names = choice["function"]["name"], [tool["function"]["name"] for tool in tools]
+        if wanted not in names:
+            raise _refused("tool_choice.function.name", f"no tool is called {shown(wanted)!r}")
+
+
+def _closed(param: str, chain: str, key: str, what: str = "") -> InvalidRequest:
+    said = what or shown(param)
+    why = f"{said}: chain {chain!r} does not take this from clients; its model set can open it: {key}"
+    return InvalidRequest(why, param=shown(param), code="unsupported_parameter")
+
+
+def _unsupported(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{param}: {why}", param=param, code="unsupported_parameter")
+
+
+def _refused(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{param}: {why}", param=param, code="invalid_value")
