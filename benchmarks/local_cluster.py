@@ -222,3 +222,28 @@ def _signal(process: psutil.Process, *, kill: bool) -> None:
         process.kill() if kill else process.terminate()
     except psutil.NoSuchProcess:
         return
+
+
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+"""Serve's variable for HAProxy in front, instead of its proxy in Python."""
+
+
+def haproxy_settings(folder: Path) -> dict[str, str]:
+    """Return where a cluster's HAProxy is, and how much of the machine it takes.
+
+    Unless told otherwise, those of all clusters are in one place, and have four threads each.
+    """
+    # Ray puts them into a folder of the node's id, and a socket's path must not be longer than 97 characters.
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # Ray 2.58's default wants 50,000 open files, and HAProxy does not start where it may not have them.
+        "RAY_SERVE_HAPROXY_MAXCONN": "4096",
+        # On two cores four threads take a quarter more CPU than one, or with ray.serve.llm two fifths.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (psutil.cpu_count() or 1) // 2))),
+    }

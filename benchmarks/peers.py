@@ -22,9 +22,11 @@ import yaml
 
 from benchmarks import litellm_proxy
 from benchmarks.local_cluster import (
+    HAPROXY,
     LocalCluster,
     end_processes,
     free_port,
+    haproxy_settings,
     interlock_application,
     python_path,
 )
@@ -253,7 +255,7 @@ class OnServe:
     def start(self) -> None:
         """Return once it answers."""
         cluster = LocalCluster(ROOT, environment={"PYTHONPATH": python_path(ROOT), **self._environment})
-        cluster.env |= _haproxy_settings(cluster.folder) if _HAPROXY in self._environment else {}
+        cluster.env |= haproxy_settings(cluster.folder) if HAPROXY in self._environment else {}
         self._cluster = cluster.__enter__()
         http = {"host": "127.0.0.1", "port": self._port}
         config = {"http_options": http, "applications": [self._application_in(cluster.folder)]}
@@ -278,32 +280,8 @@ class OnServe:
         return self._cluster.processes() if self._cluster is not None else []
 
 
-_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-
-
-def _haproxy_settings(folder: Path) -> dict[str, str]:
-    """Return where a cluster's HAProxy is, and how much of the machine it takes.
-
-    Unless told otherwise, those of all clusters are in one place, and have four threads each.
-    """
-    # Ray puts them into a folder of the node's id, and a socket's path must not be longer than 97 characters.
-    return {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        # Ray 2.58's default wants 50,000 open files, and HAProxy does not start where it may not have them.
-        "RAY_SERVE_HAPROXY_MAXCONN": "4096",
-        # On two cores four threads take a quarter more CPU than one, or with ray.serve.llm two fifths.
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (psutil.cpu_count() or 1) // 2))),
-    }
-
-
 GRPC = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
-TUNED = GRPC | {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", _HAPROXY: "1"}
+TUNED = GRPC | {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", HAPROXY: "1"}
 DIRECT = TUNED | {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 
 

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1, le=2**30)] = 4 * 1024 * 1024
     """Largest request body that is read."""
 
+    drain_timeout_s: _Seconds = 75.0
+    """How long gateways and replicas of engines that stop wait for the answers under way.
+
+    Serve fixes it when they are deployed, so a model set with a longer deadline is refused.
+    """
+
     gateway_silence_s: _Seconds = 15.0
     """A gateway that has not reported for so long is taken as gone, and its leases with it."""
 

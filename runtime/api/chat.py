@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 
 import orjson
@@ -17,10 +18,16 @@ from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.trace_context import trace_context_of
 from runtime.core.keys import Caller
+from runtime.engines.time_limit import TimeLimit
 from runtime.errors import InterlockError, InvalidRequest
 from runtime.observe.tracing import RequestSpan, TraceContext
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChainCall, ChatRequest
+
+_log = logging.getLogger(__name__)
+
+READER_SECONDS = 5.0
+"""How much longer than its chain's deadline a client may take to read its answer."""
 
 REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
@@ -56,6 +63,10 @@ def session_of(request: Request) -> str:
         message = f"{SESSION} must be one id of 1 to {_MAX_SESSION} printable ASCII characters"
         raise InvalidRequest(message, param=SESSION)
     return session
+
+
+class _NotReadError(Exception):
+    """A client has not read its answer in time."""
 
 
 class ChatResponse(Response):
@@ -109,7 +120,7 @@ class ChatResponse(Response):
             try:
                 await call.start()
                 started = True
-                await self._send_answer(call, send)
+                await self._send_in_time(call, send)
             finally:
                 await call.aclose()
         except InterlockError as error:
@@ -125,6 +136,28 @@ class ChatResponse(Response):
         except InterlockError as error:
             self._admission.turned_away(error)
             raise
+
+    async def _send_in_time(self, call: ChainCall, send: Send) -> None:
+        """Send the answer, and hang up on a client that does not read it.
+
+        Behind HAProxy a full connection holds a send up for as long as its client likes: for an hour the
+        request kept its lease, which held its release, and a gateway that should stop.
+        """
+        limit = TimeLimit(call.left + READER_SECONDS)
+
+        async def send_within(message: Message) -> None:
+            try:
+                with limit:
+                    await send(message)
+            except TimeoutError as error:
+                raise _NotReadError from error
+
+        try:
+            await self._send_answer(call, send_within)
+        except _NotReadError:
+            _log.info("request %s: its client does not read its answer", self._request_id)
+        finally:
+            limit.close()
 
     async def _send_answer(self, call: ChainCall, send: Send) -> None:
         if not call.request.stream:

@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from runtime.core.drain_time import gateway_timeout
 from runtime.serve.gateway import Gateway
 from runtime.serve.manager import SwapManager
 from runtime.settings import Settings
@@ -51,6 +52,9 @@ def build(args: dict[str, Any]) -> Application:
         name="Gateway",
         max_ongoing_requests=_MANY,
         health_check_period_s=_HEALTH_CHECK_S,
+        graceful_shutdown_timeout_s=gateway_timeout(settings.drain_timeout_s),
+        # The new ones first: else nobody answers while the last of the old ones ends its answers.
+        max_surge_percent=100,
         ray_actor_options=_PLACEMENT,
     )
     return gateway.bind(settings, manager.bind(settings))

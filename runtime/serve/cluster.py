@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
 from runtime.core.digest import SHORT
+from runtime.core.drain_time import with_drain_timeout
 from runtime.core.health import Infrastructure
 from runtime.core.installation import Installation, engine_in_name
 from runtime.core.ledger import Batch
@@ -60,15 +61,23 @@ class RayCluster:
 
     ``installation`` is whose engines these are; another one's are not seen. ``own_app`` is the application
     of the gateways and the manager, for those who ask how that is; ``loops`` watches what runs as long as an
-    engine is called.
+    engine is called. ``drain_timeout`` is for how many seconds replicas that stop wait for the answers
+    under way.
     """
 
-    def __init__(self, installation: Installation, own_app: str = "", loops: LoopWatch | None = None) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        own_app: str = "",
+        drain_timeout: float = 0.0,
+        loops: LoopWatch | None = None,
+    ) -> None:
         self._loops = loops
         self._installation = installation
         self._inherited: set[str] = set()
         """Engines, by short digest, whose applications were made before names carried the id."""
         self._own_app = own_app
+        self._drain_timeout = drain_timeout
         self._clients: dict[str, HandleEngine] = {}
         self._direct: dict[str, DirectEngine] = {}
         self._targets: dict[str, int] = {}
@@ -123,7 +132,8 @@ class RayCluster:
             of_engines = {"env_vars": {"MALLOC_ARENA_MAX": ""}}
             options = {"num_cpus": 0, "max_restarts": -1, "runtime_env": of_engines}
             self._deployer = ray.remote(_Deployer).options(**options).remote()
-        await self._deployer.deploy.remote(name, spec, location)
+        deployed = with_drain_timeout(spec, self._drain_timeout)
+        await self._deployer.deploy.remote(name, deployed, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas run and what the others are at, or why they will not come up."""

@@ -19,7 +19,8 @@ from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.core import events as ev
 from runtime.core.commands import Command
-from runtime.core.digest import change_digest
+from runtime.core.digest import Content, change_digest
+from runtime.core.drain_time import check_deadlines
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.series import Told
 from runtime.core.status import status
@@ -58,7 +59,8 @@ class SwapManager:
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
-        self._cluster = RayCluster(self._installation, serve.get_replica_context().app_name)
+        app = serve.get_replica_context().app_name
+        self._cluster = RayCluster(self._installation, app, settings.drain_timeout_s)
         self._controller = Controller(
             StoredJournal(self._journal),
             self._cluster,
@@ -111,10 +113,14 @@ class SwapManager:
             key = unknown[0] if unknown else "model_set"
             reason = "unknown key; valid here: model_set, change" if unknown else "is missing"
             raise ModelSetError("user_config of SwapManager", key, reason)
-        source, content = read_content(
-            user_config["model_set"], self._settings.root, self._settings.models_dir
-        )
+        source, content = self._content(user_config["model_set"])
         return ev.Wanted(at=self._clock.wall(), change=change, source=source, content=content)
+
+    def _content(self, wanted: str | Mapping[str, Any]) -> tuple[str, Content]:
+        """Return the source's name and the content of a model set that this installation can serve."""
+        source, content = read_content(wanted, self._settings.root, self._settings.models_dir)
+        check_deadlines(content.model_set, source, self._settings.drain_timeout_s)
+        return source, content
 
     async def next_table(self, report: GatewayReport) -> ReleaseTable:
         """Answer a gateway's long poll."""
@@ -168,9 +174,7 @@ class SwapManager:
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any] | InterlockError:
         """Return what a swap to the model set would do, or why it cannot be told."""
         try:
-            _, content = await asyncio.to_thread(
-                read_content, wanted, self._settings.root, self._settings.models_dir
-            )
+            _, content = await asyncio.to_thread(self._content, wanted)
             planned = await Planner(self._cluster).plan(content, self._controller.state)
         except InterlockError as error:
             return error

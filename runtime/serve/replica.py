@@ -15,6 +15,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from ray.util import get_node_ip_address
 
+from runtime.core.drain_time import engine_drain
 from runtime.core.installation import engine_in_name
 from runtime.core.ledger import Batch, EndedHop
 from runtime.core.series import Family, Told
@@ -90,8 +91,7 @@ class EngineReplica:
         try:
             if self._server is not None:
                 config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - as above
-                # Serve counts its own drain, too, before it kills; and the host has to end in that time.
-                await self._server.close(config.graceful_shutdown_timeout_s / 2.0)
+                await self._server.close(engine_drain(config.graceful_shutdown_timeout_s))
         finally:
             of_host = getattr(super(), "__del__", None)
             if of_host is not None:

@@ -346,7 +346,7 @@ class ChainCall:
 
     def _told(self, count: _HopCount) -> dict[str, Any]:
         """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
-        return {TAG: count.tag, WITHIN: self._left, TRACE: count.span.context}
+        return {TAG: count.tag, WITHIN: self.left, TRACE: count.span.context}
 
     def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
         retried = self._retried(hop, span) if span else None
@@ -468,7 +468,7 @@ class ChainCall:
     @contextmanager
     def _until_deadline(self, hop: Hop) -> Iterator[TimeLimit]:
         """Give the limit of each wait for an engine; what it ends is too late for the chain's deadline."""
-        limit = TimeLimit(self._left)
+        limit = TimeLimit(self.left)
         try:
             yield limit
         except TimeoutError as error:
@@ -481,6 +481,6 @@ class ChainCall:
         return DeadlineExceeded(f"the chain's deadline of {deadline:g} s passed in step {hop.step!r}")
 
     @property
-    def _left(self) -> float:
+    def left(self) -> float:
         """How many seconds are left of the chain's deadline, which counts from the request's arrival."""
         return self._lease.chain.deadline - (self._clock.now() - self._arrived)
