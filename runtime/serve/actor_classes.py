@@ -2,7 +2,7 @@
 
 Serve makes an actor class for each application, and Ray keeps every class that it has ever met, with
 entries for each of its methods, for as long as the process lives: a gateway grew with each swap. There
-is no public way to let go of it. This is written for Ray 2.58 to 2.60; with a Ray that keeps it
+is no public way to let go of it. This is written for Ray 2.60; with a Ray that keeps it
 elsewhere a gateway grows, and nothing else happens.
 """
 

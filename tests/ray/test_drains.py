@@ -15,6 +15,9 @@ from tests.ray.conftest import scripted
 TOKENS, PACE_S = 100, 0.45
 STREAMS = 4
 
+HUNG_UP = 0
+"""A connection that was closed without an answer."""
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
@@ -88,7 +91,7 @@ class Asking:
                 self.failed.append((time.monotonic(), answer.status_code, answer.text[:200]))
 
 
-# A stream of 45 s outlives that there shall be fewer gateways, that settings change, that all is deployed anew.
+# A stream of 45 s outlives fewer gateways, other settings, and a deployment of everything anew.
 def test_long_streams_outlive_their_gateways(interlock):
     with ThreadPoolExecutor(3 * STREAMS) as clients, Asking(interlock) as asking:
 
@@ -112,3 +115,30 @@ def test_long_streams_outlive_their_gateways(interlock):
     assert ended[0][1] > TOKENS
     assert asking.asked > 30
     assert not asking.failed
+
+
+# What was under way in a gateway that is killed ends at once in an error; what comes after it is answered.
+def test_a_gateway_that_is_killed(interlock, request):
+    body = {"model": "support-agent", "messages": [{"role": "user", "content": "my bill"}], "max_tokens": 20}
+
+    def ask(**changes):
+        url, asked = f"{interlock.url}/v1/chat/completions", body | changes
+        try:
+            return httpx.post(url, json=asked, timeout=70, trust_env=False).status_code
+        except httpx.RemoteProtocolError:
+            return HUNG_UP
+
+    with ThreadPoolExecutor(8) as clients:
+        under_way = [clients.submit(ask) for _ in range(8)]
+        time.sleep(3)
+        interlock.replicas("interlock", "Gateway")[0].kill()
+        began = time.monotonic()
+        later = [ask(max_tokens=2) for _ in range(8)]
+        took = time.monotonic() - began
+        statuses = sorted(each.result() for each in under_way)
+    expected = {HUNG_UP, 502} if "haproxy" in request.node.name else {500}
+    lost = [status for status in statuses if status != 200]
+    assert 0 < len(lost) < len(statuses)
+    assert set(lost) <= expected
+    assert later == [200] * 8
+    assert took < 20

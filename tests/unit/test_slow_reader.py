@@ -7,6 +7,7 @@ import pytest
 
 from runtime.api.chat import READER_SECONDS
 from tests.unit.test_api import app_of, serving
+from tests.unit.test_deadlines import engines
 
 
 class Reader:
@@ -53,7 +54,7 @@ async def test_a_reader_that_stops(takes, stream):
         assert asyncio.get_running_loop().time() - began <= deadline + READER_SECONDS + 0.01
         assert len(reader.took) == takes
         assert world.leases() == 0
-        assert all([await e.idle() for app in world.cluster._apps.values() for e in app.replicas])
+        assert all([await engine.idle() for engine in engines(world)])
 
 
 # One that reads to the end gets all of it, though its last piece was long in coming.
