@@ -16,7 +16,8 @@ InterlockError
 │   ├── Overloaded          too many requests wait here already
 │   ├── RateLimited         a limit has no room for it in this window
 │   ├── EngineUnavailable   an engine did not answer, or answered with a fault of its own
-│   │   └── EngineLost      the replica that had taken the call is gone; another may answer it
+│   │   ├── EngineLost      the replica that had taken the call is gone; another may answer it
+│   │   └── NoManager       the manager's process has ended, and no other has taken over
 │   ├── StoreUnavailable    the database does not answer
 │   └── DeadlineExceeded    the chain's deadline passed
 ├── CommandRefused          an operator's command does not fit the state, which it carries; nothing was done
@@ -123,6 +124,10 @@ class EngineUnavailable(Unavailable):
 
 class EngineLost(EngineUnavailable):
     """The replica that had taken the call is gone, and its answer with it; another may answer it."""
+
+
+class NoManager(EngineUnavailable):
+    """The manager's process has ended, and no other has taken over: nobody decides anything now."""
 
 
 class StoreUnavailable(Unavailable):

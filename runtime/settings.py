@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -177,9 +177,20 @@ def vllm_worker_in_core() -> bool:
     return os.environ.get(VLLM_WORKER_IN_CORE) == "1"
 
 
-def ray_encrypts() -> bool:
-    """Say whether Ray's own connections are encrypted: then none of ours may go in clear beside them."""
-    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+class RayTls(NamedTuple):
+    """The files by which Ray's processes know each other: PEM, as its documentation has them made."""
+
+    certificate: str
+    key: str
+    authority: str
+
+
+def ray_tls() -> RayTls | None:
+    """Return by which certificates Ray's own connections are encrypted: ours are, too, and by the same."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        return None
+    names = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+    return RayTls(*(os.environ.get(name, "") for name in names))
 
 
 def behind_haproxy() -> bool:

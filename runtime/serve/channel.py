@@ -1,4 +1,4 @@
-"""A gateway's end of the channels: its calls go straight to an engine's replica, past Serve's handle.
+"""A gateway's end of the channels: its calls go straight to a replica, past Serve's handle.
 
 A handle call passes a router, a scheduler, pickle and two event loops on either side, and each token of a
 stream does so again. Here all calls of a gateway to a replica share one connection and are told in
@@ -6,6 +6,9 @@ MessagePack: what is ready together goes in one message, so under load a token c
 places, scales, checks and replaces replicas as before: it is asked through the handle where they are, and
 whom it has to count or to choose for (autoscaling, a request router of the deployment's own) stays with the
 handle.
+
+Nor does a gateway that cannot be reached any more keep anybody waiting: Ray reports the reply of a handle
+call to its caller, and a process that does so stands still until Ray knows that the caller's node is gone.
 """
 
 from __future__ import annotations
@@ -14,19 +17,21 @@ import asyncio
 import itertools
 import logging
 import random
+import ssl
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from runtime.engines.port import Body, Chunk
 from runtime.errors import EngineLost, InvalidRequest
-from runtime.serve.connection import Connection
+from runtime.serve.connection import SILENT_S, Connection
 from runtime.serve.fault import Fault, raise_fault
 from runtime.serve.wire import (
     CANCEL,
     GENERATE,
     GOING,
     UNREADABLE,
+    UNSPEAKABLE,
     VERSION,
     Address,
     Call,
@@ -70,9 +75,19 @@ class _Replies:
 
 
 class Channel:
-    """One replica, at the other end of a connection; ``ended`` is called when it takes no more calls."""
+    """One replica, at the other end of a connection; ``ended`` is called when it takes no more calls.
 
-    def __init__(self, address: Address, ended: Callable[[Channel], None]) -> None:
+    One that says nothing for ``silent_s`` is lost.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        ended: Callable[[Channel], None],
+        silent_s: float = SILENT_S,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self.replica = address.replica
         self._address = address
         self._ended = ended
@@ -80,7 +95,7 @@ class Channel:
         """Why it takes no more calls."""
         self._numbers = itertools.count(GOING + 1)
         self._calls: dict[int, _Replies] = {}
-        self._connection = Connection(self._answered, self._hung_up)
+        self._connection = Connection(self._answered, self._hung_up, silent_s=silent_s)
         self._sender = Sender(self._connection)
         self._let_in: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why it is not, or nothing."""
@@ -89,7 +104,8 @@ class Channel:
         """Return once the replica has taken the connection. Raises EngineLost: it does not."""
         _, host, port, secret = self._address
         try:
-            await asyncio.get_running_loop().create_connection(lambda: self._connection, host, port)
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: self._connection, host, port, ssl=self._tls)
         except OSError as error:
             raise EngineLost(f"replica {self.replica} takes no connection: {error}") from error
         except asyncio.CancelledError:
@@ -145,7 +161,7 @@ class Channel:
         number, replies = next(self._numbers), _Replies()
         try:
             self._sender.send(Call(number, method, list(args)))
-        except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        except UNSPEAKABLE as error:
             raise InvalidRequest(f"the body holds what no engine can be told: {error}") from error
         self._calls[number] = replies
         try:
@@ -173,7 +189,7 @@ class Channel:
         try:
             every = decode_replies(message)
         except UNREADABLE as error:
-            _log.exception("what replica %s sends cannot be read", self.replica)
+            _log.warning("what replica %s sends cannot be read: %s", self.replica, error)
             self._connection.close(f"what it sends cannot be read: {error}")
             return
         for reply in every:

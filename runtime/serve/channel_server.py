@@ -1,4 +1,4 @@
-"""A replica's end of the channels: it takes calls of gateways that know its secret."""
+"""Where channels lead to: takes calls of callers that know the secret, and lets them be answered."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import hmac
 import logging
 import secrets
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Protocol
+import ssl
+from collections.abc import Awaitable, Callable
 
-from runtime.engines.port import Body, Chunk
 from runtime.errors import EngineLost
-from runtime.serve.connection import Connection
+from runtime.serve.connection import SILENT_S, Connection
 from runtime.serve.fault import Fault
 from runtime.serve.wire import (
     CANCEL,
-    GENERATE,
     GOING,
     UNREADABLE,
     VERSION,
@@ -33,46 +30,50 @@ from runtime.serve.wire import (
 
 _log = logging.getLogger(__name__)
 
-_ALLOWED = frozenset({GENERATE, "classify", "embed", "count"})
-"""What requests need of an engine; what its owner needs goes over the handle."""
-
 _INTRODUCTION_S = 5.0
 """How long a caller may take to say who it is."""
+
+_STRANGERS = 256
+"""How many may be about to say so; of more, those who have come first go."""
 
 _BREAK_OFF_S = 1.0
 """How long calls that are broken off may take to end."""
 
+_MOST_CALLS = 20_000
+"""How many calls of one caller may be under way, or wait for their turn."""
 
-class Callee(Protocol):
-    """What a replica does for its callers, whichever way their calls come."""
-
-    def engine_stream(self, body: Body) -> AsyncGenerator[list[Chunk] | Fault, None]:
-        """Yield what the engine generates; a fault, if any, comes last."""
-        ...
-
-    async def engine_call(self, method: str, *args: Any) -> Any:
-        """Call a method of the engine by name; return its result or a fault."""
-        ...
+Answer = Callable[[Call, Sender], Awaitable[None]]
+"""Does what a call asks, and replies with what comes of it as it comes."""
 
 
 class ChannelServer:
-    """Takes calls from gateways that know the secret, ``limit`` of them at once; others wait their turn."""
+    """Takes calls from who knows the secret, ``limit`` of them at once; others wait their turn.
 
-    def __init__(self, callee: Callee, replica: str, limit: int) -> None:
-        self.callee = callee
+    A caller that says nothing for ``silent_s`` is gone, and its calls are broken off.
+    """
+
+    def __init__(self, answer: Answer, replica: str, limit: int, silent_s: float = SILENT_S) -> None:
+        self.answer = answer
         self.replica = replica
         self.turns = asyncio.Semaphore(limit)
+        self.silent_s = silent_s
         self.closing = False
         self._secret = secrets.token_urlsafe(32)
-        self._callers: set[_Caller] = set()
+        self._callers: dict[_Caller, None] = {}
+        """In the order in which they have come."""
         self._listener: asyncio.Server | None = None
 
-    async def open(self, host: str) -> Address:
+    async def open(self, host: str, tls: ssl.SSLContext | None = None) -> Address:
         """Listen on a free port of ``host``. Raises OSError: there is none."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, 0), family=family)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Caller(self).connection, sock=listening)
+        self._listener = await loop.create_server(
+            lambda: _Caller(self).connection,
+            sock=listening,
+            ssl=tls,
+            ssl_handshake_timeout=_INTRODUCTION_S if tls else None,
+        )
         return Address(self.replica, host, listening.getsockname()[1], self._secret)
 
     async def close(self, grace: float) -> None:
@@ -80,12 +81,12 @@ class ChannelServer:
         self.closing = True
         if self._listener is not None:
             self._listener.close()
-        for caller in self._callers:
+        for caller in list(self._callers):
             caller.say_going()
-        ended = {caller.ended for caller in self._callers}
+        ended = {caller.ended for caller in self._callers if not caller.ended.done()}
         if ended:
             await asyncio.wait(ended, timeout=grace)
-            for caller in self._callers:
+            for caller in list(self._callers):
                 caller.hang_up()
             await asyncio.wait(ended, timeout=_BREAK_OFF_S)
 
@@ -98,26 +99,29 @@ class ChannelServer:
 
     def comes(self, caller: _Caller) -> None:
         """Know of a caller until it is gone."""
-        self._callers.add(caller)
-        caller.ended.add_done_callback(lambda _: self._callers.discard(caller))
+        self._callers[caller] = None
+        caller.ended.add_done_callback(lambda _: self._callers.pop(caller))
+        strangers = [other for other in self._callers if not other.known]
+        for stranger in strangers[:-_STRANGERS]:
+            stranger.hang_up()
 
 
 class _Caller:
-    """A gateway as a replica knows it. ``ended`` is done when it is gone and its calls have ended."""
+    """A caller as a replica knows it. ``ended`` is done when it is gone and its calls have ended."""
 
     def __init__(self, server: ChannelServer) -> None:
         self._server = server
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._known = self._gone = False
+        self.known = self._gone = False
         self._loop = asyncio.get_running_loop()
-        self.connection = Connection(self._introduced, self._lost, self._comes)
+        self.connection = Connection(self._introduced, self._lost, self._comes, server.silent_s)
         self._sender = Sender(self.connection)
         self._patience: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def say_going(self) -> None:
         """Let it call no more."""
-        if self._known:
+        if self.known:
             self._sender.send(Reply(GOING))
         else:
             self.hang_up()
@@ -141,7 +145,7 @@ class _Caller:
             self.connection.finish(refusal)
             return
         self._wait_no_more()
-        self._known = True
+        self.known = True
         self.connection.heard = self._heard
         self.connection.trust()
         if self._server.closing:
@@ -151,14 +155,14 @@ class _Caller:
         try:
             every = decode_calls(message)
         except UNREADABLE:
-            _log.exception("what a gateway asks cannot be read")
+            _log.warning("what a caller asks cannot be read; its connection is closed")
             self.connection.close("what it asks cannot be read")
             return
         for call in every:
             self._begin(call)
 
     def _lost(self, reason: str) -> None:
-        _log.debug("a gateway is gone: %s", reason)
+        _log.debug("a caller is gone: %s", reason)
         self._wait_no_more()
         self._gone = True
         for task in self._running.values():
@@ -178,16 +182,24 @@ class _Caller:
             if call.number in self._running:
                 self._running[call.number].cancel()
             return
-        if self._server.closing:
-            gone = Fault(EngineLost.__name__, f"replica {self._server.replica} stops")
-            self._sender.send(Reply(call.number, fault=gone, ended=True))
-            return
         if call.number in self._running:
             self.connection.close(f"its call {call.number} is under way already")
+            return
+        refusal = self._refusal()
+        if refusal is not None:
+            self._sender.send(Reply(call.number, fault=refusal, ended=True))
             return
         task = asyncio.create_task(self._run(call))
         self._running[call.number] = task
         task.add_done_callback(lambda _: self._forget(call.number))
+
+    def _refusal(self) -> Fault | None:
+        if self._server.closing:
+            return Fault(EngineLost.__name__, f"replica {self._server.replica} stops")
+        if len(self._running) >= _MOST_CALLS:
+            many = f"{_MOST_CALLS} calls of one caller are under way at replica {self._server.replica}"
+            return Fault("EngineUnavailable", many)
+        return None
 
     def _forget(self, number: int) -> None:
         del self._running[number]
@@ -196,29 +208,8 @@ class _Caller:
     async def _run(self, call: Call) -> None:
         try:
             async with self._server.turns:
-                await answer(self._server.callee, call, self._sender)
+                await self._server.answer(call, self._sender)
         except Exception as error:  # noqa: BLE001 - as with any server, what breaks one call ends that one
             _log.exception("the call of %s broke", call.method)
             fault = Fault("EngineUnavailable", f"the call broke: {type(error).__name__}: {error}")
             self._sender.send(Reply(call.number, fault=fault, ended=True))
-
-
-async def answer(callee: Callee, call: Call, sender: Sender) -> None:
-    """Do what a call asks of a replica, and reply with what comes of it as it comes."""
-    if call.method not in _ALLOWED:
-        unknown = Fault("EngineUnavailable", f"requests have no call {call.method!r}")
-        sender.send(Reply(call.number, fault=unknown, ended=True))
-    elif call.method == GENERATE:
-        paced = False
-        async with aclosing(callee.engine_stream(*call.args)) as generated:
-            async for item in generated:
-                if isinstance(item, Fault):
-                    sender.send(Reply(call.number, fault=item))
-                else:
-                    sender.send(Reply(call.number, item), paced=paced)
-                paced = True  # the first token goes out at once, and the end
-        sender.send(Reply(call.number, ended=True))
-    else:
-        result = await callee.engine_call(call.method, *call.args)
-        fault = result if isinstance(result, Fault) else None
-        sender.send(Reply(call.number, value=None if fault else result, fault=fault, ended=True))

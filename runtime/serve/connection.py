@@ -1,7 +1,10 @@
-"""Messages over TCP: each is four bytes that tell its length, and then itself.
+"""Messages over TCP: each is four bytes that tell its length, and then itself; an empty one is a heartbeat.
 
 Of asyncio's own, with nothing in between: a gateway hears thousands of messages a second on the loop that
 also writes to its clients, and a library with threads of its own hands Python's lock to and fro for each.
+
+Nothing waits for an end that is gone: a network that has broken ends the connection within ``_UNREACHED_S``,
+and so does a process that says nothing for ``silent_s``, or takes nothing of what is sent to it.
 """
 
 from __future__ import annotations
@@ -17,18 +20,31 @@ _HEAD = 4
 _STRANGER = 1024
 """Bytes of the greatest message of an end that has not shown who it is."""
 
-_KEEPALIVE_S = 10
-_UNANSWERED = 2
-"""A silent connection is tried every so many seconds, and ends when so many tries got no answer: a machine
-that is gone does not say so. A system answers for its processes: of one that stands still, Serve's health
-check tells. One that takes nothing of what is sent to it for as long is given up, too."""
+GREATEST = 256 * 1024 * 1024
+"""Bytes of the greatest message of one that has."""
+
+_UNREACHED_S = 8
+"""How long a network may lose everything. The system finds out: a machine that is gone does not say so. What
+TCP tries again it tries at doubling times, so after a break of less than this it is whole in as long."""
 
 _OPTIONS = {
-    "TCP_KEEPIDLE": _KEEPALIVE_S,
-    "TCP_KEEPINTVL": _KEEPALIVE_S,
-    "TCP_KEEPCNT": _UNANSWERED,
-    "TCP_USER_TIMEOUT": _KEEPALIVE_S * _UNANSWERED * 1000,
+    "TCP_KEEPIDLE": _UNREACHED_S // 2,
+    "TCP_KEEPINTVL": _UNREACHED_S // 4,
+    "TCP_KEEPCNT": 2,
+    "TCP_USER_TIMEOUT": _UNREACHED_S * 1000,
 }
+
+SILENT_S = 20.0
+"""How long the process at the other end may say nothing. A system answers for its processes, and so may a
+proxy between the two; a heartbeat is the process's own. It is long, for a process may be busy."""
+
+_BEAT_S = 2.0
+"""How often each end sends a heartbeat, and looks for the other's."""
+
+_STUCK_S = 10.0
+"""How long the other end may take nothing of what waits for it."""
+
+_BEAT = bytes(_HEAD)
 
 
 class Connection(asyncio.Protocol):
@@ -43,10 +59,12 @@ class Connection(asyncio.Protocol):
         heard: Callable[[bytes], None],
         lost: Callable[[str], None],
         made: Callable[[], None] | None = None,
+        silent_s: float = SILENT_S,
     ) -> None:
         self.heard = heard
         self._lost = lost
         self._made = made
+        self._silent_s = silent_s
         self.full = False
         """The other end takes nothing for now; ``resumed`` is called when it does so again."""
         self.resumed: Callable[[], None] | None = None
@@ -54,12 +72,15 @@ class Connection(asyncio.Protocol):
         self._over.set()
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
-        self._greatest: int | None = _STRANGER
+        self._greatest = _STRANGER
         self._reason = ""
+        self._pulse: _Pulse | None = None
 
     def trust(self) -> None:
-        """Take messages of any length from now on: the other end has shown who it is."""
-        self._greatest = None
+        """Take long messages from now on, and expect heartbeats: the other end has shown who it is."""
+        self._greatest = GREATEST
+        if self._transport is not None:
+            self._pulse = _Pulse(self._transport, self.close, self._silent_s)
 
     def send(self, message: bytes) -> None:
         """Send a message, unless the connection has ended: then its owner has heard so, or is about to."""
@@ -98,6 +119,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the owner why it has ended."""
+        if self._pulse is not None:
+            self._pulse.stop()
         self._lost(self._reason or (f"{error}" if error is not None else "it has ended the connection"))
         self._over.set()
 
@@ -113,6 +136,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived: a part of a message, one, or several."""
+        if self._pulse is not None:
+            self._pulse.heard()
         self._unread += data
         for message in self._whole():
             if self._transport is None or self._transport.is_closing():
@@ -126,16 +151,58 @@ class Connection(asyncio.Protocol):
         with memoryview(self._unread) as unread:
             while len(unread) >= begin + _HEAD:
                 length = int.from_bytes(unread[begin : begin + _HEAD], "big")
-                if self._greatest is not None and length > self._greatest:
-                    self.close(f"a message of {length} bytes before the two ends know each other")
+                if length > self._greatest:
+                    self.close(f"a message of {length} bytes, and {self._greatest} are the most")
                     break
                 end = begin + _HEAD + length
                 if len(unread) < end:
                     break
-                found.append(bytes(unread[begin + _HEAD : end]))
+                if length:
+                    found.append(bytes(unread[begin + _HEAD : end]))
                 begin = end
         del self._unread[:begin]
         return found
+
+
+class _Pulse:
+    """The heartbeats of a connection: sends its own, and closes it when there are none of the other end."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[str], None], silent_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._close = close
+        self._silent_s = silent_s
+        self._beaten = self._heard = self._taken = self._loop.time()
+        self._waiting = 0
+        self._next = self._loop.call_later(_BEAT_S, self._beat)
+
+    def stop(self) -> None:
+        """End: there is no connection any more."""
+        self._next.cancel()
+
+    def heard(self) -> None:
+        """Note that the other end has said something."""
+        self._heard = self._loop.time()
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        if now - self._beaten > 2 * _BEAT_S:
+            # This process itself stood still, and what has come meanwhile is yet to be read.
+            self._heard = self._taken = now
+        self._beaten = now
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting or waiting < self._waiting:
+            self._taken = now
+        if now - self._heard > self._silent_s:
+            self._close(f"it has said nothing for {self._silent_s:g} s")
+            return
+        if now - self._taken > _STUCK_S:
+            self._close(f"it has taken nothing of what is sent to it for {_STUCK_S:g} s")
+            return
+        if not waiting:
+            self._transport.write(_BEAT)
+        self._waiting = waiting
+        self._next = self._loop.call_later(_BEAT_S, self._beat)
 
 
 def _keep_alive(connected: socket.socket) -> None:

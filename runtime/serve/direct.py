@@ -15,6 +15,7 @@ from runtime.core.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
 from runtime.errors import EngineLost, EngineUnavailable
 from runtime.loops import LoopWatch
+from runtime.serve import tls
 from runtime.serve.channel import Channel, least_busy
 from runtime.serve.wire import Address
 
@@ -47,11 +48,14 @@ class DirectEngine:
     def __init__(self, handle: Home, loops: LoopWatch | None = None) -> None:
         """Call over ``handle``, or past it; ``loops`` watches the looking for replicas."""
         self._handle = handle
+        self._tls = tls.calling()
         self._loops = loops or LoopWatch("gateway", SystemClock())
         self._channels: dict[str, Channel] = {}
         self._everywhere = False
         """Whether there was a way to every replica when they were looked for last: one that none leads to
         gets its share of the calls over the handle only."""
+        self._replicas = 0
+        """How many there were then."""
         self._found = False
         """Whether replicas told where they are when they were asked last."""
         self._lost = asyncio.Event()
@@ -106,11 +110,19 @@ class DirectEngine:
 
     async def ping(self) -> None:
         """Return once a replica has answered."""
-        await self._handle.ping()
+        channel = self._choose()
+        if channel is None:
+            await self._handle.ping()
+        else:
+            await channel.ask("ping")
 
     async def spent(self, hop: str) -> Usage | None:
-        """Ask all replicas what a call has spent."""
-        return await self._handle.spent(hop)
+        """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""
+        if not self._everywhere or len(self._channels) != self._replicas:
+            return await self._handle.spent(hop)
+        asked = (channel.ask("spent", hop) for channel in list(self._channels.values()))
+        told = msgspec.convert(await asyncio.gather(*asked), list[Usage | None])
+        return next((usage for usage in told if usage is not None), None)
 
     # -- who is there -----------------------------------------------------------------------------
 
@@ -148,11 +160,12 @@ class DirectEngine:
         await asyncio.gather(*map(self._connect, new))
         for replica in set(self._channels) - set(known):
             self._channels.pop(replica).retire()
-        self._everywhere = len(self._channels) == len(told)
+        self._replicas = len(told)
+        self._everywhere = len(self._channels) == self._replicas
         return True
 
     async def _connect(self, address: Address) -> None:
-        channel = Channel(address, self._lose)
+        channel = Channel(address, self._lose, tls=self._tls)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await channel.open()

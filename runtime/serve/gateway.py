@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, cast
 
 from fastapi import FastAPI
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
@@ -18,15 +17,14 @@ from runtime.api.budgets import StoredKeeper
 from runtime.api.keys import StoredKeys
 from runtime.api.usage import StoredUsage
 from runtime.clock import Clock, SystemClock
-from runtime.core.commands import Command
-from runtime.core.routes import GatewayReport, ReleaseTable
-from runtime.core.series import Told
-from runtime.errors import EngineUnavailable, InterlockError
+from runtime.errors import EngineUnavailable
 from runtime.loops import LoopWatch
 from runtime.observe.tracing import open_tracer
+from runtime.serve import tls
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
-from runtime.serve.replica import answer_of
+from runtime.serve.manager_link import ManagerLink
+from runtime.serve.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
@@ -41,59 +39,6 @@ from runtime.traffic.ledger import GroupCommit
 from runtime.traffic.meter import Meter
 
 
-class HandleManager:
-    """The manager, called over its handle."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
-
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
-        """Long-poll the table."""
-        return cast("ReleaseTable", await answer_of(self._handle.next_table.remote(report)))
-
-    async def report(self, report: GatewayReport) -> int:
-        """Say what this gateway holds; return the version of the newest table."""
-        return cast("int", await answer_of(self._handle.report.remote(report)))
-
-    async def leave(self, gateway: str) -> None:
-        """Say goodbye."""
-        await answer_of(self._handle.leave.remote(gateway))
-
-    async def count(self, told: Told) -> None:
-        """Say what this gateway has counted for Prometheus. Raises StoreUnavailable."""
-        _value(await answer_of(self._handle.count.remote(told)))
-
-    async def metrics(self, told: Told) -> bytes:
-        """Return what the whole application has counted. Raises StoreUnavailable."""
-        return cast("bytes", _value(await answer_of(self._handle.metrics.remote(told))))
-
-    async def status(self) -> dict[str, Any]:
-        """Return the control state for people."""
-        return cast("dict[str, Any]", await answer_of(self._handle.status.remote()))
-
-    async def health(self) -> dict[str, Any]:
-        """Return the three tiers of health."""
-        return cast("dict[str, Any]", await answer_of(self._handle.health.remote()))
-
-    async def command(self, command: Command) -> dict[str, Any]:
-        """Carry an operator's command out. Raises CommandRefused."""
-        return cast("dict[str, Any]", _value(await answer_of(self._handle.command.remote(command))))
-
-    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a swap to the model set would do. Raises ModelSetError."""
-        return cast("dict[str, Any]", _value(await answer_of(self._handle.plan.remote(wanted))))
-
-    async def audit(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest entries of the audit log."""
-        return cast("list[dict[str, Any]]", await answer_of(self._handle.audit.remote(limit)))
-
-
-def _value(answer: Any) -> Any:
-    if isinstance(answer, InterlockError):
-        raise answer
-    return answer
-
-
 class Gateway:
     """One replica of the ingress. It is constructed only once it has a table to route by."""
 
@@ -101,7 +46,9 @@ class Gateway:
         log_with_serve()
         clock, meter = SystemClock(), Meter()
         loops = LoopWatch("gateway", clock)
-        self._manager = HandleManager(manager)
+        self._deployed_beside = manager  # for Serve; what is asked of it goes over the link
+        registry = Registry(serve.get_replica_context().app_name)
+        self._manager = ManagerLink(registry, tls.calling())
         name = f"gateway-{uuid.uuid4().hex[:8]}"
         self._tracer = await asyncio.to_thread(open_tracer, name, clock)
         self._settings, self._clock = settings, clock
@@ -161,6 +108,7 @@ class Gateway:
         """Say goodbye; Serve calls this when the replica stops."""
         self._following.cancel()
         await asyncio.wait([self._following])
+        await self._manager.close()
         await self._ledger.close()
         await asyncio.to_thread(self._tracer.close)
         self._thread.shutdown()

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.util import get_node_ip_address
 
 from runtime.clock import SystemClock
 from runtime.control.aggregator import StoredMetrics
@@ -24,10 +25,14 @@ from runtime.core.drain_time import check_deadlines
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.series import Told
 from runtime.core.status import status
-from runtime.errors import InterlockError, ModelSetError
+from runtime.errors import ModelSetError
 from runtime.observe.exposition import text_of
+from runtime.serve import manager_desk, tls
+from runtime.serve.channel_server import ChannelServer
 from runtime.serve.cluster import RayCluster
 from runtime.serve.garbage import leave_startup_alone
+from runtime.serve.manager_calls import SILENT_S
+from runtime.serve.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store import database
@@ -45,6 +50,12 @@ _log = logging.getLogger(__name__)
 _MISSED_HEARTBEATS = 5
 """After so many a gateway is told of as silent: one or two go missing when a machine is busy."""
 
+_MOST_CALLS = 10_000
+"""How many calls of gateways are answered at once; each gateway has a few."""
+
+_LAST_ANSWERS_S = 1.0
+"""How long answers may take to go out when this replica stops."""
+
 _KEYS = {"model_set", "change"}
 
 
@@ -59,8 +70,8 @@ class SwapManager:
         store = await asyncio.to_thread(open_store, settings.store_url)
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
-        app = serve.get_replica_context().app_name
-        self._cluster = RayCluster(self._installation, app, settings.drain_timeout_s)
+        context = serve.get_replica_context()
+        self._cluster = RayCluster(self._installation, context.app_name, settings.drain_timeout_s)
         self._controller = Controller(
             StoredJournal(self._journal),
             self._cluster,
@@ -78,7 +89,15 @@ class SwapManager:
             _MISSED_HEARTBEATS * settings.heartbeat_s,
             store_of_one_node=store.dialect.name == "sqlite",
         )
+        answer = manager_desk.answering(self)
+        self._server = ChannelServer(answer, context.replica_tag, _MOST_CALLS, SILENT_S)
+        # Before anything is decided: a gateway that finds no manager goes on by its last table for a while,
+        # and this manager waits for it as long.
+        address = await self._server.open(get_node_ip_address(), tls.listening())
+        await Registry(context.app_name).publish(address)
         self._loop = asyncio.create_task(self._controller.run())
+        self._loop.add_done_callback(self._stop_answering)
+        self._closing: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
         self._in_turn = asyncio.Lock()
         leave_startup_alone()
@@ -122,6 +141,8 @@ class SwapManager:
         check_deadlines(content.model_set, source, self._settings.drain_timeout_s)
         return source, content
 
+    # -- what gateways ask, over their links (serve.manager_desk) -----------------------------------
+
     async def next_table(self, report: GatewayReport) -> ReleaseTable:
         """Answer a gateway's long poll."""
         return await self._controller.hub.next_table(report)
@@ -134,20 +155,13 @@ class SwapManager:
         """Take a gateway's goodbye."""
         self._controller.hub.leave(gateway)
 
-    async def count(self, told: Told) -> InterlockError | None:
-        """Take what a gateway has counted for Prometheus, or return why it must tell again."""
-        try:
-            await self._controller.metrics.take(told)
-        except InterlockError as error:
-            return error
-        return None
+    async def count(self, told: Told) -> None:
+        """Take what a gateway has counted for Prometheus. Raises StoreUnavailable: it must tell again."""
+        await self._controller.metrics.take(told)
 
-    async def metrics(self, told: Told) -> bytes | InterlockError:
-        """Return what the whole application has counted, as Prometheus' text, or why it cannot be told."""
-        try:
-            return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
-        except InterlockError as error:
-            return error
+    async def metrics(self, told: Told) -> bytes:
+        """Return what the whole application has counted, as Prometheus' text. Raises StoreUnavailable."""
+        return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
 
     async def status(self) -> dict[str, Any]:
         """Return the control state for people, and what the manager itself holds."""
@@ -161,33 +175,36 @@ class SwapManager:
         """Return the three tiers of health, within seconds whatever does not answer."""
         return (await self._checkup.health()).as_json()
 
-    async def command(self, command: Command) -> dict[str, Any] | InterlockError:
-        """Carry an operator's command out and return the state, or why it was refused.
+    async def command(self, command: Command) -> dict[str, Any]:
+        """Carry an operator's command out and return the state. Raises CommandRefused."""
+        return status(await self._controller.command(command))
 
-        Errors are values here: an exception would be wrapped by Ray and logged with a stack.
-        """
-        try:
-            return status(await self._controller.command(command))
-        except InterlockError as error:
-            return error
-
-    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any] | InterlockError:
-        """Return what a swap to the model set would do, or why it cannot be told."""
-        try:
-            _, content = await asyncio.to_thread(self._content, wanted)
-            planned = await Planner(self._cluster).plan(content, self._controller.state)
-        except InterlockError as error:
-            return error
-        return planned.as_json()
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a swap to the model set would do. Raises ModelSetError, EngineUnavailable."""
+        _, content = await asyncio.to_thread(self._content, wanted)
+        return (await Planner(self._cluster).plan(content, self._controller.state)).as_json()
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
         return await asyncio.to_thread(self._journal.audit, limit)
 
+    # -- its life -----------------------------------------------------------------------------------
+
+    def _stop_answering(self, _ended: asyncio.Task[None]) -> None:
+        """Let no gateway take this manager for the one that decides."""
+        self._closing = asyncio.create_task(self._server.close(_LAST_ANSWERS_S))
+
     async def check_health(self) -> None:
         """Raise what ended the controller's loop, so that Serve replaces this replica."""
         if self._loop.done():
             self._loop.result()
+
+    async def __del__(self) -> None:
+        """Decide nothing any more; then let gateways look for another. Serve calls this when it stops it."""
+        self._loop.cancel()
+        await asyncio.wait([self._loop])
+        if self._closing is not None:
+            await self._closing
 
 
 def _nodes() -> int:

@@ -23,10 +23,11 @@ from runtime.core.usage import Usage
 from runtime.engines import deadline
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError
+from runtime.serve import tls
 from runtime.serve.channel_server import ChannelServer
+from runtime.serve.engine_calls import answering
 from runtime.serve.fault import Fault, fault_of, raise_fault
 from runtime.serve.wire import Address
-from runtime.settings import ray_encrypts
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,14 @@ _CALLS = frozenset(
     }
 )
 """What may be called by name on an engine from outside its replica."""
+
+
+_BROADCAST_SECONDS = 10.0
+"""How long every replica may take to answer what it knows. One on a node that has gone dark would keep who
+asks waiting until Ray gives that node up, a minute or more."""
+
+_LONG = frozenset({"warm", "sleep", "wake"})
+"""What takes as long as it takes: whoever asks for it sets the limit."""
 
 
 class EngineReplica:
@@ -72,16 +81,16 @@ class EngineReplica:
         """Return where this replica takes calls past Serve; None if Serve has to count or to choose."""
         config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - no public way to one's own
         own_router = config.request_router_config.request_router_class != _SERVES_ROUTER
-        if config.autoscaling_config is not None or own_router or ray_encrypts():
+        if config.autoscaling_config is not None or own_router:
             return None
         if self._address is None:
             self._address = asyncio.create_task(self._listen(config.max_ongoing_requests))
         return await asyncio.shield(self._address)
 
     async def _listen(self, limit: int) -> Address | None:
-        self._server = ChannelServer(self, serve.get_replica_context().replica_tag, limit)
+        self._server = ChannelServer(answering(self), serve.get_replica_context().replica_tag, limit)
         try:
-            return await self._server.open(get_node_ip_address())
+            return await self._server.open(get_node_ip_address(), tls.listening())
         except OSError as error:
             _log.warning("this replica is called through Serve only, for it cannot listen: %s", error)
             return None
@@ -263,7 +272,11 @@ class HandleEngine:
         return await self._broadcast("engine_metrics")
 
     async def _broadcast(self, method: str, *args: Any) -> list[Any]:
+        limit = None if method == "engine_call" and args[0] in _LONG else _BROADCAST_SECONDS
         try:
-            return list(await self._handle.broadcast(method, *args).results_async())
+            async with asyncio.timeout(limit):
+                return list(await self._handle.broadcast(method, *args).results_async())
+        except TimeoutError as error:
+            raise EngineUnavailable(f"not every replica answered within {limit:g} s") from error
         except (RayError, RayServeException, RuntimeError) as error:
             raise EngineUnavailable(f"not every replica answered: {_first_line(error)}") from error

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runtime.engines.port import Chunk
-from runtime.serve.connection import Connection
+from runtime.serve.connection import GREATEST, Connection
 from runtime.serve.fault import Fault
 
-VERSION = 2
-"""That of what is sent: replicas of another Interlock are called over the handle."""
+VERSION = 3
+"""That of what is sent. Who speaks another is not let in, and calls an engine over its handle."""
 
 GENERATE = "generate"
 """The call whose answer is a stream."""
@@ -23,12 +23,15 @@ CANCEL = ""
 GOING = 0
 """The number of no call: a reply to it tells the caller that the replica takes no more."""
 
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the decoders raise for what is no message."""
+
+UNSPEAKABLE = (OverflowError, RecursionError, TypeError, ValueError)
+"""What encoding raises for what has no form."""
 
 
 class Address(NamedTuple):
-    """Where a replica takes calls, and with which secret. It goes over Serve's handle only."""
+    """Where a replica takes calls, and with which secret. Only what Ray guards may carry it."""
 
     replica: str
     host: str
@@ -37,7 +40,7 @@ class Address(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """What a gateway says first; a replica answers why it refuses, or nothing."""
+    """What a caller says first; a replica answers why it refuses, or nothing."""
 
     version: int
     secret: str
@@ -64,6 +67,12 @@ class Reply(NamedTuple):
 _PACE_S = 0.002
 """How long a part of a stream may wait for others after a message: a hundred streams have no two at once."""
 
+_PART = GREATEST // 2
+"""Bytes of the greatest part."""
+
+_MOST_WAITING = GREATEST // 4
+"""Bytes that may wait for an end that takes none for now; with one part more they fit into one message."""
+
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_refusal = msgspec.msgpack.Decoder(str).decode
@@ -79,6 +88,7 @@ class Sender:
         self._connection.resumed = self._flush
         self._loop = asyncio.get_running_loop()
         self._waiting: list[bytes] = []
+        self._bytes = 0
         self._sent = float("-inf")
         self._due: asyncio.Handle | None = None
         self._at = float("inf")
@@ -87,9 +97,15 @@ class Sender:
     def send(self, part: Call | Reply, *, paced: bool = False) -> None:
         """Send ``part`` at once; if it is ``paced``, not sooner than ``_PACE_S`` after the message before.
 
-        Raises OverflowError, RecursionError, TypeError, ValueError: it has no form.
+        Raises one of ``UNSPEAKABLE``: it has no form.
         """
-        self._waiting.append(encode(part))
+        encoded = encode(part)
+        if len(encoded) > _PART:
+            raise ValueError(f"{len(encoded)} bytes are more than a message takes")
+        if self._bytes > _MOST_WAITING:
+            self._connection.close(f"{self._bytes} bytes wait for it, and it takes none")
+        self._waiting.append(encoded)
+        self._bytes += len(encoded)
         now = self._loop.time()
         at = max(now, self._sent + _PACE_S) if paced else now
         if at < self._at:
@@ -100,7 +116,7 @@ class Sender:
     def _flush(self) -> None:
         self._cancel()
         if self._waiting and not self._connection.full:
-            parts, self._waiting = self._waiting, []
+            parts, self._waiting, self._bytes = self._waiting, [], 0
             self._sent = self._loop.time()
             self._connection.send(_array(parts))
 

@@ -11,8 +11,9 @@ from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError, InvalidRequest
 from runtime.serve import direct
 from runtime.serve.channel import Channel, least_busy
-from runtime.serve.channel_server import ChannelServer, answer
+from runtime.serve.channel_server import ChannelServer
 from runtime.serve.direct import DirectEngine
+from runtime.serve.engine_calls import answering
 from runtime.serve.fault import Fault, fault_of
 from runtime.serve.wire import Call
 
@@ -55,7 +56,7 @@ class Handle:
         self.engine = replica.engine
         self.told = []
         self.away = False
-        self.calls = 0
+        self.calls = self.pings = 0
 
     async def addresses(self):
         if self.away:
@@ -63,6 +64,7 @@ class Handle:
         return list(self.told)
 
     async def ping(self):
+        self.pings += 1
         await self.engine.ping()
 
     async def generate(self, body):
@@ -71,6 +73,7 @@ class Handle:
             yield chunks
 
     async def spent(self, hop):
+        self.calls += 1
         return await self.engine.spent(hop)
 
 
@@ -86,7 +89,7 @@ class Whole:
 
 @asynccontextmanager
 async def listening(replica, name="replica", limit=100):
-    server = ChannelServer(replica, name, limit)
+    server = ChannelServer(answering(replica), name, limit)
     address = await server.open("127.0.0.1")
     try:
         yield server, address
@@ -132,7 +135,7 @@ async def test_first_token_and_end_are_not_paced():
         def send(self, _, *, paced=False):
             paces.append(paced)
 
-    await answer(Replica(tokens=4, inter_token="1ms"), Call(1, "generate", [ASK]), Caller())
+    await answering(Replica(tokens=4, inter_token="1ms"))(Call(1, "generate", [ASK]), Caller())
     assert paces == [False, True, True, True, False]
 
 
@@ -291,6 +294,21 @@ async def test_what_is_the_owners(method):
         with pytest.raises(EngineUnavailable, match="requests have no call"):
             await channel.ask(method)
         assert replica.calls == 0
+
+
+# Whether an engine is there, and what a call has spent, is asked past the handle, too: whoever answers over
+# it stands still if the gateway's node has gone dark. While a replica has no channel the handle asks all.
+async def test_ping_and_spent_go_past_the_handle():
+    async with connected() as (engine, replica, handle, _):
+        pinged = handle.pings
+        await engine.ping()
+        assert await engine.spent("never-came") is None
+        assert (handle.pings, handle.calls, replica.calls) == (pinged, 0, 2)
+        handle.told = [*handle.told, None]
+        await engine._look()
+        await engine.ping()
+        await engine.spent("never-came")
+        assert (handle.pings, handle.calls, replica.calls) == (pinged + 1, 1, 2)
 
 
 # Calls go where the fewest are under way, and a call that has ended is not under way.
