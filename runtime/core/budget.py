@@ -269,8 +269,13 @@ def settled(
 
 
 def completion_cap(body: Mapping[str, Any]) -> int:
-    """Return how many tokens a call may generate, all choices together; 0 for one that generates none."""
-    return int(body.get("max_tokens") or body.get(UNASKED_CAP) or 0) * int(body.get("n") or 1)
+    """Return how many tokens a call may generate, all choices together."""
+    return int(body.get("max_tokens") or body.get(UNASKED_CAP) or 0) * choices_of(body)
+
+
+def choices_of(body: Mapping[str, Any]) -> int:
+    """Return how many answers a call wants."""
+    return int(body.get("n") or 1)
 
 
 @dataclass(frozen=True)

@@ -499,6 +499,7 @@ def release_table(state: ControlState) -> ReleaseTable:
             chains=release.content.model_set.chains,
             engines=release.content.engines,
             prices=release.content.model_set.prices,
+            contexts=release.content.model_set.contexts,
         )
         for release in state.releases.values()
         if release.content and release.state in ROUTABLE and release.warm and _resident(state, release)

@@ -28,6 +28,8 @@ class RoutedRelease:
     """Engine name to engine digest."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """Engine name to what its tokens cost; the tokens of one that is left out cost nothing."""
+    contexts: Mapping[str, int] = field(default_factory=dict)
+    """Engine name to how many tokens a prompt and its answer may have together, where the set says so."""
 
     @property
     def unpriced(self) -> list[str]:

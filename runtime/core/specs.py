@@ -550,6 +550,12 @@ class ModelSet(Spec):
         return {name: spec.price.per_token for name, spec in self.engines.items() if spec.price is not None}
 
     @property
+    def contexts(self) -> dict[str, int]:
+        """The lengths of the contexts of those engines that declare one, in tokens, by name."""
+        lengths = ((name, spec.context_length) for name, spec in self.engines.items())
+        return {name: length for name, length in lengths if length is not None}
+
+    @property
     def generating(self) -> tuple[str, ...]:
         """Names of the engines that generate steps call."""
         steps = (step for chain in self.chains.values() for step in chain.steps)

@@ -18,8 +18,27 @@ _OURS = frozenset({"id", "object", "created", "model", "usage"})
 def pack(answer: Mapping[str, Any], usage: Usage, elapsed: float) -> Chunk:
     """Return a chunk for an engine's answer object (a chat completion or a chunk of one)."""
     kept = {key: value for key, value in answer.items() if key not in _OURS and value is not None}
-    finish = any(choice.get("finish_reason") for choice in kept.get("choices", ()))
+    choices = answer.get("choices") or ()
+    finish = any(choice.get("finish_reason") for choice in choices)
+    kept["choices"] = [_as_openai(choice) for choice in choices]
     return Chunk(orjson.dumps(kept)[1:-1], usage, elapsed, finish)
+
+
+def _as_openai(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice with the members that OpenAI's always has, and no null where OpenAI has none."""
+    told = {"finish_reason": None, "logprobs": None, **_without_null(choice)}
+    if told["logprobs"] is not None:
+        told["logprobs"] = {"refusal": None, **told["logprobs"]}
+    if "delta" in told:
+        told["delta"] = _without_null(told["delta"])
+    else:
+        message = _without_null(told["message"])
+        told["message"] = {"content": None, "refusal": None, "annotations": [], **message}
+    return told
+
+
+def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: member for name, member in value.items() if member is not None}
 
 
 class Choices(dict[int, int]):

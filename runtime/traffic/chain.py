@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock
-from runtime.core.budget import Amount, completion_cap
+from runtime.core.budget import COUNTABLE, Amount, choices_of, completion_cap
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.cost import FREE, Price, worst_cost
 from runtime.core.digest import SHORT
@@ -194,10 +194,14 @@ class ChainCall:
         walk, worst, answered = self._walk(rehearsal=True), Amount(), 0
         while (hop := walk.next_hop()) is not None:
             prompt, completion = await self._worst_of(hop)
-            worst = worst.plus(self._at_most(hop, prompt + answered, completion))
+            longest = max(prompt, min(prompt + answered, self._context(hop)))
+            worst = worst.plus(self._at_most(hop, longest, completion))
             answered += completion
             walk.record(_made_up(hop))
         return worst
+
+    def _context(self, hop: Hop) -> int:
+        return self.release.contexts.get(hop.engine, COUNTABLE)
 
     def _at_most(self, hop: Hop, prompt: int, completion: int) -> Amount:
         return Amount(prompt + completion, worst_cost(self._price(hop), prompt, completion))
@@ -209,7 +213,10 @@ class ChainCall:
         """Return how many tokens a hop will read, and how many it may generate."""
         with self._until_deadline(hop) as limit, limit:
             prompt = await self._client(hop).count(hop.operation, hop.body)
-        return prompt, completion_cap(hop.body) if hop.operation == "generate" else 0
+        if hop.operation == "classify":
+            return prompt, 0
+        room = max(0, self._context(hop) - prompt)
+        return prompt, min(completion_cap(hop.body), room * choices_of(hop.body))
 
     def _walk(self, *, rehearsal: bool = False) -> ChainRun:
         request = self.request
