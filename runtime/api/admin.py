@@ -4,22 +4,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import Field, PlainValidator, WithJsonSchema
 
+from runtime.api.answers import AuditList, HealthReport, Plan, ReleaseEntry, ReleaseList, Status
 from runtime.api.auth import actor_of
-from runtime.api.bodies import read_json
-from runtime.core.commands import ANY_EDITION, Action, Command
+from runtime.api.bodies import AdminBody, read_admin_body
+from runtime.api.openapi import IF_MATCH, IF_NONE_MATCH, takes
+from runtime.core.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.core.health import unknown
+from runtime.core.json_body import shown
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
 
-_MAX_AUDIT = 1000
+MAX_AUDIT = 1000
+"""The most entries of the audit log that are told at once."""
+
+_MAX_EDITION = 10**18
+_MAX_PATH = 1024
 
 _HEALTH_S = 6.0
 """How long the manager is waited for, which itself waits half as long for the cluster."""
+
+
+_Number = Annotated[int, Path(ge=1, le=MOST_RELEASES)]
+
+
+class RollbackBody(AdminBody):
+    """Where to go back to: without it, to the release that was live before."""
+
+    to: Annotated[int, Field(strict=True, ge=1, le=MOST_RELEASES)] | None = None
+
+
+def _model_set(told: Any) -> Any:
+    if isinstance(told, dict) or (
+        isinstance(told, str) and 0 < len(told) <= _MAX_PATH and told.isprintable()
+    ):
+        return told
+    raise ValueError(f"must be a path of at most {_MAX_PATH} printable characters, or the model set itself")
+
+
+class PlanBody(AdminBody):
+    """The model set to plan for: the path of its file on the manager's node, or the set itself."""
+
+    model_set: Annotated[
+        str | dict[str, Any],
+        PlainValidator(_model_set),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "minLength": 1, "maxLength": _MAX_PATH}, {"type": "object"}]}
+        ),
+    ]
 
 
 class Operator(Protocol):
@@ -56,18 +93,18 @@ def admin_routes(operator: Operator, settings: Settings) -> APIRouter:
 
 
 def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> None:
-    @routes.get("/status")
+    @routes.get("/status", response_model=Status)
     async def status(request: Request) -> JSONResponse:
         actor_of(request, settings)
         return JSONResponse(await operator.status())
 
-    @routes.get("/releases")
+    @routes.get("/releases", response_model=ReleaseList, openapi_extra=takes(None, IF_NONE_MATCH))
     async def releases(request: Request) -> Response:
         actor_of(request, settings)
         return _releases(await operator.status(), request.headers.get("if-none-match"))
 
-    @routes.get("/releases/{number}")
-    async def release(number: int, request: Request) -> JSONResponse:
+    @routes.get("/releases/{number}", response_model=ReleaseEntry)
+    async def release(number: _Number, request: Request) -> JSONResponse:
         actor_of(request, settings)
         status = await operator.status()
         for known in status["releases"]:
@@ -75,23 +112,20 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
                 return JSONResponse(known, headers=_etag(status))
         raise UnknownRelease(f"there is no release {number}", f"live is release {status['live']}")
 
-    @routes.get("/audit")
-    async def audit(request: Request, limit: int = 100) -> JSONResponse:
+    @routes.get("/audit", response_model=AuditList)
+    async def audit(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_AUDIT)] = 100) -> JSONResponse:
         actor_of(request, settings)
-        return JSONResponse({"entries": await operator.audit(max(1, min(limit, _MAX_AUDIT)))})
+        return JSONResponse({"entries": await operator.audit(limit)})
 
-    @routes.post("/plans")
+    @routes.post("/plans", response_model=Plan, openapi_extra=takes(PlanBody))
     async def plans(request: Request) -> JSONResponse:
         actor_of(request, settings)
-        body = await read_json(request, settings.max_body_bytes)
-        wanted = body.get("model_set")
-        if not isinstance(wanted, str | dict):
-            raise InvalidRequest("model_set must be a path, or the model set itself", param="model_set")
-        return JSONResponse(await operator.plan(wanted))
+        body = await read_admin_body(request, PlanBody, settings.max_body_bytes)
+        return JSONResponse(await operator.plan(body.model_set))
 
 
 def _add_health(routes: APIRouter, operator: Operator, settings: Settings) -> None:
-    @routes.get("/health")
+    @routes.get("/health", response_model=HealthReport)
     async def health(request: Request) -> JSONResponse:
         """Answer 200 whatever the verdict, and if the manager is away, too: that is what is asked for."""
         actor_of(request, settings)
@@ -110,28 +144,30 @@ def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> 
         command = Command(action, actor, _edition(request.headers.get("if-match")), release)
         return _releases(await operator.command(command))
 
-    @routes.post("/releases/rollback")
+    described: dict[str, Any] = {"response_model": ReleaseList, "openapi_extra": takes(None, IF_MATCH)}
+
+    @routes.post(
+        "/releases/rollback", response_model=ReleaseList, openapi_extra=takes(RollbackBody, IF_MATCH)
+    )
     async def rollback(request: Request) -> Response:
         actor_of(request, settings)
-        to = (await read_json(request, settings.max_body_bytes)).get("to")
-        if to is not None and type(to) is not int:  # true is an int, too
-            raise InvalidRequest("to must be the number of a release", param="to")
-        return await obey(request, Action.ROLLBACK, to)
+        body = await read_admin_body(request, RollbackBody)
+        return await obey(request, Action.ROLLBACK, body.to)
 
-    @routes.post("/releases/promote")
+    @routes.post("/releases/promote", **described)
     async def promote(request: Request) -> Response:
         return await obey(request, Action.PROMOTE, None)
 
-    @routes.post("/releases/abort")
+    @routes.post("/releases/abort", **described)
     async def abort(request: Request) -> Response:
         return await obey(request, Action.ABORT, None)
 
-    @routes.post("/releases/{number}/promote")
-    async def promote_one(number: int, request: Request) -> Response:
+    @routes.post("/releases/{number}/promote", **described)
+    async def promote_one(number: _Number, request: Request) -> Response:
         return await obey(request, Action.PROMOTE, number)
 
-    @routes.post("/releases/{number}/abort")
-    async def abort_one(number: int, request: Request) -> Response:
+    @routes.post("/releases/{number}/abort", **described)
+    async def abort_one(number: _Number, request: Request) -> Response:
         return await obey(request, Action.ABORT, number)
 
 
@@ -154,8 +190,8 @@ def _edition(if_match: str | None) -> int | None:
     if if_match.strip() == "*":
         return ANY_EDITION
     number = if_match.strip().removeprefix("W/").strip('"')
-    if not number.isdecimal():
+    if not (number.isascii() and number.isdecimal()) or len(number) > len(str(_MAX_EDITION)):
         raise InvalidRequest(
-            f"If-Match must be an etag of the releases or *, not {if_match!r}", param="if-match"
+            f"If-Match must be an etag of the releases or *, not {shown(if_match)!r}", param="if-match"
         )
     return int(number)

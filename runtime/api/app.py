@@ -9,22 +9,37 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from runtime.api.admin import Operator, admin_routes
 from runtime.api.admin_keys import key_routes
-from runtime.api.auth import Callers
-from runtime.api.bodies import read_body
+from runtime.api.answers import Alive, ChatCompletion, Model, ModelList, Ready
+from runtime.api.auth import Callers, actor_of
+from runtime.api.bodies import read_body, refusal_of
 from runtime.api.budgets import BudgetKeeper, budget_routes
-from runtime.api.chat import ChatResponse, request_id_of, session_of
+from runtime.api.chat import REQUEST_ID, SESSION, ChatResponse, request_id_of, session_of
+from runtime.api.door import ClientCors, Door
 from runtime.api.errors import body_of, error_object, headers_of, status_of
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
+from runtime.api.openapi import described, for_clients, header, takes
 from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
+from runtime.core.chat_body import ChatBody
+from runtime.core.json_body import shown
 from runtime.core.routes import RoutedRelease
-from runtime.errors import InterlockError, UnknownModel
+from runtime.errors import AccessDenied, InterlockError, UnknownModel
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
+
+_SHOWN = 80
+_CLIENT_ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /v1/models/{model}"
+
+_CHAT_HEADERS = (
+    header(REQUEST_ID, "The client's own id of the request; another is made if it is none."),
+    header(SESSION, "The conversation that the request belongs to.", minLength=1, maxLength=128),
+    header("traceparent", "The trace that the request is a part of (W3C Trace Context)."),
+)
 
 
 def build_app(
@@ -38,14 +53,16 @@ def build_app(
     metrics: MetricsReader,
 ) -> FastAPI:
     """Return the routes of one gateway. ``operator`` is the manager."""
-    app = FastAPI(title="Interlock", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Interlock", openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(InterlockError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(RequestValidationError, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
     app.add_exception_handler(Exception, _on_unexpected)
-    _add_openai_routes(app, admission, settings, Callers(keys, clock, settings))
+    callers = Callers(keys, clock, settings)
+    _add_openai_routes(app, admission, settings, callers)
     _add_health_routes(app, admission)
+    _add_description(app, settings, callers)
     for router in (
         admin_routes(operator, settings),
         key_routes(keys, settings, clock),
@@ -54,26 +71,34 @@ def build_app(
         metrics_routes(metrics, settings),
     ):
         app.routes.extend(router.routes)  # `include_router` would make every route a second time
+    if settings.cors_origins:
+        app.add_middleware(ClientCors, origins=settings.cors_origins)
+    app.add_middleware(Door)
     return app
 
 
 def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, callers: Callers) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", response_model=ModelList)
     async def list_models(request: Request) -> dict[str, Any]:
         await callers.caller_of(request)
         live = admission.live()
         return {"object": "list", "data": [_model(name, live) for name in live.chains]}
 
-    @app.get("/v1/models/{model}")
+    @app.get("/v1/models/{model}", response_model=Model)
     async def get_model(model: str, request: Request) -> dict[str, Any]:
         await callers.caller_of(request)
         live = admission.live()
         if model not in live.chains:
-            message = f"the model {model!r} does not exist; there is: {', '.join(live.chains)}"
+            message = f"the model {shown(model)!r} does not exist; there is: {', '.join(live.chains)}"
             raise UnknownModel(message, param="model", code="model_not_found")
         return _model(model, live)
 
-    @app.post("/v1/chat/completions")
+    @app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        openapi_extra=takes(ChatBody, *_CHAT_HEADERS),
+    )
     async def chat_completions(request: Request) -> Response:
         arrived = admission.arrival()
         try:
@@ -86,14 +111,30 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, c
 
 
 def _add_health_routes(app: FastAPI, admission: Admission) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", response_model=Alive)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=Ready)
     async def readyz() -> dict[str, Any]:
         live = admission.live()
         return {"status": "ready", "release": live.number, "model_set": live.model_set}
+
+
+def _add_description(app: FastAPI, settings: Settings, callers: Callers) -> None:
+    known: dict[str, Any] = {}
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> JSONResponse:
+        """Tell of those routes that whoever asks may call: operators all, clients their own."""
+        try:
+            actor_of(request, settings)
+            operator = True
+        except AccessDenied:
+            await callers.caller_of(request)
+            operator = False
+        known.update(known or described(app))
+        return JSONResponse(known if operator else for_clients(known))
 
 
 def _model(name: str, live: RoutedRelease) -> dict[str, Any]:
@@ -122,9 +163,31 @@ async def _on_unexpected(request: Request, _error: Exception) -> JSONResponse:
     return JSONResponse({"error": error_object(message, "server_error")}, 500)
 
 
+async def _on_wrong_parameter(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    return await _on_error(_request, refusal_of(error.errors()[0]))
+
+
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 400
-    message = (
-        f"{request.method} {request.url.path}: {error.detail if isinstance(error, HTTPException) else error}"
-    )
-    return JSONResponse({"error": error_object(message, "invalid_request_error")}, status)
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    asked = f"{request.method[:_SHOWN]} {request.url.path[:_SHOWN]}"
+    message, code, headers = f"{asked}: {error.detail}", None, dict(error.headers or {})
+    match error.status_code:
+        case 404:
+            message, code = (
+                f"there is no {asked}; there is: {_CLIENT_ROUTES}; all: GET /openapi.json",
+                "unknown_url",
+            )
+        case 405:
+            headers = {"allow": ", ".join(_methods_at(request))}
+            message = f"{asked} is none; the path has: {headers['allow']}"
+    told = error_object(message, "invalid_request_error") | {"code": code}
+    return JSONResponse({"error": told}, error.status_code, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Return what may be asked of a request's path, whichever routes answer it."""
+    there = [route for route in request.app.routes if isinstance(route, Route)]
+    met = [route for route in there if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in met for method in route.methods or ()}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

@@ -73,7 +73,8 @@ class Callers:
             return key.caller
         if await self._any.get(""):
             raise Unauthenticated(_what_is_wrong(secret, revoked=key is not None), code="invalid_api_key")
-        if (who := stranger(request, self._settings)) is not None:
+        pages = self._settings.cors_origins
+        if (who := stranger(request, self._settings, pages)) is not None:
             message = f"there are no API keys, so only this host is answered, not {_from(who)}"
             raise AccessDenied(f"{message}; make one: interlock keys create", code="loopback_only")
         return OPEN

@@ -1,18 +1,34 @@
-"""Reading a request's body, bounded."""
+"""Reading a request's body: bounded in size, in numbers and in nesting, and each name once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
-import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
+from runtime.core.json_body import read_object, shown
+from runtime.core.nearest import nearest
 from runtime.errors import InvalidRequest, RequestTooLarge
+
+ADMIN_BYTES = 64 * 1024
+"""The most of an admin call's body that is read, but for one that holds a whole model set."""
+
+_Model = TypeVar("_Model", bound="AdminBody")
+
+
+class AdminBody(BaseModel):
+    """The body of an admin call: known members alone, of the type that they say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body. Raises RequestTooLarge as soon as more than ``limit`` bytes have come."""
+    """Return the body. Raises RequestTooLarge as soon as more than ``limit`` bytes are announced or come."""
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and (len(told) > len(str(limit)) or int(told) > limit):
+        raise RequestTooLarge(f"the body is over {limit} bytes")
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -21,27 +37,41 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """Return the body, a JSON object; an empty one counts as ``{}``.
+async def read_admin_body(request: Request, model: type[_Model], limit: int = ADMIN_BYTES) -> _Model:
+    """Return the body of an admin call, a JSON object; an empty one counts as ``{}``.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: it is none, or a member of it is wrong; names the member.
         RequestTooLarge: it is over ``limit`` bytes.
 
     """
-    raw = await read_body(request, limit)
+    body = read_object(await read_body(request, limit) or b"{}")
     try:
-        body = orjson.loads(raw or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return body
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise refusal_of(error.errors(include_url=False)[0], model) from error
 
 
-def text_in(body: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
-    """Return the string that a body has as ``name``, or an empty one. Raises InvalidRequest."""
-    text = body.get(name, "")
-    if not isinstance(text, str) or (needed and not text):
-        raise InvalidRequest(f"{name} must be a string" + (", and is needed" if needed else ""), param=name)
-    return text
+def refusal_of(error: ErrorDetails, model: type[BaseModel] | None = None) -> InvalidRequest:
+    """Return a complaint of pydantic's in the API's words, with the member that it is about as ``param``."""
+    where = [shown(str(part)) for part in error["loc"] if part not in ("path", "query", "header")]
+    param = ".".join(where)
+    reason = str(error["msg"])
+    match error["type"]:
+        case "missing":
+            reason = "is needed"
+        case "extra_forbidden":
+            near = (
+                nearest(where[-1], list(model.model_fields))
+                if model is not None and len(where) == 1
+                else None
+            )
+            reason = "is no member of this body" + (f"; did you mean {near!r}?" if near else "")
+        case "enum" | "literal_error":
+            choices = str(error.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "")
+            near = nearest(str(error["input"]), choices.split(", "))
+            hint = f"; did you mean {near!r}?" if near else ""
+            reason = f"is one of {choices}, not {shown(repr(error['input']))}{hint}"
+        case _:
+            reason = reason.removeprefix("Value error, ").replace("Input should", "should")
+    return InvalidRequest(f"{param} {reason}", param=param)

@@ -8,26 +8,101 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from math import isfinite
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from runtime.api.answers import BudgetList, BudgetRemoved, BudgetSet
 from runtime.api.auth import actor_of
-from runtime.api.bodies import read_json, text_in
+from runtime.api.bodies import AdminBody, read_admin_body
+from runtime.api.openapi import takes
 from runtime.core.budget import COUNTABLE, Cap, Counter, Kind, Per, Unit, Window, amount_text
 from runtime.core.cost import parse_money
 from runtime.core.forecast import Forecast
+from runtime.core.keys import KEY_ID, TENANT, is_key_id, tenant_complaint
 from runtime.core.routes import RoutedRelease
-from runtime.core.specs import nearest
 from runtime.errors import InvalidRequest, UnknownBudget
 from runtime.settings import Settings
 from runtime.store.budgets import Budgets
 from runtime.traffic.admission import Admission
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+MOST_CAPS = 2**31 - 1
+"""The greatest id that a cap can have: a column of the store holds no greater one."""
+
+_MONEY_DIGITS = 40
+
+
+def _tenant(name: str) -> str:
+    if (complaint := tenant_complaint(name)) is not None:
+        raise ValueError(complaint)
+    return name
+
+
+def _key_id(key: str) -> str:
+    if key and not is_key_id(key):
+        raise ValueError("must be the id of a key, as interlock keys list shows it")
+    return key
+
+
+def _countable(limit: Any) -> Any:
+    """Refuse what no amount is written as: true, which is an int too, and texts without end."""
+    if type(limit) not in (int, float, str) or (isinstance(limit, str) and len(limit) > _MONEY_DIGITS):
+        raise ValueError("must be a whole number, or an amount of money such as 25.5")
+    return limit
+
+
+TenantName = Annotated[
+    str, AfterValidator(_tenant), WithJsonSchema({"type": "string", "pattern": f"^{TENANT}$"})
+]
+
+
+class LimitBody(AdminBody):
+    """How much of what may be spent in which window."""
+
+    per: Per = Per.TENANT
+    unit: Unit = Unit.TOKENS
+    window: Window = Window.TOTAL
+    limit: Annotated[
+        Any,
+        BeforeValidator(_countable),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "number", "minimum": 0, "maximum": COUNTABLE},
+                    {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"},
+                ]
+            }
+        ),
+    ]
+    """A whole number; of cost money, with at most nine decimals, as a number or as text."""
+    kind: Kind = Kind.BUDGET
+    hard: Annotated[bool, Field(strict=True)] = True
+
+    def cap(self, tenant: str, key: str) -> Cap:
+        """Return the cap of a tenant, or of one of its keys, that this describes. Raises InvalidRequest."""
+        return Cap(
+            id=0,
+            tenant=tenant,
+            key=key,
+            per=self.per,
+            unit=self.unit,
+            window=self.window,
+            limit=_limit(self.limit, self.unit),
+            kind=self.kind,
+            hard=self.hard,
+        )
+
+
+class BudgetBody(LimitBody):
+    """A budget or a limit of a tenant, or of one of its keys."""
+
+    tenant: TenantName
+    key: Annotated[
+        str, AfterValidator(_key_id), WithJsonSchema({"type": "string", "pattern": f"^({KEY_ID})?$"})
+    ] = ""
 
 
 class BudgetKeeper(Protocol):
@@ -77,23 +152,24 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
     """Return the routes of budgets."""
     routes = APIRouter(prefix="/admin/v1/budgets")
 
-    @routes.get("")
+    @routes.get("", response_model=BudgetList)
     async def every(request: Request) -> JSONResponse:
         actor_of(request, settings)
         return JSONResponse({"budgets": [_shown(cap, counter) for cap, counter in await keeper.list()]})
 
-    @routes.put("")
+    @routes.put("", response_model=BudgetSet, openapi_extra=takes(BudgetBody))
     async def put(request: Request) -> JSONResponse:
         actor = actor_of(request, settings)
-        cap = cap_of(await read_json(request, settings.max_body_bytes))
+        body = await read_admin_body(request, BudgetBody)
+        cap = body.cap(body.tenant, body.key)
         await keeper.set(cap, actor)
         budgets = [_shown(known, counter) for known, counter in await keeper.list()]
         return JSONResponse(
             {"budgets": budgets, "warnings": _warnings(cap, admission.live() if admission.ready else None)}
         )
 
-    @routes.delete("/{cap}")
-    async def remove(cap: int, request: Request) -> JSONResponse:
+    @routes.delete("/{cap}", response_model=BudgetRemoved)
+    async def remove(cap: Annotated[int, Path(ge=1, le=MOST_CAPS)], request: Request) -> JSONResponse:
         actor = actor_of(request, settings)
         if not await keeper.remove(cap, actor):
             raise UnknownBudget(f"there is no budget {cap}; see: interlock budgets list")
@@ -102,36 +178,15 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
     return routes
 
 
-def cap_of(body: Mapping[str, Any]) -> Cap:
-    """Return the cap that an operator describes. Raises InvalidRequest, which names the field."""
-    known = {"tenant", "key", "per", "unit", "window", "limit", "kind", "hard"}
-    unknown = sorted(set(body) - known)
-    if unknown:
-        raise InvalidRequest(f"{unknown[0]} is no field of a budget", param=unknown[0])
-    hard, unit = body.get("hard", True), _choice(body, "unit", Unit.TOKENS)
-    if not isinstance(hard, bool):
-        raise InvalidRequest("hard must be true or false", param="hard")
-    return Cap(
-        id=0,
-        tenant=text_in(body, "tenant", needed=True),
-        key=text_in(body, "key"),
-        per=_choice(body, "per", Per.TENANT),
-        unit=unit,
-        window=_choice(body, "window", Window.TOTAL),
-        limit=_limit(body.get("limit"), unit),
-        kind=_choice(body, "kind", Kind.BUDGET),
-        hard=hard,
-    )
-
-
-def _limit(limit: Any, unit: Unit) -> int:
+def _limit(limit: float | str, unit: Unit) -> int:
+    """Return a limit as it is counted. Raises InvalidRequest."""
     if unit is Unit.COST:
         try:
             limit = parse_money(limit)
         except ValueError as error:
             message = "limit must be an amount of money, such as 25.5, with at most nine decimals"
             raise InvalidRequest(message, param="limit") from error
-    if type(limit) is not int or limit < 0:  # true is an int, too
+    if type(limit) is not int or limit < 0:
         raise InvalidRequest("limit must be a whole number, 0 or more", param="limit")
     if limit > COUNTABLE:
         most = amount_text(unit, COUNTABLE)
@@ -145,18 +200,6 @@ def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
         return []
     engines = ", ".join(live.unpriced)
     return [f"the live model set has no price for these engines, so their tokens cost nothing: {engines}"]
-
-
-def _choice(body: Mapping[str, Any], name: str, default: _Choice) -> _Choice:
-    named, kind = body.get(name, default.value), type(default)
-    try:
-        return kind(named)
-    except ValueError as error:
-        near = nearest(str(named), [choice.value for choice in kind])
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise InvalidRequest(
-            f"{name} is one of {', '.join(kind)}, not {named!r}{hint}", param=name
-        ) from error
 
 
 def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from runtime.api.chat_request import read_chat_request
-from runtime.api.completion import answer_headers, events, timing_headers, whole
+from runtime.api.completion import UNBUFFERED, answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.trace_context import trace_context_of
 from runtime.core.keys import Caller
@@ -169,7 +169,7 @@ class ChatResponse(Response):
                 return
             await self._send_whole(send, 200, body, headers)
             return
-        await send(self._start(200, "text/event-stream; charset=utf-8", answer_headers(call)))
+        await send(self._start(200, "text/event-stream; charset=utf-8", answer_headers(call) | UNBUFFERED))
         async with contextlib.aclosing(events(call)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -23,8 +24,10 @@ _OWN_PAGES = frozenset({"same-origin", "none"})
 _SHOWN = 80
 
 
-def stranger(request: Request, settings: Settings) -> str | None:
+def stranger(request: Request, settings: Settings, pages: Collection[str] = ()) -> str | None:
     """Return why a request does not count as from this host itself, for people; None if it does.
+
+    Web pages of the origins ``pages`` do, too.
 
     Raises:
         UnsupportedMedia: it does, but for a body that is not said to be JSON.
@@ -36,20 +39,20 @@ def stranger(request: Request, settings: Settings) -> str | None:
     # A proxy on this host would otherwise lend its place to the whole world.
     if any(name in request.headers for name in _FORWARDED) or not _is_loopback(address):
         return address[:_SHOWN]
-    if (why := _page(request.headers, settings)) is not None:
+    if (why := _page(request.headers, pages)) is not None:
         return why
     _check_media(request.headers)
     return None
 
 
-def _page(headers: Headers, settings: Settings) -> str | None:
+def _page(headers: Headers, pages: Collection[str]) -> str | None:
     """Return by what a request may be a web page's; None of a program's."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
         named = repr(", ".join(hosts)[:_SHOWN]) if hosts else "nothing"
         return f"a caller whose Host header names {named} (ask http://127.0.0.1 or http://localhost)"
     origin = headers.get("origin")
-    if origin is not None and origin.lower() in settings.cors_origins:
+    if origin is not None and origin.lower() in pages:
         return None
     if origin is not None and _host_in(origin) != hosts[0].lower():
         return f"a web page of {origin[:_SHOWN]!r}"

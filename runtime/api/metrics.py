@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 from runtime.api.auth import actor_of
 from runtime.observe.exposition import CONTENT_TYPE
@@ -29,7 +29,7 @@ def metrics_routes(reader: MetricsReader, settings: Settings) -> APIRouter:
     """Return the route of metrics."""
     routes = APIRouter()
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         actor_of(request, settings)
         return Response(await reader.metrics(), headers={"content-type": CONTENT_TYPE})

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from runtime.api.answers import ForecastList, UsageList
 from runtime.api.auth import actor_of
 from runtime.api.budgets import BudgetKeeper, shown_forecast
+from runtime.core.json_body import shown
 from runtime.core.ledger import GROUPS
-from runtime.core.specs import nearest
+from runtime.core.nearest import nearest
 from runtime.errors import InvalidRequest
 from runtime.settings import Settings
 from runtime.store.ledger import Ledger
@@ -36,20 +38,28 @@ class StoredUsage:
         return await asyncio.to_thread(self._ledger.usage, by, since)
 
 
+_LATEST = 253_402_300_799
+"""The last second of the year 9999."""
+
+
 def usage_routes(reader: UsageReader, budgets: BudgetKeeper, settings: Settings) -> APIRouter:
     """Return the routes of usage."""
     routes = APIRouter(prefix="/admin/v1/usage")
 
-    @routes.get("")
-    async def usage(request: Request, by: str = "tenant", since: float = 0.0) -> JSONResponse:
+    @routes.get("", response_model=UsageList)
+    async def usage(
+        request: Request,
+        by: Annotated[str, Query(json_schema_extra={"enum": list(GROUPS)})] = "tenant",
+        since: Annotated[float, Query(ge=0.0, le=_LATEST, allow_inf_nan=False)] = 0.0,
+    ) -> JSONResponse:
         actor_of(request, settings)
         if by not in GROUPS:
             near = nearest(by, list(GROUPS))
             hint = f"; did you mean {near!r}?" if near else f"; there is: {', '.join(GROUPS)}"
-            raise InvalidRequest(f"usage cannot be summed up by {by!r}{hint}", param="by")
+            raise InvalidRequest(f"usage cannot be summed up by {shown(by)!r}{hint}", param="by")
         return JSONResponse({"by": by, "since": since, "usage": await reader.usage(by, since)})
 
-    @routes.get("/forecast")
+    @routes.get("/forecast", response_model=ForecastList)
     async def forecast(request: Request) -> JSONResponse:
         actor_of(request, settings)
         return JSONResponse({"forecast": [shown_forecast(each) for each in await budgets.forecast()]})

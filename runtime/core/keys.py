@@ -21,8 +21,13 @@ _SHOWN = 9
 """``il-`` and six characters: enough to tell keys apart, and far too little to guess the rest."""
 _ID = 12
 _SECRET = re.compile(r"il-[A-Za-z0-9_-]{43}")
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MAX_NAME = 128
+TENANT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""How a tenant is named."""
+
+KEY_ID = rf"key-[0-9a-f]{{{_ID}}}"
+"""How a key's id looks, by which operators name it."""
+
+MAX_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,25 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def tenant_complaint(tenant: str) -> str | None:
+    """Return what is wrong with a tenant's name; None if nothing is."""
+    if re.fullmatch(TENANT, tenant) is not None:
+        return None
+    return "must be 1 to 64 letters, digits and . _ - and begin with a letter or a digit"
+
+
+def name_complaint(name: str) -> str | None:
+    """Return what is wrong with a key's name; None if nothing is."""
+    if len(name) <= MAX_NAME and name.isprintable():
+        return None
+    return f"must be at most {MAX_NAME} printable characters"
+
+
+def is_key_id(text: str) -> bool:
+    """Say whether ``text`` has the form of a key's id; if not, there is none like it in any store."""
+    return re.fullmatch(KEY_ID, text) is not None
+
+
 def key_of(secret: str, tenant: str, name: str, at: float) -> ApiKey:
     """Return what is kept of a new key.
 
@@ -90,10 +114,8 @@ def key_of(secret: str, tenant: str, name: str, at: float) -> ApiKey:
         InvalidRequest: the tenant or the name cannot be one.
 
     """
-    if _TENANT.fullmatch(tenant) is None:
-        message = "tenant must be 1 to 64 letters, digits and . _ - and begin with a letter or a digit"
-        raise InvalidRequest(message, param="tenant")
-    if len(name) > _MAX_NAME or not name.isprintable():
-        raise InvalidRequest(f"name must be at most {_MAX_NAME} printable characters", param="name")
+    for param, complaint in (("tenant", tenant_complaint(tenant)), ("name", name_complaint(name))):
+        if complaint is not None:
+            raise InvalidRequest(f"{param} {complaint}", param=param)
     digest = digest_of(secret)
     return ApiKey(f"key-{digest[:_ID]}", digest, secret[:_SHOWN], tenant, name, at)

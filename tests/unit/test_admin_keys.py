@@ -72,11 +72,11 @@ async def test_a_key_with_budgets(keys):
     ("budgets", "param"),
     [
         ({}, "budgets"),
-        ([7], "budgets"),
-        ([{"limit": 1, "window": "days"}], "window"),
+        ([7], "budgets.0"),
+        ([{"limit": 1, "window": "days"}], "budgets.0.window"),
         ([{"limit": 1}, {"limit": -1, "window": "day"}], "limit"),
-        ([{"limit": 1, "tenant": "other"}], "budgets.tenant"),
-        ([{"limit": 1, "key": "key-other"}], "budgets.key"),
+        ([{"limit": 1, "tenant": "other"}], "budgets.0.tenant"),
+        ([{"limit": 1, "key": "key-other"}], "budgets.0.key"),
         ([{"limit": 1}, {"limit": 2}], "budgets"),
     ],
 )

@@ -1,0 +1,68 @@
+"""What a request passes before its route: plain ASGI, for it is in the way of every one.
+
+A path that ends with a slash is served as the one without: a redirect would go to http behind a proxy that
+ends TLS, and clients leave their key behind when they follow one. HEAD is the GET whose body is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_TOLD = (
+    *("etag", "retry-after", "retry-after-ms", "server-timing", "www-authenticate", "x-request-id"),
+    *("x-interlock-release", "x-interlock-model-set", "x-should-retry"),
+    *(
+        f"x-ratelimit-{what}-{unit}"
+        for what in ("limit", "remaining", "reset")
+        for unit in ("requests", "tokens")
+    ),
+)
+"""Headers of answers that a page's script may read."""
+
+
+class Door:
+    """Serves trailing slashes and HEAD by the routes that there are."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with its path and its method as the routes know them."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path.endswith("/") and path != "/":
+                scope = {**scope, "path": path.rstrip("/") or "/"}
+            if scope["method"] == "HEAD":
+                scope, send = {**scope, "method": "GET"}, _without_body(send)
+        await self._app(scope, receive, send)
+
+
+class ClientCors:
+    """Lets web pages of ``origins`` call ``/v1``, and nothing else."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._cors = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=_TOLD,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a browser's preflight, and mark the answers that its page may read."""
+        shared = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        await (self._cors if shared else self._app)(scope, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    async def head_only(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return head_only
