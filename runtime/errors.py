@@ -184,20 +184,36 @@ class StaleEtag(CommandRefused):
 
 
 class ModelSetError(InterlockError):
-    """A model set that cannot be used: which file, which key, why, and the nearest right key."""
+    """A model set that cannot be used: which file, line and key, why, and the nearest right key.
 
-    def __init__(self, source: str, key: str, reason: str, nearest: str | None = None) -> None:
+    ``others`` are lines that tell, in the same form, of what else is wrong.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        key: str,
+        reason: str,
+        nearest: str | None = None,
+        line: int | None = None,
+        others: tuple[str, ...] = (),
+    ) -> None:
         hint = f"; did you mean {nearest!r}?" if nearest else ""
-        where = f"{source}: {key}" if key else source
-        super().__init__(f"{where}: {reason}{hint}")
+        where = source if line is None else f"{source}:{line}"
+        told = f"{where}: {key}: {reason}{hint}" if key else f"{where}: {reason}{hint}"
+        super().__init__("\n".join([told, *others]))
         self.source = source
         self.key = key
         self.reason = reason
         self.nearest = nearest
+        self.line = line
+        self.others = others
 
-    def __reduce__(self) -> tuple[type[ModelSetError], tuple[str, str, str, str | None]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type[ModelSetError], tuple[str, str, str, str | None, int | None, tuple[str, ...]]]:
         """Keep the parts when the error crosses processes: pickle would pass the message alone."""
-        return type(self), (self.source, self.key, self.reason, self.nearest)
+        return type(self), (self.source, self.key, self.reason, self.nearest, self.line, self.others)
 
 
 class SettingsError(InterlockError):

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from runtime.core.document import MAX_DEPTH
 from runtime.core.specs import EngineSpec, ModelSet
 
 SHORT = 12
@@ -114,10 +115,13 @@ def change_digest(user_config: Mapping[str, Any]) -> str:
     return hashlib.sha256(repr(_ordered(user_config)).encode()).hexdigest()
 
 
-def _ordered(value: Any) -> Any:
+def _ordered(value: Any, depth: int = 0) -> Any:
     """Return YAML data with mappings as sorted pairs; keys of any type, for nothing is checked yet."""
+    if depth > MAX_DEPTH:
+        return "nested too deep for any model set"
     if isinstance(value, Mapping):
-        return sorted(((repr(key), _ordered(item)) for key, item in value.items()), key=lambda pair: pair[0])
+        pairs = ((repr(key), _ordered(item, depth + 1)) for key, item in value.items())
+        return sorted(pairs, key=lambda pair: pair[0])
     if isinstance(value, list | tuple):
-        return [_ordered(item) for item in value]
+        return [_ordered(item, depth + 1) for item in value]
     return value

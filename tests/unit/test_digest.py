@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.core.digest import Content, Weights
+from runtime.core.digest import Content, Weights, change_digest
 from runtime.core.specs import parse
 from runtime.store.model_sets import read_content
 from tests.unit.world import content, document
@@ -171,3 +171,11 @@ def test_integer_keys_round_trip():
     declared["chains"]["agent"]["steps"][1]["generate"]["sampling"] = {"logit_bias": {50256: -100}}
     before = content_of(declared, {})
     assert Content.model_validate_json(before.model_dump_json()) == before
+
+
+# A user_config that is nested too deep has a digest, too: it is refused with it.
+def test_change_nested_too_deep():
+    deep = []
+    for _ in range(2000):
+        deep = [deep]
+    assert len(change_digest({"model_set": deep})) == 64

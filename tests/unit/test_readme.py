@@ -7,8 +7,9 @@ import yaml
 from typer.testing import CliRunner
 
 from runtime.cli.main import app
-from runtime.core.specs import parse
+from runtime.core.review import reviewed
 from runtime.errors import ModelSetError
+from runtime.store.yaml_text import read_yaml
 from tests.unit.test_metrics import client_of, live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,26 +20,29 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
+def model_set(text, source="README.md"):
+    return reviewed(read_yaml(text, source), lambda name: name)
+
+
+MODEL_SET = next(block for block in blocks("yaml") if "chains:" in block)
+
+
 # The README's model set is a valid one.
 def test_model_set_of_the_readme_parses():
-    document = next(d for d in map(yaml.safe_load, blocks("yaml")) if "chains" in d)
-    assert parse(document, "README.md", lambda name: name).name == "support"
+    assert model_set(MODEL_SET).name == "support"
 
 
 # On GPUs that hold the README's set there is room for the next one.
 def test_model_set_of_the_readme_leaves_room():
-    document = next(d for d in map(yaml.safe_load, blocks("yaml")) if "chains" in d)
-    writer = parse(document, "README.md", lambda name: name).engines["writer"]
+    writer = model_set(MODEL_SET).engines["writer"]
     assert 2 * writer.gpus <= 1
 
 
 # The mistake that the README shows is refused with the words that it shows.
 def test_refusal_of_the_readme():
-    document = next(d for d in map(yaml.safe_load, blocks("yaml")) if "chains" in d)
-    document["engines"]["writer"]["llm_config"]["engine_kwarg"] = {}
     begin, end = blocks("text")[0].strip().split(" ... ")
     with pytest.raises(ModelSetError) as refused:
-        parse(document, "models/support/v2.yaml", lambda name: name)
+        model_set(MODEL_SET.replace("engine_kwargs:", "engine_kwarg:"), "models/support/v2.yaml")
     assert str(refused.value).startswith(begin)
     assert str(refused.value).endswith(end)
 

@@ -238,7 +238,11 @@ def test_the_picture_is_written(tmp_path):
 
 
 def written(tmp_path, *steps):
-    chain = {"steps": list(steps), "answer": steps[-1]["id"], "samples": [{"messages": [{"role": "user"}]}]}
+    chain = {
+        "steps": list(steps),
+        "answer": steps[-1]["id"],
+        "samples": [{"messages": [{"role": "user", "content": "x"}]}],
+    }
     path = tmp_path / "set.yaml"
     path.write_text(
         yaml.safe_dump({"name": "s", "engines": {"e": {"kind": "fake"}}, "chains": {"agent": chain}})
