@@ -28,7 +28,9 @@ InterlockError
 ├── ModelSetError           the operator's model set is wrong: file, key, reason
 ├── SettingsError           a setting of this installation is wrong: which variable, and how
 ├── StoreError              the store cannot be opened, or a newer Interlock has changed it
-│   └── OtherStore          a gateway's store is not the manager's
+│   ├── OtherStore          a gateway's store is not the manager's
+│   └── StoreHeld           another manager works on this store
+├── DeploymentRefused       the Serve config declares of Interlock's deployments what cannot work
 ├── ModelFetchError         a model could not be brought or does not match its digest
 ├── SwapError               a candidate cannot become live; the live release goes on
 │   ├── DoesNotFit          there is no room for it on the devices
@@ -226,6 +228,14 @@ class StoreError(InterlockError):
 
 class OtherStore(StoreError):
     """A gateway's store is of another installation than its manager's: keys and budgets would differ."""
+
+
+class StoreHeld(StoreError):
+    """Another manager works on this store; says which one."""
+
+
+class DeploymentRefused(InterlockError):
+    """The Serve config declares of a deployment what cannot work: which key, why, and what instead."""
 
 
 class ModelFetchError(InterlockError):

@@ -162,6 +162,14 @@ def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> 
     async def abort(request: Request) -> Response:
         return await obey(request, Action.ABORT, None)
 
+    @routes.post("/releases/retry", **described)
+    async def retry(request: Request) -> Response:
+        return await obey(request, Action.RETRY, None)
+
+    @routes.post("/releases/{number}/retry", **described)
+    async def retry_one(number: _Number, request: Request) -> Response:
+        return await obey(request, Action.RETRY, number)
+
     @routes.post("/releases/{number}/promote", **described)
     async def promote_one(number: _Number, request: Request) -> Response:
         return await obey(request, Action.PROMOTE, number)

@@ -38,6 +38,7 @@ _POLL_S = 0.5
 
 for command in (releases.plan, releases.releases, releases.promote, releases.abort, releases.rollback):
     app.command()(command)
+app.command()(releases.retry)
 app.command()(releases.audit)
 app.command()(usage)
 app.command()(health)

@@ -97,6 +97,18 @@ def abort(
         Console().print(f"release {number} is given up; live is release {after['live']}", highlight=False)
 
 
+def retry(
+    release: Annotated[int | None, typer.Argument(help="Default: the one that was wanted last.")] = None,
+    address: Address = None,
+) -> None:
+    """Bring up again, as a new release, what has failed or was given up. See then: interlock wait."""
+    with exit_codes():
+        client = AdminClient(Settings(), address)
+        path = "releases/retry" if release is None else f"releases/{release}/retry"
+        number = client.command(path, client.releases()[1])["wanted"]["release"]
+        Console().print(f"release {number} is brought up", highlight=False)
+
+
 def audit(
     address: Address = None,
     limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 20,

@@ -28,6 +28,8 @@ class AppStatus:
     """Why it will not come up, if that is known."""
     stage: Stage | None = None
     """What the replica that is furthest behind is at, if that is known."""
+    waits: str | None = None
+    """Why replicas have no place yet, if the cluster says so."""
 
     @property
     def running(self) -> bool:

@@ -24,7 +24,6 @@ from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.ledger import HopTag, Purpose
 from runtime.core.memory import refusal
-from runtime.core.phase import Stage
 from runtime.core.progress import expected_load, of_about
 from runtime.core.release import CANDIDATE
 from runtime.core.state import ControlState, EngineRecord
@@ -63,14 +62,26 @@ def poll_seconds(waited: float) -> float:
     return min(max(POLL_SECONDS, waited * POLL_SHARE), POLL_SECONDS_AT_MOST)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Load:
     """A load under way: when it began on both clocks, and how many seconds it took last, if ever."""
 
     engine: str
+    name: str
+    """What sets call the engine, for people."""
     begun: float
     since: float
     expected: float | None
+    shown: AppStatus | None = None
+    """What the cluster said of it last."""
+
+
+def _so_far(status: AppStatus | None) -> str:
+    """Return how far a load had come that has taken too long."""
+    if status is None:
+        return ""
+    rest = status.waits or (f"the others: {status.stage}" if status.stage else "")
+    return f": {status.ready} of {status.target} replicas run" + (f", {rest}" if rest else "")
 
 
 class Effects:
@@ -117,18 +128,26 @@ class Effects:
             case policy.AwaitIdle(release, engines):
                 await asyncio.gather(*(self._until_idle(engine) for engine in engines))
                 return ev.ReleaseIdle(at=self._clock.wall(), release=release)
-            case policy.AwaitDeadline(release, until, reason):
-                await self._until(until)
-                return ev.DeadlinePassed(at=self._clock.wall(), release=release, reason=reason)
+            case policy.AwaitDeadline() | policy.AwaitAcknowledgement() | policy.AwaitRoom():
+                return await self._until_over(effect)
             case policy.WatchGateway(gateway):
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
-            case policy.AwaitAcknowledgement(release, until):
-                await self._until(until)
-                return ev.GatewaysLag(at=self._clock.wall(), release=release)
             case policy.HearGateways():
                 await asyncio.sleep(self._gateway_silence_s)
                 return ev.GatewaysHeard(at=self._clock.wall())
+
+    async def _until_over(
+        self, effect: policy.AwaitDeadline | policy.AwaitAcknowledgement | policy.AwaitRoom
+    ) -> ev.Event:
+        await self._until(effect.until)
+        match effect:
+            case policy.AwaitDeadline(release, _, reason):
+                return ev.DeadlinePassed(at=self._clock.wall(), release=release, reason=reason)
+            case policy.AwaitAcknowledgement(release):
+                return ev.GatewaysLag(at=self._clock.wall(), release=release)
+            case policy.AwaitRoom(release):
+                return ev.RoomAwaited(at=self._clock.wall(), release=release)
 
     async def _until(self, wall: float) -> None:
         while (left := wall - self._clock.wall()) > TICK:
@@ -141,19 +160,20 @@ class Effects:
         limit = record.spec.load_timeout if record.spec else 0.0
         if record.reason is not None:
             await asyncio.sleep(RELOAD_SECONDS)
-        load = _Load(engine, self._clock.now(), self._clock.wall(), expected_load(state, engine))
+        name, begun = state.engine_name(engine), self._clock.now()
+        load = _Load(engine, name, begun, self._clock.wall(), expected_load(state, engine))
         try:
             async with asyncio.timeout(limit):
                 await self._create(record, load)
                 return await self._until_running(load)
         except TimeoutError:
-            reason = f"engine did not come up within {limit:g} s (load_timeout)"
+            reason = f"{name} did not come up within {limit:g} s (load_timeout){_so_far(load.shown)}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
         except InterlockError as error:
-            return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=str(error))
+            return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - what an engine's settings provoke fails the candidate
             _log.exception("engine %s could not be created", engine[:SHORT])
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{name}: {type(error).__name__}: {error}"
             return ev.EngineFailed(at=self._clock.wall(), engine=engine, reason=reason)
 
     async def _create(self, record: EngineRecord, load: _Load) -> None:
@@ -170,28 +190,31 @@ class Effects:
                 return
 
     async def _until_running(self, load: _Load) -> ev.Event:
-        shown: AppStatus | None = None
         while True:
             status = await self._observe(load.engine)
             if status is not None and status.failure is not None:
-                return ev.EngineFailed(at=self._clock.wall(), engine=load.engine, reason=status.failure)
-            if status is not None and status != shown:
+                reason = f"{load.name}: {status.failure}"
+                return ev.EngineFailed(at=self._clock.wall(), engine=load.engine, reason=reason)
+            if status is not None and status != load.shown:
                 replicas = f"{status.ready} of {status.target} replicas run"
                 text = f"{status.stage}, {replicas}" if status.stage else replicas
-                self._tell_load(load, text, status.stage)
-                shown = status
+                self._tell_load(load, f"{text}; {status.waits}" if status.waits else text, status)
+                load.shown = status
             if status is not None and status.running:
                 seconds = self._clock.now() - load.begun
                 return ev.EngineLoaded(at=self._clock.wall(), engine=load.engine, seconds=seconds)
             await asyncio.sleep(poll_seconds(self._clock.now() - load.begun))
 
-    def _tell_load(self, load: _Load, text: str, stage: Stage | None = None) -> None:
+    def _tell_load(self, load: _Load, text: str, status: AppStatus | None = None) -> None:
         """Tell how far a load is. Call this for a change only: it is logged."""
         times = of_about(self._clock.now() - load.begun, load.expected)
         _log.info("engine %s: %s, %s", load.engine[:SHORT], text, times)
         subject = f"engine {load.engine}"
-        told = ev.Progressed(at=self._clock.wall(), subject=subject, text=text, stage=stage, since=load.since)
-        self._post(told)
+        stage, waits = (status.stage, status.waits) if status is not None else (None, None)
+        at = self._clock.wall()
+        self._post(
+            ev.Progressed(at=at, subject=subject, text=text, stage=stage, since=load.since, waits=waits)
+        )
 
     async def _observe(self, engine: str) -> AppStatus | None:
         """Return the application's status. A cluster that does not answer for a moment is asked again."""

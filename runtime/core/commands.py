@@ -23,6 +23,7 @@ class Action(StrEnum):
     PROMOTE = "promote"  # send new requests to a release that is standby, or draining; or keep the live one
     ABORT = "abort"  # give up a candidate
     ROLLBACK = "rollback"  # promote a release that has been live before
+    RETRY = "retry"  # bring up again what has failed, or was given up, as a new release
 
 
 ANY_EDITION = -1
@@ -115,7 +116,10 @@ def _check_promote(state: ControlState, command: Command) -> Release:
     if command.release is not None:
         release = _named(state, command.release)
     else:
+        coming = state.coming
         waiting = [r for r in _coming(state) if r.state is ReleaseState.STANDBY]
+        if coming is not None and coming.held and coming.state is ReleaseState.STANDBY:
+            waiting.append(coming)
         if not waiting:
             raise UnknownRelease("no release waits to be promoted; name one", _edition(state))
         release = waiting[-1]
@@ -146,15 +150,43 @@ def _check_rollback(state: ControlState, command: Command) -> Release:
     else:
         past = [r for r in state.releases.values() if r.was_live and r.state in _RESIDENT]
         if not past:
-            raise UnknownRelease(
-                "no earlier release is resident; its rollback window is over", _edition(state)
-            )
+            raise UnknownRelease(_no_way_back(state), _edition(state))
         release = max(past, key=lambda r: r.demoted)
     if release.state not in _RESIDENT or not release.was_live:
         hint = "it has not been live yet: promote it" if release.state in _RESIDENT else _HINTS[release.state]
         raise WrongState(f"release {release.number} is {release.state}; {hint}", release.state)
     return release
 
+
+def _no_way_back(state: ControlState) -> str:
+    """Return why there is no release to roll back to."""
+    live = state.live
+    if live is None:
+        return "no release is live yet, so there is none to go back to"
+    if any(r.was_live for r in state.releases.values() if r is not live):
+        return "no earlier release is resident; its rollback window is over"
+    return f"release {live.number} is the first that went live: there is none to go back to"
+
+
+def _check_retry(state: ControlState, command: Command) -> Release:
+    release = _named(state, command.release) if command.release is not None else state.coming
+    if release is None:
+        raise UnknownRelease("no model set is wanted: deploy one", _edition(state))
+    if release.reason is None or release.state not in _OVER:
+        raise WrongState(
+            f"release {release.number} is {release.state}: only one that has failed can be tried again",
+            release.state,
+        )
+    if release.content is None:
+        raise WrongState(
+            f"release {release.number} could not be read: mend its model set, then deploy it "
+            "(the same path again: with another text in `change` of user_config)",
+            release.state,
+        )
+    return release
+
+
+_OVER = frozenset({ReleaseState.FAILED, ReleaseState.UNLOADING, ReleaseState.RETIRED})
 
 _RESIDENT = frozenset({ReleaseState.STANDBY, ReleaseState.DRAINING})
 
@@ -165,12 +197,13 @@ _HINTS = {
     ReleaseState.VERIFYING: "it is not ready yet: wait for standby",
     ReleaseState.LIVE: "it takes the requests already",
     ReleaseState.FAILED: "it cannot become live; see its reason",
-    ReleaseState.UNLOADING: "it is no longer resident: deploy its model set again",
-    ReleaseState.RETIRED: "it is no longer resident: deploy its model set again",
+    ReleaseState.UNLOADING: "it is no longer resident: deploy its model set again, with another `change`",
+    ReleaseState.RETIRED: "it is no longer resident: deploy its model set again, with another `change`",
 }
 
 _CHECKS: dict[Action, Callable[[ControlState, Command], Release]] = {
     Action.PROMOTE: _check_promote,
     Action.ABORT: _check_abort,
     Action.ROLLBACK: _check_rollback,
+    Action.RETRY: _check_retry,
 }

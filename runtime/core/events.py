@@ -48,7 +48,7 @@ class Commanded(Event):
     """An operator's command was found to fit the state."""
 
     type: Literal["commanded"] = "commanded"
-    action: Literal["promote", "abort", "rollback"]
+    action: Literal["promote", "abort", "rollback", "retry"]
     actor: str
     release: int
     live: int | None
@@ -220,6 +220,12 @@ class GatewaysLag(Event):
     release: int
 
 
+class RoomAwaited(Event):
+    """The time is over in which others' engines should have given back what a release is planned with."""
+
+    release: int
+
+
 class ManagerRestarted(Event):
     """The manager has read its journal: there may be gateways that it has not heard of yet."""
 
@@ -237,6 +243,8 @@ class Progressed(Event):
     """Of an engine that comes up."""
     since: float | None = None
     """Wall time at which the load began that it tells of."""
+    waits: str | None = None
+    """Why replicas of an engine have no place yet."""
 
 
 Durable = (

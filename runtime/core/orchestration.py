@@ -84,8 +84,11 @@ def _wish(state: ControlState) -> Iterator[Reason]:
     coming = state.coming
     if coming is not None and outcome(coming) == "failed":
         reason = (coming.reason or "no reason was kept").splitlines()[0]
+        again = f"interlock retry {coming.number}" if coming.content is not None else ""
+        mended = "deploy what is mended (the same path again: with another `change` in user_config)"
         yield degraded(
-            f"release {coming.number} from {coming.source} failed: {reason}; mend it and deploy it again"
+            f"release {coming.number} from {coming.source} failed: {reason}; "
+            + (f"try it again as it is: {again}; or {mended}" if again else mended)
         )
     for release in state.releases.values():
         for fault in faults(state, release):

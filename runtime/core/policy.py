@@ -33,6 +33,9 @@ WAKE_TIMEOUT = 120.0
 REST_MARGIN = 30.0
 """Seconds, beyond its longest chain's deadline, for a live release to come to rest while requests wait."""
 
+ROOM_TIMEOUT = 120.0
+"""Seconds that a release waits for what others free before it is planned; engines take less to go."""
+
 ACKNOWLEDGE_TIMEOUT = 10.0
 """Seconds that a gateway has to route by a new live release. It has put itself out of readiness by then."""
 
@@ -42,6 +45,14 @@ class PlanRelease:
     """Lay out what the release would load on the devices as they are."""
 
     release: int
+
+
+@dataclass(frozen=True)
+class AwaitRoom:
+    """Wait until the wall clock says ``until``: what others free has then been waited for long enough."""
+
+    release: int
+    until: float
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ class HearGateways:
 
 Effect = (
     PlanRelease
+    | AwaitRoom
     | LoadEngine
     | UnloadEngine
     | SleepEngine
@@ -144,7 +156,7 @@ def subject(effect: Effect) -> tuple[str, str | int]:
     match effect:
         case LoadEngine(engine) | UnloadEngine(engine) | SleepEngine(engine) | WakeEngine(engine):
             return "engine", engine[:SHORT]
-        case PlanRelease(release):
+        case PlanRelease(release) | AwaitRoom(release):
             return "plan", release
         case WarmRelease(release) | ProbeRelease(release):
             return "warm", release
@@ -411,7 +423,10 @@ _ON_ENGINES: Mapping[EngineState, type[UnloadEngine | SleepEngine | WakeEngine]]
 
 def _release_effects(state: ControlState, release: Release) -> Iterator[Effect]:
     if release.state is ReleaseState.PENDING and release.plan is None and state.is_wanted(release):
-        yield PlanRelease(release.number)
+        if state.being_freed() and not release.room_awaited:
+            yield AwaitRoom(release.number, release.entered[ReleaseState.PENDING] + ROOM_TIMEOUT)
+        else:
+            yield PlanRelease(release.number)
     warmable = release.state is ReleaseState.WARMING or release.state in ROUTABLE
     if warmable and engines_loaded(state, release):
         if not release.warm:

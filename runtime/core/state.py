@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from runtime.core.digest import Content, Weights
+from runtime.core.digest import SHORT, Content, Weights
 from runtime.core.memory import SwapPlan
 from runtime.core.phase import Stage
 from runtime.core.release import CANDIDATE, HOLDING, ReleaseState
@@ -65,7 +65,9 @@ class Release:
     plan: SwapPlan | None = None
     """What was to be loaded for it, and where it fits."""
     approved: bool = False
-    """An operator has said that it may go live, which a set with a manual cutover waits for."""
+    """An operator has said that it may go live, which a set with a manual cutover waits for each time."""
+    room_awaited: bool = False
+    """What others free has been waited for long enough: it is planned by what is free now; not durable."""
     warm: bool = False
     """Its samples have run on every replica that there is."""
     proven: bool = False
@@ -123,6 +125,8 @@ class Progress:
     """Of an engine that comes up."""
     since: float | None = None
     """Wall time at which the load began that it tells of."""
+    waits: str | None = None
+    """Why replicas of an engine have no place yet."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,12 @@ class ControlState:
         """Requests that wait while the live release sleeps, as last reported by all gateways."""
         return sum(report.waiting for report in self.gateways.values())
 
+    def engine_name(self, engine: str) -> str:
+        """Return what sets call the engine, and which it is, for people."""
+        users = [release for release in self.users_of(engine) if release.content]
+        names = users[-1].content.names_of(engine) if users and users[-1].content else ()
+        return f"engine {'/'.join(names)} ({engine[:SHORT]})" if names else f"engine {engine[:SHORT]}"
+
     def load_names(self, engine: str) -> tuple[str, ...]:
         """Return under which names ``history`` keeps what loading the engine took."""
         return tuple(
@@ -272,6 +282,14 @@ class ControlState:
             for release in self.users_of(engine)
             if release.content
             for name in release.content.names_of(engine)
+        )
+
+    def being_freed(self) -> frozenset[str]:
+        """Return the engines that are going and that no release keeps which has been planned already."""
+        return frozenset(
+            digest
+            for digest in self.in_states(EngineState.UNLOADING, EngineState.FAILED)
+            if all(user.state is ReleaseState.PENDING for user in self.users_of(digest))
         )
 
     def is_wanted(self, release: Release) -> bool:

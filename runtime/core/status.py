@@ -92,7 +92,7 @@ def _release(state: ControlState, release: Release) -> dict[str, Any]:
         "waits_for": waits_for(state, release),
         "since": release.entered.get(release.state),
         "expected_in_state_s": expected_state(state, release),
-        "held": release.state is ReleaseState.STANDBY and not release.was_live and release.held,
+        "held": release.state is ReleaseState.STANDBY and release.held and state.is_wanted(release),
         "was_live": release.was_live,
         "warm": release.warm,
         "leases": state.leases_on(release.number),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from runtime.core import events as ev
-from runtime.core.digest import SHORT
+from runtime.core.digest import SHORT, Content
 from runtime.core.release import CANDIDATE, Move, ReleaseState, after
 from runtime.core.state import (
     EXISTING,
@@ -71,12 +71,18 @@ def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
     """Take a wish. The change that was taken last is no change: a restart or a re-deploy repeats it."""
     if state.wanted is not None and state.wanted.change == event.change:
         return state
-    same = [r for r in state.holding if r.content and r.content.digest == event.content.digest]
+    return _want(state, Change(event.change, event.source, 0, event.at), event.content)
+
+
+def _want(state: ControlState, change: Change, content: Content) -> ControlState:
+    """Want the resident release with this content, or a new one. A manual cutover is asked for again."""
+    same = [r for r in state.holding if r.content and r.content.digest == content.digest]
     if same:
-        return replace(state, wanted=Change(event.change, event.source, same[-1].number, event.at))
-    release = Release(_next_number(state), event.source, ReleaseState.PENDING, content=event.content)
-    state = _put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    return replace(state, wanted=Change(event.change, event.source, release.number, event.at))
+        state = _put(state, replace(same[-1], approved=False))
+        return replace(state, wanted=replace(change, release=same[-1].number))
+    release = Release(_next_number(state), change.source, ReleaseState.PENDING, content=content)
+    state = _put(state, replace(release, entered={ReleaseState.PENDING: change.at}))
+    return replace(state, wanted=replace(change, release=release.number))
 
 
 def _refused(state: ControlState, event: ev.Refused) -> ControlState:
@@ -98,9 +104,11 @@ def _commanded(state: ControlState, event: ev.Commanded) -> ControlState:
     if event.action == "abort":
         state = _put(state, replace(release, reason=f"aborted by {event.actor}"))
         return _move(state, release.number, Move.FAIL, event.at)
-    change = state.wanted.change if state.wanted else ""
+    change = Change(state.wanted.change if state.wanted else "", release.source, release.number, event.at)
+    if event.action == "retry" and release.content is not None:
+        return _want(state, change, release.content)
     state = _put(state, replace(release, approved=True))
-    return replace(state, wanted=Change(change, release.source, release.number, event.at))
+    return replace(state, wanted=change)
 
 
 # -- releases -------------------------------------------------------------------------------------
@@ -384,6 +392,10 @@ def _gateways_lag(state: ControlState, event: ev.GatewaysLag) -> ControlState:
     return _note_acknowledgement(replace(state, lagging=state.lagging | behind), live, event.at)
 
 
+def _room_awaited(state: ControlState, event: ev.RoomAwaited) -> ControlState:
+    return _put(state, replace(_release(state, event.release), room_awaited=True))
+
+
 def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> ControlState:
     return replace(state, hearing=True)
 
@@ -393,7 +405,7 @@ def _gateways_heard(state: ControlState, _event: ev.GatewaysHeard) -> ControlSta
 
 
 def _progressed(state: ControlState, event: ev.Progressed) -> ControlState:
-    told = Progress(event.text, event.stage, event.since)
+    told = Progress(event.text, event.stage, event.since, event.waits)
     return replace(state, progress={**state.progress, event.subject: told})
 
 
@@ -448,6 +460,7 @@ _FOLDS: dict[type[ev.Event], Callable[[ControlState, Any], ControlState]] = {
     ev.GatewayReported: _gateway_reported,
     ev.GatewayLost: _gateway_lost,
     ev.GatewaysLag: _gateways_lag,
+    ev.RoomAwaited: _room_awaited,
     ev.ManagerRestarted: _manager_restarted,
     ev.GatewaysHeard: _gateways_heard,
     ev.Progressed: _progressed,

@@ -28,9 +28,10 @@ def _holds_requests_up(state: ControlState, release: Release) -> bool:
 def _reason(state: ControlState, release: Release) -> str:
     match release.state:
         case ReleaseState.PENDING:
-            return "its plan: what to load, and where"
+            return _plan(state, release)
         case ReleaseState.LOADING:
-            return f"{_not_loaded(state, release)} of {len(release.engines)} engines to load"
+            said = f"{_not_loaded(state, release)} of {len(release.engines)} engines to load"
+            return "; ".join([said, *_no_place(state, release)])
         case ReleaseState.WARMING:
             warming = state.progress.get(f"release {release.number}")
             return warming.text if warming else "warm-up"
@@ -49,8 +50,21 @@ def _reason(state: ControlState, release: Release) -> str:
     return ""
 
 
+def _plan(state: ControlState, release: Release) -> str:
+    going = len(state.being_freed())
+    if not going or release.room_awaited:
+        return "its plan: what to load, and where"
+    return f"{going} {'engine' if going == 1 else 'engines'} that nobody needs to be unloaded"
+
+
 def _not_loaded(state: ControlState, release: Release) -> int:
     return len(release.engines - state.in_states(EngineState.LOADED))
+
+
+def _no_place(state: ControlState, release: Release) -> list[str]:
+    """Return which of its engines have replicas without a place, and what the cluster says of it."""
+    told = {engine: state.progress.get(f"engine {engine}") for engine in sorted(release.engines)}
+    return [f"{state.engine_name(engine)}: {t.waits}" for engine, t in told.items() if t and t.waits]
 
 
 def faults(state: ControlState, release: Release) -> list[str]:
@@ -60,7 +74,7 @@ def faults(state: ControlState, release: Release) -> list[str]:
 
 
 def _promotion(state: ControlState, release: Release) -> str:
-    if not release.was_live and release.held:
+    if release.held and state.is_wanted(release):
         return f"held: interlock promote {release.number}"
     if not state.is_wanted(release) or can_promote(state, release):
         return ""

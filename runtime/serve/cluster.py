@@ -42,7 +42,7 @@ from runtime.serve.load_board import LoadBoard
 from runtime.serve.replica import HandleEngine
 from runtime.serve.serve_status import ApplicationStatus, serve_status
 
-_READY, _FAILED = "RUNNING", "DEPLOY_FAILED"
+_FAILED = "DEPLOY_FAILED"
 
 _DEVICES_SECONDS = 30.0
 """How long a node may take to say what memory it has."""
@@ -141,10 +141,11 @@ class RayCluster:
         if overview is None:
             coming = self._name(engine) in self._deploying
             return AppStatus(0, self._targets.get(self._name(engine), 1)) if coming else None
-        ready = sum(deployment.replicas.get(_READY, 0) for deployment in overview.deployments.values())
+        # Serve lists an application's deployments only once it has begun with it.
+        ready, target = overview.running, overview.target or self._targets.get(self._name(engine), 1)
         failure = _failure(overview) if overview.status == _FAILED else None
-        target = self._targets.get(self._name(engine)) or _replicas(overview)
-        return AppStatus(ready, target, failure, self._stage(self._name(engine), ready, target))
+        stage = self._stage(self._name(engine), ready, target)
+        return AppStatus(ready, target, failure, stage, overview.no_place if ready < target else None)
 
     def _stage(self, name: str, ready: int, target: int) -> Stage | None:
         if name not in self._deployed:
@@ -173,22 +174,37 @@ class RayCluster:
         self._inherited = set(self._installation.inherited(names, known))
         return self._installation.engines(names) | self._inherited
 
+    async def tell_what_stays(self) -> None:
+        """Log which engines outlive the application, if that is being removed: Serve leaves them."""
+        try:
+            applications = (await asyncio.to_thread(serve_status)).applications
+        except EngineUnavailable as error:
+            _log.info("whether engines stay is not known: %s", error)
+            return
+        own = applications.get(self._own_app)
+        engines = sorted(name for name in applications if self._engine_of(name))
+        if engines and (own is None or own.status == "DELETING"):
+            _log.warning(
+                "application %s is removed, and its engines stay, with what they hold: %s; deploy it again "
+                "to go on with them, or remove each on a node of the cluster: python -c 'import ray; "
+                'from ray import serve; ray.init(); serve.delete("NAME")\'',
+                self._own_app,
+                ", ".join(engines),
+            )
+
     async def warm(self, engine: str, operation: str, body: Body) -> list[WarmResult]:
         """Warm every replica at once."""
-        wanted = self._targets.get(self._name(engine)) or await self._count(engine)
         client = await self._client(engine)
         # A new handle knows no replica yet, and then has no use for a call to all of them.
         await client.ping()
+        overview = await self._overview(engine)
+        wanted = overview.to_warm if overview is not None else 1
         results = await client.ask_all("warm", operation, body)
         if len(results) < wanted:
             raise EngineUnavailable(
                 f"{len(results)} of {wanted} replicas of {self._name(engine)} were reached"
             )
         return cast("list[WarmResult]", results)
-
-    async def _count(self, engine: str) -> int:
-        overview = await self._overview(engine)
-        return _replicas(overview) if overview is not None else 1
 
     async def devices(self) -> list[Device]:
         """Ask every node."""
@@ -304,11 +320,6 @@ class RayCluster:
             self._inherited.discard(engine[:SHORT])
             found = applications.get(self._name(engine))
         return found
-
-
-def _replicas(overview: ApplicationStatus) -> int:
-    """Return how many replicas there are in whatever state: a manager that restarted knows no target."""
-    return sum(sum(deployment.replicas.values()) for deployment in overview.deployments.values())
 
 
 def _failure(overview: ApplicationStatus) -> str:

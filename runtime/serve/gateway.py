@@ -22,6 +22,7 @@ from runtime.loops import LoopWatch
 from runtime.observe.tracing import open_tracer
 from runtime.serve import tls
 from runtime.serve.cluster import RayCluster
+from runtime.serve.declared import check_gateway
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.manager_link import ManagerLink
 from runtime.serve.registry import Registry
@@ -44,6 +45,7 @@ class Gateway:
 
     async def __init__(self, settings: Settings, manager: DeploymentHandle) -> None:  # type: ignore[misc]  # Serve awaits it
         log_with_serve()
+        check_gateway(serve.get_replica_context()._deployment_config)  # noqa: SLF001 - no public way to one's own
         clock, meter = SystemClock(), Meter()
         loops = LoopWatch("gateway", clock)
         self._deployed_beside = manager  # for Serve; what is asked of it goes over the link

@@ -16,6 +16,7 @@ from runtime.control.aggregator import StoredMetrics
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
 from runtime.control.health import Checkup
+from runtime.control.hold import Hold
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.core import events as ev
@@ -25,19 +26,22 @@ from runtime.core.drain_time import check_deadlines
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.core.series import Told
 from runtime.core.status import status
-from runtime.errors import ModelSetError
+from runtime.errors import Fenced, ModelSetError, StoreUnavailable
 from runtime.observe.exposition import text_of
 from runtime.serve import manager_desk, tls
 from runtime.serve.channel_server import ChannelServer
 from runtime.serve.cluster import RayCluster
+from runtime.serve.declared import check_manager
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.manager_calls import SILENT_S
+from runtime.serve.own_process import has_ended, own_holder
 from runtime.serve.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store import database
 from runtime.store.budgets import Budgets
 from runtime.store.database import open_store
+from runtime.store.holder import HolderRow
 from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
@@ -64,13 +68,17 @@ class SwapManager:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         log_with_serve()
+        self._tasks: list[asyncio.Task[None]] = []
+        check_manager(serve.get_replica_context()._deployment_config)  # noqa: SLF001 - no public way to one's own
         self._settings = settings
         self._clock = SystemClock()
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
+        context = serve.get_replica_context()
+        self._hold = Hold(HolderRow(store), own_holder(context.app_name), self._clock, has_ended)
+        await self._hold.take()
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
-        context = serve.get_replica_context()
         self._cluster = RayCluster(self._installation, context.app_name, settings.drain_timeout_s)
         self._controller = Controller(
             StoredJournal(self._journal),
@@ -95,8 +103,10 @@ class SwapManager:
         # and this manager waits for it as long.
         address = await self._server.open(get_node_ip_address(), tls.listening())
         await Registry(context.app_name).publish(address)
-        self._loop = asyncio.create_task(self._controller.run())
-        self._loop.add_done_callback(self._stop_answering)
+        holding = self._controller.loops.keep("hold", self._hold.keep, ends=(Fenced,))
+        self._tasks += [asyncio.create_task(self._controller.run()), asyncio.create_task(holding)]
+        for task in self._tasks:
+            task.add_done_callback(self._stop_answering)
         self._closing: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
         self._in_turn = asyncio.Lock()
@@ -192,19 +202,32 @@ class SwapManager:
 
     def _stop_answering(self, _ended: asyncio.Task[None]) -> None:
         """Let no gateway take this manager for the one that decides."""
-        self._closing = asyncio.create_task(self._server.close(_LAST_ANSWERS_S))
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._server.close(_LAST_ANSWERS_S))
 
     async def check_health(self) -> None:
-        """Raise what ended the controller's loop, so that Serve replaces this replica."""
-        if self._loop.done():
-            self._loop.result()
+        """Raise what ended the controller's loop, or the hold on the store: Serve replaces this replica."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
 
     async def __del__(self) -> None:
-        """Decide nothing any more; then let gateways look for another. Serve calls this when it stops it."""
-        self._loop.cancel()
-        await asyncio.wait([self._loop])
+        """Decide nothing any more; then let gateways look for another, and the next manager begin at once.
+
+        Serve calls this when it stops the replica.
+        """
+        if not self._tasks:
+            return  # it was refused before it held anything
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         if self._closing is not None:
             await self._closing
+        await self._cluster.tell_what_stays()
+        try:
+            await self._hold.leave()
+        except StoreUnavailable as error:
+            _log.info("the next manager has to wait: the store did not hear that this one ends: %s", error)
 
 
 def _nodes() -> int:

@@ -6,6 +6,7 @@ of every deployment by value each time: a fifth of a core while a load was follo
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,15 @@ from ray.serve.exceptions import RayServeException
 
 from runtime.errors import EngineUnavailable
 
+_RUNNING = "RUNNING"
+
+_NO_PLACE = re.compile(
+    r"to be scheduled.*Resources required for each replica: (?P<needs>.*?), "
+    r"total resources available: (?P<free>.*?)\. Use ",
+    re.DOTALL,
+)
+"""Ray's reason in the words of Serve 2.60; one that is worded otherwise is not found, and not told."""
+
 
 class DeploymentStatus(NamedTuple):
     """How a deployment is, in Serve's words."""
@@ -24,6 +34,14 @@ class DeploymentStatus(NamedTuple):
     message: str
     replicas: Mapping[str, int]
     """How many are in which state."""
+    target: int = 1
+    """How many Serve keeps now; where it scales by load, that changes."""
+    autoscaled: bool = False
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return self.replicas.get(_RUNNING, 0)
 
 
 class ApplicationStatus(NamedTuple):
@@ -32,6 +50,32 @@ class ApplicationStatus(NamedTuple):
     status: str
     message: str
     deployments: Mapping[str, DeploymentStatus]
+
+    @property
+    def running(self) -> int:
+        """How many replicas run."""
+        return sum(deployment.running for deployment in self.deployments.values())
+
+    @property
+    def target(self) -> int:
+        """How many replicas Serve keeps now."""
+        return sum(deployment.target for deployment in self.deployments.values())
+
+    @property
+    def to_warm(self) -> int:
+        """How many replicas a warm-up has to reach: where Serve scales by load, those that run now."""
+        known = self.deployments.values()
+        return max(1, sum(d.running if d.autoscaled else d.target for d in known))
+
+    @property
+    def no_place(self) -> str | None:
+        """Why replicas wait for their place, if Serve says so: it does after half a minute."""
+        for deployment in self.deployments.values():
+            found = _NO_PLACE.search(deployment.message)
+            if found:
+                needs, free = found["needs"], found["free"]
+                return f"no place yet: each replica needs {needs}; the cluster has {free} free"
+        return None
 
 
 class ServeStatus(NamedTuple):
@@ -66,7 +110,14 @@ def _application(told: Mapping[str, Any]) -> ApplicationStatus:
 
 def _deployment(told: Mapping[str, Any]) -> DeploymentStatus:
     states = Counter(_word(replica["state"]) for replica in told["replicas"])
-    return DeploymentStatus(_word(told["status"]), told["message"], states)
+    scaling = (told.get("deployment_config") or {}).get("autoscaling_config")
+    return DeploymentStatus(
+        _word(told["status"]),
+        told["message"],
+        states,
+        target=told.get("target_num_replicas", 1),
+        autoscaled=scaling is not None,
+    )
 
 
 def _word(state: Any) -> str:

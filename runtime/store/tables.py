@@ -50,6 +50,14 @@ PULSE = sa.Table(
     sa.Column("filler", sa.LargeBinary, nullable=False),
 )
 
+HOLDER = sa.Table(
+    "holder",
+    METADATA,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("beats", sa.BigInteger, nullable=False),
+)
+
 LEDGER = sa.Table(
     "ledger",
     METADATA,

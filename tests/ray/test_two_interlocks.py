@@ -1,11 +1,12 @@
 """Two Interlocks in one Ray cluster, and an application of somebody else's that is called like an engine."""
 
+import time
 from contextlib import suppress
 
 import httpx
 import pytest
 
-from benchmarks.local_cluster import LocalCluster, free_port
+from benchmarks.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed, driver_of
 from tests.ray.conftest import scripted
 
@@ -42,14 +43,30 @@ def shared():
         yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def both(shared):
     first = Deployed(shared, gateways=1)
-    first.port = free_port()
     both = first, Beside(first)
     yield both
     for deployed in both:
         deployed.close()
+
+
+def manager_of(cluster, application):
+    """Return what Serve says of the application's manager."""
+    told = cluster.api("GET", "/api/serve/applications/").json()["applications"]
+    return told[application]["deployments"].get("SwapManager", {"status": "", "message": ""})
+
+
+def until_refused(cluster, application, seconds=120):
+    """Return why Serve does not bring a manager up."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        manager = manager_of(cluster, application)
+        if manager["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            return manager["message"]
+        time.sleep(0.5)
+    raise AssertionError(f"it was not refused within {seconds} s: {manager_of(cluster, application)}")
 
 
 def live_on(path):
@@ -100,3 +117,27 @@ def test_two_interlocks_swap_beside_each_other(shared, both, tmp_path):
         assert engines == {"engine", *(f"engine-{one}" for one in ids)}
         assert sum(name.startswith("engine-") for name in told) == 5
         assert search.remote().result(timeout_s=10) == "found"
+
+
+# A second manager on a store is refused, with who holds it, while the first goes on; so is a second replica
+# of one manager. When they are taken out of the config again, the first still serves.
+@pytest.mark.timeout(300)
+def test_a_second_manager_is_refused(shared, both, tmp_path):
+    import yaml
+
+    path = tmp_path / "first.yaml"
+    path.write_text(yaml.safe_dump(scripted(9)))
+    first, _ = both
+    (own,) = first.config(path)["applications"]
+    shared.put({**first.config(path), "applications": [own]})
+    first.until(live_on(path), 90)
+    second = {**own, "name": "second", "route_prefix": "/second"}
+    doubled = {**own, "deployments": [own["deployments"][0], {**own["deployments"][1], "num_replicas": 2}]}
+    for wanted, application, said in (
+        ([own, second], "second", "the store is in use by the manager of application 'interlock' (process "),
+        ([doubled], "interlock", "SwapManager: num_replicas: 2: there is one manager"),
+    ):
+        shared.put({**first.config(path), "applications": wanted})
+        assert said in until_refused(shared, application)
+        assert first.chat().json()["choices"][0]["message"]["content"].startswith("v9-")
+    assert first.status()["live"] is not None

@@ -189,6 +189,8 @@ class Interlock(RuleBasedStateMachine):
             case policy.PlanRelease(release):
                 refused = ev.ReleaseFailed(at=at, release=release, reason="no room")
                 return ev.ReleasePlanned(at=at, release=release, plan=PLAN) if works else refused
+            case policy.AwaitRoom(release):
+                return ev.RoomAwaited(at=at, release=release)
             case policy.SleepEngine() | policy.WakeEngine() if works:
                 return self.turns(effect, at)
             case policy.ProbeRelease(release):
@@ -300,6 +302,13 @@ class Interlock(RuleBasedStateMachine):
                 assert engine not in self.state.releases[number].engines
 
     @invariant()
+    def what_is_planned_waits_for_nobody(self):
+        """A release is planned once nothing goes any more that nobody keeps, or after it was waited for."""
+        for effect in self.all_due:
+            if isinstance(effect, policy.PlanRelease):
+                assert not self.state.being_freed() or self.state.releases[effect.release].room_awaited
+
+    @invariant()
     def what_takes_requests_is_awake(self):
         table = policy.release_table(self.state)
         if table.live is not None and not table.paused:
@@ -377,7 +386,8 @@ class Interlock(RuleBasedStateMachine):
     def teardown(self):
         """Fold the journal again: all but what gateways say and what is only shown comes back."""
         durable = {
-            n: replace(r, acknowledged=None, first_acknowledged=None) for n, r in self.state.releases.items()
+            n: replace(r, acknowledged=None, first_acknowledged=None, room_awaited=False)
+            for n, r in self.state.releases.items()
         }
         again = self.folded(ev.decode(ev.encode(event)) for event in self.journal)
         assert dict(again.releases) == durable

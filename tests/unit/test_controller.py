@@ -1,13 +1,14 @@
 """A swap's way, whole: controller, effects, hub and gateways together, in virtual time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from runtime.core import policy
 from runtime.core.digest import SHORT
 from runtime.core.release import ReleaseState
-from runtime.core.status import outcome
+from runtime.core.status import outcome, status
 from runtime.core.warming import PROBE_TOKENS, PROBES
 from runtime.errors import EngineUnavailable
 from tests.unit.world import World, content, content_of, document
@@ -137,7 +138,7 @@ async def test_wanted_again_while_its_engine_goes():
         await reached(world, 2, ReleaseState.UNLOADING)
         world.directories[1].unreachable.clear()
         world.want(second, change="c")
-        await reached(world, 3, ReleaseState.LOADING)
+        await reached(world, 3, ReleaseState.PENDING)  # it is planned with what that engine gives back
         await asyncio.sleep(3)
         assert len(world.cluster.created) == 3
         await stream.aclose()
@@ -329,3 +330,28 @@ async def test_a_cluster_that_never_answers_fails_the_candidate():
         world.want(content(1))
         await reached(world, 1, ReleaseState.RETIRED)
         assert "the controller is away" in world.state.releases[1].reason
+
+
+# An engine that does not come up in time is named, with how many of its replicas run and why the others do
+# not; while it is waited for, status says so, too.
+async def test_what_has_no_place_is_told(monkeypatch):
+    no_place = 'no place yet: each replica needs {"CPU": 4.0}; the cluster has {"CPU": 1.0} free'
+    async with World() as world:
+        observe = world.cluster.observe
+
+        async def half(engine):
+            seen = await observe(engine)
+            if seen is None or wanted.engines["writer"] != engine:
+                return seen
+            return replace(seen, ready=1, target=2, waits=no_place)
+
+        monkeypatch.setattr(world.cluster, "observe", half)
+        wanted = content(1, writer={"load": "1s", "load_timeout": "60s"})
+        world.want(wanted)
+        await asyncio.sleep(30)
+        writer = f"engine writer ({wanted.engines['writer'][:12]})"
+        (shown,) = status(world.state)["releases"]
+        assert shown["waits_for"] == f"1 of 2 engines to load; {writer}: {no_place}"
+        await world.until(lambda s: s.releases[1].reason is not None)
+        late = f"{writer} did not come up within 60 s (load_timeout): 1 of 2 replicas run, {no_place}"
+        assert world.state.releases[1].reason == late

@@ -175,7 +175,7 @@ WRONG = [
         facts(state=state_with(releases={1: release(), 2: FAILED}, wanted=Change("d", "v2.yaml", 2))),
         1,
         "degraded",
-        "release 2 from v2.yaml failed: no room; mend it",
+        "failed: no room; try it again as it is: interlock retry 2; or deploy what is mended",
     ),
     (
         facts(

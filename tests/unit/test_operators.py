@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from runtime.core import events as ev
 from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.release import ReleaseState
+from runtime.core.status import status
 from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
 from tests.unit.world import World, content
 
@@ -168,12 +170,71 @@ async def test_refusals(action, release, edition, error, state):
         assert (entry.actor, entry.action, entry.outcome) == ("ann", action, f"refused: {error.code}")
 
 
-# A rollback needs a release that is still resident: after its window there is none to go back to.
+# A rollback needs a release that is still resident. Where there is none it says why: none is live, none was
+# live before, or its window is over.
 async def test_nothing_to_roll_back_to():
     async with World() as world:
-        await swapped(world, 1)
-        with pytest.raises(UnknownRelease, match="no earlier release is resident"):
+        with pytest.raises(UnknownRelease, match="no release is live yet"):
             await ask(world, Action.ROLLBACK)
+        await swapped(world, 1)
+        with pytest.raises(UnknownRelease, match="release 1 is the first that went live"):
+            await ask(world, Action.ROLLBACK)
+        await swapped(world, 2)
+        await asyncio.sleep(3700)
+        with pytest.raises(UnknownRelease, match="its rollback window is over"):
+            await ask(world, Action.ROLLBACK)
+
+
+# A manual cutover is asked for each time that the set is wanted, also of one that has been live before.
+async def test_manual_cutover_is_held_each_time():
+    async with World() as world:
+        manual = content(1, writer=QUICK, cutover="manual", **LONG)
+        other = content(2, writer=QUICK, **LONG)
+        for change in ("first", "third"):
+            world.want(manual, change=change)
+            await world.until(lambda s: states(s).get(1) is ReleaseState.STANDBY and s.wanted.release == 1)
+            await asyncio.sleep(60)
+            assert world.state.live is None or world.state.live.number == 2
+            shown = status(world.state)["releases"][0]
+            assert (shown["held"], shown["waits_for"]) == (True, "held: interlock promote 1")
+            await ask(world, Action.PROMOTE)
+            await world.until_live(manual)
+            world.want(other, change=f"after {change}")
+            await world.until_live(other)
+        await ask(world, Action.ROLLBACK)
+        await world.until_live(manual)
+
+
+# What has failed, or was given up, is brought up again by a command: the same file again is no change.
+async def test_retry():
+    async with World() as world:
+        await swapped(world, 1)
+        second = content(2, writer=QUICK, **LONG)
+        world.want(second, change="2")
+        await world.until(lambda s: states(s).get(2) is ReleaseState.LOADING)
+        await ask(world, Action.ABORT)
+        health = (await world.manager.checkup().health()).as_json()
+        assert "interlock retry 2" in str(health["tiers"]["orchestration"]["reasons"])
+        world.want(second, change="2")
+        await world.until(lambda s: states(s)[2] is ReleaseState.RETIRED)
+        with pytest.raises(WrongState, match="release 1 is live: only one that has failed"):
+            await ask(world, Action.RETRY, 1)
+        after = await ask(world, Action.RETRY)
+        assert after.wanted.release == 3
+        await world.until_live(second)
+        assert await serves(world, 3)
+        entry = world.journal.entries[-1]
+        assert (entry.actor, entry.action, entry.to_release, entry.outcome) == ("ann", "retry", 2, "accepted")
+
+
+# A set that could not be read has nothing to be tried again: it is mended and deployed.
+async def test_retry_of_what_could_not_be_read():
+    async with World() as world:
+        await swapped(world, 1)
+        world.controller.post(ev.Refused(at=0.0, change="bad", source="bad.yaml", reason="unknown key"))
+        await world.until(lambda s: 2 in s.releases)
+        with pytest.raises(WrongState, match="could not be read: mend its model set"):
+            await ask(world, Action.RETRY)
 
 
 # The audit log says who, what, when, and from which release to which; YAML and operators alike.

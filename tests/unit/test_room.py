@@ -10,6 +10,7 @@ from runtime.core.memory import Device, refusal
 from runtime.core.planning import plan
 from runtime.core.release import ReleaseState
 from runtime.core.state import ControlState
+from runtime.core.waiting import waits_for
 from tests.unit.test_operators import states
 from tests.unit.world import LoopClock, World, content
 
@@ -163,3 +164,45 @@ async def test_expected_seconds():
         planned = plan(sized(2, kv="1GiB", writer={"load": "9s"}), state, await world.cluster.devices())
         assert state.history["load support/writer"] == pytest.approx(7, abs=0.5)
         assert "live in about" in planned.cost
+
+
+# A set that fits once a superseded candidate has gone is planned then, not while that still holds its memory.
+async def test_the_second_of_two_quick_swaps_is_planned_with_what_the_first_frees():
+    async with small_world() as world:
+        await live(world, sized(1, weights="4GiB", kv="0GiB", rollback_window="1h"))
+        world.want(sized(2, weights="10GiB", kv="0GiB", writer={"load": "60s"}))
+        await world.until(lambda s: states(s).get(2) is ReleaseState.LOADING)
+        third = sized(3, weights="10GiB", kv="0GiB")
+        going = slow_to_go(world.cluster)
+        world.want(third)
+        await asyncio.sleep(3)
+        assert waits_for(world.state, world.state.releases[3]) == "1 engine that nobody needs to be unloaded"
+        going.set()
+        await world.until_live(third)
+        assert await world.ask() is not None
+
+
+def slow_to_go(cluster):
+    """Let applications that are deleted hold their memory until the event is set."""
+    gone, delete = asyncio.Event(), cluster.delete
+
+    async def slow(engine):
+        await gone.wait()
+        await delete(engine)
+
+    cluster.delete = slow
+    return gone
+
+
+# What does not go is not waited for without end: then the set is planned by what is free.
+async def test_what_does_not_go_is_not_waited_for_for_ever():
+    async with small_world() as world:
+        await live(world, sized(1, weights="4GiB", kv="0GiB", rollback_window="1h"))
+        world.want(sized(2, weights="10GiB", kv="0GiB", writer={"load": "60s"}))
+        await world.until(lambda s: states(s).get(2) is ReleaseState.LOADING)
+        slow_to_go(world.cluster)
+        begun = world.clock.wall()
+        world.want(sized(3, weights="10GiB", kv="0GiB"))
+        await world.until(lambda s: 3 in s.releases and s.releases[3].reason is not None)
+        assert "short of" in world.state.releases[3].reason
+        assert 100 < world.clock.wall() - begun < 140

@@ -1,0 +1,101 @@
+"""Holding the store: a second manager on it does not start, instead of taking the journal from the first.
+
+The journal's epoch fences whoever is late. Alone it made two managers that both were started again take it
+from each other for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from runtime.clock import Clock
+from runtime.core.holder import BEAT_SECONDS, Holder, Verdict, decide, refusal
+from runtime.errors import Fenced, StoreHeld
+from runtime.store.holder import Held
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often the row is looked at while somebody else's word is in it."""
+
+
+class Row(Protocol):
+    """Where it is written who works on the store. Calls block; each may raise StoreUnavailable."""
+
+    def read(self) -> Held:
+        """Return what it says now."""
+        ...
+
+    def take(self, own: Holder, seen: Held) -> bool:
+        """Put ``own`` in the place of what was ``seen``; False if the row has changed since."""
+        ...
+
+    def beat(self, own: Holder) -> bool:
+        """Say that ``own`` is still there; False if another has taken over."""
+        ...
+
+    def leave(self, own: Holder) -> None:
+        """Say that nobody works on the store any more, unless another does already."""
+        ...
+
+
+class Hold:
+    """One manager's hold on the store. ``has_ended`` says whether a holder's process is known to be over."""
+
+    def __init__(self, row: Row, own: Holder, clock: Clock, has_ended: Callable[[Holder], bool]) -> None:
+        self._row = row
+        self._own = own
+        self._clock = clock
+        self._has_ended = has_ended
+
+    async def take(self) -> None:
+        """Return once this manager holds the store.
+
+        Raises:
+            StoreHeld: another one works on it, and says again and again that it does.
+            StoreUnavailable: the store does not answer.
+
+        """
+        while not await self._try_to_take():
+            _log.info("another manager was quicker to take the store: it is looked at again")
+
+    async def _try_to_take(self) -> bool:
+        first = seen = await asyncio.to_thread(self._row.read)
+        since = self._clock.now()
+        while True:
+            holder = seen.holder
+            if holder != first.holder:
+                return False
+            verdict = decide(
+                self._own,
+                holder,
+                ended=holder is not None and self._has_ended(holder),
+                beats=seen.beats != first.beats,
+                watched=self._clock.now() - since,
+            )
+            if verdict is Verdict.TAKE:
+                return await asyncio.to_thread(self._row.take, self._own, seen)
+            if verdict is Verdict.REFUSE and holder is not None:
+                raise StoreHeld(refusal(self._own, holder))
+            await asyncio.sleep(LOOK_SECONDS)
+            seen = await asyncio.to_thread(self._row.read)
+
+    async def keep(self) -> None:
+        """Say that this manager is there, for as long as it is.
+
+        Raises:
+            Fenced: another one has taken the store over.
+            StoreUnavailable: the store does not answer.
+
+        """
+        while True:
+            if not await asyncio.to_thread(self._row.beat, self._own):
+                raise Fenced("another manager has taken the store over, so this one stops")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def leave(self) -> None:
+        """Let the next manager begin at once."""
+        await asyncio.to_thread(self._row.leave, self._own)

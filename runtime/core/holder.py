@@ -1,0 +1,72 @@
+"""Who works on a store: one manager at a time, which says again and again that it is there."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pydantic import BaseModel, ConfigDict
+
+BEAT_SECONDS = 2.0
+"""How often the manager that holds a store says so."""
+
+PATIENCE_SECONDS = 10.0
+"""How long another one watches it, to take over from one that is silent, or give way to one that is not.
+
+So long, too, an application that was renamed has to end before the new one is refused.
+"""
+
+
+class Holder(BaseModel):
+    """A manager's process, for others that look at the same store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: str
+    """Id of its Ray cluster."""
+    application: str
+    """Name of its Serve application."""
+    host: str
+    """Name of its machine, for people."""
+    machine: str
+    """The boot and the process namespace in which ``pid`` means something."""
+    pid: int
+    started: float
+    """Wall time at which the process began: process ids are used again."""
+
+    def replaces(self, other: Holder) -> bool:
+        """Say whether Serve has made this one in the place of the other, which is gone or going."""
+        return (self.cluster, self.application) == (other.cluster, other.application)
+
+    def __str__(self) -> str:
+        """Return who it is for people."""
+        return f"the manager of application {self.application!r} (process {self.pid} on {self.host})"
+
+
+class Verdict(Enum):
+    """What a manager that wants a store does about the one that holds it."""
+
+    TAKE = "take"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+def decide(own: Holder, holder: Holder | None, *, ended: bool, beats: bool, watched: float) -> Verdict:
+    """Return what ``own`` does about ``holder``, which it has watched for so many seconds.
+
+    ``ended`` says that its process is known to be over, ``beats`` that it has said since that it is there.
+    """
+    if holder is None or ended or own.replaces(holder):
+        return Verdict.TAKE
+    if watched < PATIENCE_SECONDS:
+        return Verdict.WAIT
+    return Verdict.REFUSE if beats else Verdict.TAKE
+
+
+def refusal(own: Holder, holder: Holder) -> str:
+    """Return why ``own`` does not start."""
+    where = "this Ray cluster" if own.cluster == holder.cluster else "another Ray cluster"
+    return (
+        f"the store is in use by {holder} of {where}, and one manager at a time may work on it: "
+        f"give {own.application!r} a store of its own (store_url in its args, or INTERLOCK_STORE_URL), "
+        "or remove the other"
+    )
