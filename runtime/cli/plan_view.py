@@ -16,7 +16,8 @@ from runtime.core.units import size_text
 def render_plan(plan: Mapping[str, Any]) -> RenderableType:
     """Return the whole plan as something rich can print."""
     gpus = [_gpus(plan["gpus"])] if plan.get("gpus") else []
-    return Group(_engines(plan), _devices(plan), *gpus, _cost(plan))
+    cpus = [_cpus(plan["cpus"])] if plan.get("cpus") else []
+    return Group(_engines(plan), _devices(plan), *gpus, *cpus, _cost(plan))
 
 
 def _engines(plan: Mapping[str, Any]) -> Table:
@@ -48,8 +49,16 @@ def _gpus(gpus: Mapping[str, Any]) -> Text:
     holders = [
         f"{h['gpus']:g} by {h['engine']} of release {'/'.join(map(str, h['releases']))}" for h in gpus["held"]
     ]
+    holders += [f"{gpus['others']:g} by others"] if gpus.get("others") else []
     text = Text(f"GPUs: {gpus['needed']:g} needed of {gpus['total']}, held: {', '.join(holders) or 'none'}")
     return text.append(f", short of {gpus['shortfall']:g}", "red") if gpus["shortfall"] else text
+
+
+def _cpus(cpus: Mapping[str, Any]) -> Text:
+    """Return what Ray counts: no engine is placed without its own."""
+    needed, free, total = cpus["needed"], cpus["free"], cpus["total"]
+    text = Text(f"CPUs that Ray counts: {needed:g} needed, {free:g} free of {total:g}")
+    return text.append(f", short of {cpus['shortfall']:g}", "red") if cpus["shortfall"] else text
 
 
 def _cost(plan: Mapping[str, Any]) -> Text:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from runtime.core.health import Infrastructure
 from runtime.core.ledger import Batch
-from runtime.core.memory import Device
+from runtime.core.memory import Device, Resources
 from runtime.core.phase import Stage
 from runtime.core.series import Told
 from runtime.core.state import EngineRecord
@@ -70,6 +70,10 @@ class Cluster(Protocol):
 
     async def devices(self) -> list[Device]:
         """Return every GPU and every node's main memory, with what is free now."""
+        ...
+
+    async def resources(self) -> Resources | None:
+        """Return what Ray hands out and what of it is free; None where nobody counts."""
         ...
 
     async def infrastructure(self) -> Infrastructure:

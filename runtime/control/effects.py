@@ -31,6 +31,9 @@ from runtime.errors import EngineUnavailable, InterlockError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
+SETTLE_SECONDS = 2.0
+"""Pause before a set that does not fit is planned once more."""
+
 POLL_SECONDS, POLL_SHARE, POLL_SECONDS_AT_MOST = 0.25, 0.02, 1.0
 """How often the cluster is asked about an application: the longer it takes, the less often. Serve has nothing
 to wait on, and each answer takes of the cores that the load wants."""
@@ -278,6 +281,10 @@ class Effects:
         content = state.releases[number].content
         assert content is not None  # noqa: S101 - only a release with content is ever planned
         plan = await self._planner.plan(content, state)
+        if not plan.fits:
+            # What has just gone may take a moment to be counted as free, by Ray and by the devices.
+            await asyncio.sleep(SETTLE_SECONDS)
+            plan = await self._planner.plan(content, state)
         reason = refusal(plan)
         if reason is not None:
             return ev.ReleaseFailed(at=self._clock.wall(), release=number, reason=reason)

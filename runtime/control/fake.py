@@ -17,7 +17,7 @@ from runtime.core.digest import SHORT
 from runtime.core.health import Deployment, Infrastructure, Node
 from runtime.core.installation import Installation, engine_in_name
 from runtime.core.ledger import Batch
-from runtime.core.memory import Device, footprint
+from runtime.core.memory import Device, Resources, footprint
 from runtime.core.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.series import Told
 from runtime.core.specs import FakeEngine as Script
@@ -85,6 +85,8 @@ class FakeCluster:
         self._past = Usage()
         self._past_cold = 0
         self._told = count()
+        self.counted: Resources | None = None
+        """What Ray would count; None if nobody does."""
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.slept: list[str] = []
@@ -185,6 +187,10 @@ class FakeCluster:
         """Return the devices with what the engines have left."""
         used = self._used()
         return [d.model_copy(update={"free": d.free - used[d.id]}) for d in self._devices]
+
+    async def resources(self) -> Resources | None:
+        """Return what ``counted`` says."""
+        return self.counted
 
     def _used(self) -> Counter[str]:
         used: Counter[str] = Counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from runtime.control.cluster import Cluster
 from runtime.core import planning
 from runtime.core.digest import Content
@@ -17,4 +19,5 @@ class Planner:
 
     async def plan(self, content: Content, state: ControlState) -> SwapPlan:
         """Return what a swap to ``content`` would do and cost now. Raises EngineUnavailable."""
-        return planning.plan(content, state, await self._cluster.devices())
+        devices, resources = await asyncio.gather(self._cluster.devices(), self._cluster.resources())
+        return planning.plan(content, state, devices, resources)

@@ -54,6 +54,20 @@ class Device(_Value):
     free: int
 
 
+def main_memory_of(device: str) -> str:
+    """Return the id of the main memory of the node that the device, or the node, of this id is of."""
+    return f"{device.partition('/')[0]}/memory"
+
+
+class Resources(_Value):
+    """What Ray hands out in the whole cluster, whatever memory there is: in all, and what nobody has."""
+
+    cpus: float = 0.0
+    cpus_free: float = 0.0
+    gpus: float = 0.0
+    gpus_free: float = 0.0
+
+
 class Footprint(_Value):
     """Bytes that one replica of an engine takes on each of its devices."""
 
@@ -117,6 +131,21 @@ class GpuHolder(_Value):
     """Only the rollback window of these releases keeps it."""
 
 
+class CpuPlan(_Value):
+    """What a swap needs of the CPUs that Ray counts: an engine without its own is never placed."""
+
+    total: float
+    free: float
+    """That nobody has now."""
+    needed: float
+    """By the engines that are to be loaded, or are being loaded already."""
+
+    @property
+    def shortfall(self) -> float:
+        """What is missing; 0 if there is enough."""
+        return max(0.0, round(self.needed - self.free, _RAY_DIGITS)) if self.needed else 0.0
+
+
 class GpuPlan(_Value):
     """What a swap needs of the GPUs as Ray counts them, whatever memory is free on them."""
 
@@ -124,11 +153,13 @@ class GpuPlan(_Value):
     needed: float
     """By the engines that are to be loaded."""
     held: tuple[GpuHolder, ...] = ()
+    others: float = 0.0
+    """That Ray has given to what is not this Interlock's."""
 
     @property
     def taken(self) -> float:
-        """How many all holders have together."""
-        return round(sum(holder.gpus for holder in self.held), _RAY_DIGITS)
+        """How many all holders and others have together."""
+        return round(sum(holder.gpus for holder in self.held) + self.others, _RAY_DIGITS)
 
     @property
     def shortfall(self) -> float:
@@ -158,6 +189,8 @@ class SwapPlan(_Value):
     devices: tuple[DevicePlan, ...] = ()
     gpus: GpuPlan | None = None
     """None where there is no GPU."""
+    cpus: CpuPlan | None = None
+    """None where Ray does not say how many there are."""
 
     @cached_property
     def _by_digest(self) -> dict[str, EnginePlan]:
@@ -174,6 +207,8 @@ class SwapPlan(_Value):
             device["shortfall"] = plan.shortfall
         if self.gpus is not None:
             shown["gpus"]["shortfall"] = self.gpus.shortfall
+        if self.cpus is not None:
+            shown["cpus"]["shortfall"] = self.cpus.shortfall
         return shown
 
 
@@ -191,6 +226,13 @@ def refusal(plan: SwapPlan) -> str | None:
     if plan.gpus is not None and plan.gpus.shortfall:
         missing.append(_too_few(plan.gpus))
         advice.append(_more_gpus(plan.gpus))
+    if plan.cpus is not None and plan.cpus.shortfall:
+        cpus = plan.cpus
+        missing.append(
+            f"CPUs that Ray counts: needs {cpus.needed:g}, has {cpus.free:g} free of {cpus.total:g}, "
+            f"short of {cpus.shortfall:g}"
+        )
+        advice.append("start Ray with more (ray start --num-cpus), add nodes, or let engines ask for fewer")
     return (
         f"it does not fit ({plan.strategy}): {'; '.join(missing)}. Nothing was touched; {'; '.join(advice)}"
     )
@@ -201,6 +243,8 @@ def _too_few(gpus: GpuPlan) -> str:
         f"{holder.engine} of release {'/'.join(map(str, holder.releases))} holds {holder.gpus:g}"
         for holder in gpus.held
     )
+    if gpus.others:
+        holders += f"{', ' if holders else ''}others hold {gpus.others:g}"
     held = f"{gpus.taken:g} of {gpus.total} held ({holders})" if holders else f"there are {gpus.total}"
     return f"GPUs: needs {gpus.needed:g}, {held}, short of {gpus.shortfall:g}"
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from runtime.core.digest import Content
 from runtime.core.memory import (
+    CpuPlan,
     Device,
     DevicePlan,
     EnginePlan,
     GpuHolder,
     GpuPlan,
+    Resources,
     SwapPlan,
     footprint,
     given_back,
+    main_memory_of,
 )
 from runtime.core.release import ReleaseState
 from runtime.core.state import EXISTING, ControlState, EngineRecord, EngineState
@@ -112,18 +116,41 @@ def _to_wake(reused: Collection[str], state: ControlState) -> dict[str, int]:
     return needed
 
 
-def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> SwapPlan:
-    """Return what a swap to ``candidate`` would do and cost now."""
+def _to_sleep(candidate: Content, state: ControlState, known: Collection[str]) -> dict[str, int]:
+    """Return the bytes of main memory that live engines take once they sleep: vLLM moves weights there."""
+    needed: dict[str, int] = {}
+    for engine in _live_engines(candidate, state):
+        if engine.kind != "vllm":
+            continue
+        for memory in (main_memory_of(device) for device in engine.placement):
+            if memory in known:
+                needed[memory] = needed.get(memory, 0) + engine.footprint.weights
+    return needed
+
+
+def plan(
+    candidate: Content, state: ControlState, devices: Sequence[Device], resources: Resources | None = None
+) -> SwapPlan:
+    """Return what a swap to ``candidate`` would do and cost now.
+
+    ``resources`` is what Ray hands out, if it says so.
+    """
     model_set = candidate.model_set
     reused = {d for d in candidate.engines.values() if d in state.engines and _is_kept(state, d)}
     strategy = STRATEGIES[model_set.strategy]
-    room = _Room(devices, strategy.freed(candidate, state), _to_wake(reused, state))
+    needed = Counter(_to_wake(reused, state))
+    needed.update(_to_sleep(candidate, state, {device.id for device in devices}))
+    room = _Room(devices, strategy.freed(candidate, state), needed)
     loaded = tuple(room.take(engine) for engine in _to_load(candidate, reused, devices))
-    gpus = _gpus(candidate, {engine.digest for engine in loaded}, state, devices)
+    digests = {engine.digest for engine in loaded}
+    gpus = _gpus(candidate, digests, state, devices, resources)
+    cpus = _cpus(candidate, digests, state, resources)
+    short = any(device.shortfall for device in room.plans())
+    short = short or any(counted is not None and counted.shortfall > 0.0 for counted in (gpus, cpus))
     seconds = _seconds(candidate, loaded, state)
     live = state.live.engines if state.live else frozenset()
     return SwapPlan(
-        fits=not any(device.shortfall for device in room.plans()) and not (gpus and gpus.shortfall),
+        fits=not short,
         strategy=model_set.strategy,
         cost=strategy.cost(seconds),
         warmup_tokens=warmup_bound(candidate),
@@ -133,6 +160,7 @@ def plan(candidate: Content, state: ControlState, devices: Sequence[Device]) -> 
         unloaded=tuple(sorted(live - set(candidate.engines.values()))),
         devices=room.plans(),
         gpus=gpus,
+        cpus=cpus,
     )
 
 
@@ -215,7 +243,11 @@ class _Room:
 
 
 def _gpus(
-    candidate: Content, loaded: Collection[str], state: ControlState, devices: Sequence[Device]
+    candidate: Content,
+    loaded: Collection[str],
+    state: ControlState,
+    devices: Sequence[Device],
+    resources: Resources | None,
 ) -> GpuPlan | None:
     """Return what the swap needs of the GPUs beside what resident engines hold; None where there is none.
 
@@ -230,7 +262,17 @@ def _gpus(
         total=total,
         needed=sum(spec.gpus * spec.replicas for spec in specs),
         held=tuple(holder for holder in held if holder is not None),
+        others=_others(state, resources),
     )
+
+
+def _others(state: ControlState, resources: Resources | None) -> float:
+    """Return how many GPUs Ray has given to others: all of one's own engines count as placed."""
+    if resources is None:
+        return 0.0
+    specs = [record.spec for record in state.engines.values() if record.spec is not None]
+    own = sum(spec.gpus * spec.replicas for spec in specs)
+    return max(0.0, round(resources.gpus - resources.gpus_free - own, 4))
 
 
 def _holder(record: EngineRecord, state: ControlState) -> GpuHolder | None:
@@ -245,6 +287,22 @@ def _holder(record: EngineRecord, state: ControlState) -> GpuHolder | None:
         gpus=record.spec.gpus * record.spec.replicas,
         passing=all(user.state in _PASSING for user in users),
     )
+
+
+# -- CPUs as Ray counts them ----------------------------------------------------------------------
+
+
+def _cpus(
+    candidate: Content, loaded: Collection[str], state: ControlState, resources: Resources | None
+) -> CpuPlan | None:
+    """Return what the swap needs of the CPUs beside what Ray has given out; None if Ray does not say."""
+    if resources is None:
+        return None
+    specs = [candidate.spec_of(digest)[0] for digest in loaded]
+    coming = (state.engines[digest] for digest in state.in_states(EngineState.ABSENT) - set(loaded))
+    specs += [record.spec for record in coming if record.spec is not None and state.users_of(record.digest)]
+    needed = sum(spec.cpus * spec.replicas for spec in specs)
+    return CpuPlan(total=resources.cpus, free=resources.cpus_free, needed=round(needed, 4))
 
 
 # -- cost -----------------------------------------------------------------------------------------

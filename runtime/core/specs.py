@@ -213,6 +213,16 @@ class VllmEngine(Spec):
         return shards + _num_gpus(self.llm_config.deployment_config)
 
     @property
+    def cpus(self) -> float:
+        """How many CPUs Ray keeps for each replica: its actor's, and those of its placement group."""
+        bundles = self._bundles
+        if self.device == "cpu":
+            wanted = self.llm_config.placement_group_config
+            one_each = [{"CPU": 1.0}] * self.shards
+            bundles = _Placement.model_validate(wanted).each(self.shards) if wanted else one_each
+        return _num_cpus(self.llm_config.deployment_config) + sum(b.get("CPU", 0.0) for b in bundles)
+
+    @property
     def context_length(self) -> int | None:
         """How many tokens a prompt and its answer may have together, where the set says so."""
         length = self.llm_config.engine_kwargs.get("max_model_len")
@@ -257,6 +267,11 @@ class TransformersEngine(Spec):
     def gpus(self) -> float:
         """How many GPUs Ray keeps for each replica."""
         return _num_gpus(self.deployment_config)
+
+    @property
+    def cpus(self) -> float:
+        """How many CPUs Ray keeps for each replica."""
+        return _num_cpus(self.deployment_config)
 
     @property
     def shards(self) -> int:
@@ -311,6 +326,11 @@ class FakeEngine(Spec):
         return 0.0
 
     @property
+    def cpus(self) -> float:
+        """How many CPUs Ray keeps for each replica; none unless the set says so."""
+        return _num_cpus(self.deployment_config) if "ray_actor_options" in self.deployment_config else 0.0
+
+    @property
     def source(self) -> str | None:
         """Return None: nothing is loaded."""
         return None
@@ -331,6 +351,12 @@ def _replicas(deployment_config: Mapping[str, Any]) -> int:
     floor = scaling.get("initial_replicas") or scaling.get("min_replicas") or 1
     wanted = deployment_config.get("num_replicas", floor)
     return wanted if isinstance(wanted, int) else 1
+
+
+def _num_cpus(deployment_config: Mapping[str, Any]) -> float:
+    """Return how many CPUs a replica's actor asks for itself: one, unless it says so."""
+    wanted = (deployment_config.get("ray_actor_options") or {}).get("num_cpus")
+    return float(wanted) if isinstance(wanted, int | float) else 1.0
 
 
 def _num_gpus(deployment_config: Mapping[str, Any]) -> float:

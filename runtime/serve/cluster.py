@@ -24,7 +24,7 @@ from runtime.core.drain_time import with_drain_timeout
 from runtime.core.health import Infrastructure
 from runtime.core.installation import Installation, engine_in_name
 from runtime.core.ledger import Batch
-from runtime.core.memory import Device
+from runtime.core.memory import Device, Resources
 from runtime.core.phase import Stage, furthest_behind
 from runtime.core.series import Told
 from runtime.core.specs import EngineSpec, FakeEngine, TransformersEngine, VllmEngine
@@ -215,6 +215,20 @@ class RayCluster:
         except (RayError, TimeoutError) as error:
             raise EngineUnavailable(f"a node does not tell what memory it has: {error}") from error
         return [device for devices in found for device in devices]
+
+    async def resources(self) -> Resources | None:
+        """Ask Ray."""
+        try:
+            total = await asyncio.to_thread(ray.cluster_resources)
+            free = await asyncio.to_thread(ray.available_resources)
+        except RayError as error:
+            raise EngineUnavailable(f"Ray does not tell what it has to give: {error}") from error
+        return Resources(
+            cpus=total.get("CPU", 0.0),
+            cpus_free=free.get("CPU", 0.0),
+            gpus=total.get("GPU", 0.0),
+            gpus_free=free.get("GPU", 0.0),
+        )
 
     async def infrastructure(self) -> Infrastructure:
         """Return what Ray and Serve say of themselves."""

@@ -6,17 +6,16 @@ import importlib
 import logging
 from typing import Any
 
-import psutil
-
-from runtime.core.memory import Device
+from runtime.core.memory import Device, main_memory_of
+from runtime.serve.memory_limit import main_memory
 
 _log = logging.getLogger(__name__)
 
 
 def devices_of(node: str) -> list[Device]:
     """Return this node's main memory and its GPUs; ``node`` is what they are named after."""
-    memory = psutil.virtual_memory()
-    main = Device(id=f"{node}/memory", kind="cpu", total=memory.total, free=memory.available)
+    memory = main_memory()
+    main = Device(id=main_memory_of(node), kind="cpu", total=memory.total, free=memory.free)
     return [main, *_gpus(node)]
 
 
