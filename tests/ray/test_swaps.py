@@ -142,3 +142,31 @@ def test_a_swap_of_one_engine_of_three_loads_one(interlock, write_set):
     assert len(interlock.engine_apps() - apps) == 1
     kept = {name: engine["digest"] for name, engine in _engines(before).items() if name != "editor"}
     assert kept.items() <= {name: engine["digest"] for name, engine in _engines(after).items()}.items()
+
+
+# An engine that Serve scales by load, and has scaled down since, is reused: a warm-up reaches what runs now.
+@pytest.mark.timeout(150)
+def test_a_scaled_down_engine_is_reused(interlock, write_set):
+    scaling = {"min_replicas": 1, "initial_replicas": 2, "max_replicas": 2, "downscale_delay_s": 1.0}
+    writer = {"deployment_config": {"autoscaling_config": {**scaling, "metrics_interval_s": 0.5}}}
+    before = interlock.swap_to(write_set("scaled", scripted(40, **writer)))
+    name = interlock.application(_engines(before)["writer"]["digest"])
+    health = _until_replicas(interlock, name, 1)
+    assert health["wanted"] == 1
+    again = scripted(40, **writer)
+    again["chains"]["support-agent"]["steps"][1]["generate"]["prompt"] = "another prompt"
+    after = interlock.swap_to(write_set("scaled-again", again))
+    assert _engines(after)["writer"] == {**_engines(before)["writer"], "reused": True}
+    assert interlock.chat().status_code == 200
+
+
+def _until_replicas(interlock, name, running, seconds=60):
+    """Return what health says of a deployment once so many of its replicas run."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        tier = interlock.http.get("/admin/v1/health").json()["tiers"]["infrastructure"]
+        known = {d["name"]: d for d in tier["numbers"].get("deployments", ())}
+        if name in known and known[name]["running"] == known[name]["wanted"] == running:
+            return known[name]
+        time.sleep(0.5)
+    raise AssertionError(f"it was not scaled to {running}: {known}")
