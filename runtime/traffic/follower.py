@@ -30,6 +30,9 @@ PREPARE_SECONDS = 10.0
 ASTRAY_SECONDS = 5.0
 """Pause before a manager that uses another store is asked again."""
 
+ASTRAY_PATIENCE_SECONDS = 60.0
+"""How long a gateway that starts waits for a manager that uses its store."""
+
 RETELL_SECONDS = 10.0
 """How often a gateway that has nothing new to count tells what it has counted."""
 
@@ -138,11 +141,19 @@ class Follower:
         """Return once a table is installed: a gateway without one must not take requests.
 
         Raises:
-            OtherStore: the manager's store is of another installation.
+            OtherStore: the manager's store is of another installation, and stays so: while the setting
+                changes, gateways of the new one meet the manager of the old one.
 
         """
+        end = self._clock.now() + ASTRAY_PATIENCE_SECONDS
         while self.version < 0:
-            await self._follow_once()
+            try:
+                await self._follow_once()
+            except OtherStore as error:
+                if self._clock.now() >= end:
+                    raise
+                _log.warning("this gateway does not start yet: %s", error)
+                await asyncio.sleep(ASTRAY_SECONDS)
 
     async def run(self) -> None:
         """Follow and report until cancelled, then say goodbye."""

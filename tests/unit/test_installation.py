@@ -143,6 +143,17 @@ async def test_a_gateway_with_another_store_does_not_start():
             await w.followers[0].first_table()
 
 
+# While the store is changed by a deploy, a gateway of the new one waits for the manager of the new one.
+async def test_a_gateway_waits_while_the_store_changes():
+    old, new = FakeCluster(LoopClock(), installation=OURS), FakeCluster(LoopClock(), installation=THEIRS)
+    async with World(gateways=1, stores=[THEIRS.id], cluster=old) as before:
+        starting = asyncio.create_task(before.followers[0].first_table())
+        await asyncio.sleep(20)
+        async with World(gateways=1, cluster=new) as after:
+            before.manager.controller = after.controller
+            await asyncio.wait_for(starting, 10)
+
+
 # One that serves already goes on by what it knows, counts for no swap, and health names it.
 async def test_a_gateway_that_comes_to_have_another_store():
     async with World(stores=["", "bbbbbbbb"], cluster=FakeCluster(LoopClock(), installation=OURS)) as world:
