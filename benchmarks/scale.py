@@ -258,6 +258,8 @@ def planned(engines: int, repetitions: int) -> dict[str, Any]:
 class _DirectBudgets:
     """The real budgets without the thread that a gateway calls them in."""
 
+    skew = 0.0
+
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
 

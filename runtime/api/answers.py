@@ -172,10 +172,16 @@ class CapEntry(BaseModel):
 
 
 class Budget(CapEntry):
-    """A budget or a limit, and how its newest window stands."""
+    """A budget or a limit, and how its newest window stands.
+
+    Of one that counts each key, session or request by itself, that of the ``subject`` that has taken most of
+    it, of so many ``subjects``.
+    """
 
     reserved: int | str
     warned: int
+    subject: str
+    subjects: int
 
 
 class BudgetList(BaseModel):

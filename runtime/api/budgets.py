@@ -19,7 +19,17 @@ from runtime.api.answers import BudgetList, BudgetRemoved, BudgetSet
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
 from runtime.api.openapi import takes
-from runtime.core.budget import COUNTABLE, Cap, Counter, Kind, Per, Unit, Window, amount_text
+from runtime.core.budget import (
+    COUNTABLE,
+    OF_TOKENS,
+    Cap,
+    CapStanding,
+    Kind,
+    Per,
+    Unit,
+    Window,
+    amount_text,
+)
 from runtime.core.cost import parse_money
 from runtime.core.forecast import Forecast
 from runtime.core.keys import KEY_ID, TENANT, is_key_id, tenant_complaint
@@ -83,6 +93,7 @@ class LimitBody(AdminBody):
 
     def cap(self, tenant: str, key: str) -> Cap:
         """Return the cap of a tenant, or of one of its keys, that this describes. Raises InvalidRequest."""
+        _check_fit(self.unit, self.per, self.window)
         return Cap(
             id=0,
             tenant=tenant,
@@ -108,8 +119,8 @@ class BudgetBody(LimitBody):
 class BudgetKeeper(Protocol):
     """The budgets as an operator sees them. Every call may raise StoreUnavailable."""
 
-    async def list(self) -> list[tuple[Cap, Counter]]:
-        """Return every cap, and how its newest counter stands."""
+    async def list(self) -> list[CapStanding]:
+        """Return every cap, and how it stands."""
         ...
 
     async def set(self, cap: Cap, by: str) -> None:
@@ -131,8 +142,8 @@ class StoredKeeper:
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
 
-    async def list(self) -> list[tuple[Cap, Counter]]:
-        """Return every cap, and how its newest counter stands."""
+    async def list(self) -> list[CapStanding]:
+        """Return every cap, and how it stands."""
         return await asyncio.to_thread(self._budgets.standing)
 
     async def set(self, cap: Cap, by: str) -> None:
@@ -155,7 +166,7 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
     @routes.get("", response_model=BudgetList)
     async def every(request: Request) -> JSONResponse:
         actor_of(request, settings)
-        return JSONResponse({"budgets": [_shown(cap, counter) for cap, counter in await keeper.list()]})
+        return JSONResponse({"budgets": [_shown(standing) for standing in await keeper.list()]})
 
     @routes.put("", response_model=BudgetSet, openapi_extra=takes(BudgetBody))
     async def put(request: Request) -> JSONResponse:
@@ -163,7 +174,7 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
         body = await read_admin_body(request, BudgetBody)
         cap = body.cap(body.tenant, body.key)
         await keeper.set(cap, actor)
-        budgets = [_shown(known, counter) for known, counter in await keeper.list()]
+        budgets = [_shown(standing) for standing in await keeper.list()]
         return JSONResponse(
             {"budgets": budgets, "warnings": _warnings(cap, admission.live() if admission.ready else None)}
         )
@@ -176,6 +187,19 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
         return JSONResponse({"removed": cap})
 
     return routes
+
+
+def _check_fit(unit: Unit, per: Per, window: Window) -> None:
+    """Refuse what would count something else than it says."""
+    if unit is Unit.CONCURRENT and window is not Window.TOTAL:
+        message = (
+            f"concurrent requests have no window: what is under way goes on when a {window.value} ends; "
+            "leave window out, or limit requests"
+        )
+        raise InvalidRequest(message, param="window")
+    if per is Per.REQUEST and unit not in OF_TOKENS:
+        message = f"a request is one request: cap its tokens or its cost, or {unit.value} per session"
+        raise InvalidRequest(message, param="per")
 
 
 def _limit(limit: float | str, unit: Unit) -> int:
@@ -202,8 +226,11 @@ def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
     return [f"the live model set has no price for these engines, so their tokens cost nothing: {engines}"]
 
 
-def _shown(cap: Cap, counter: Counter) -> dict[str, Any]:
-    told = {**asdict(cap), **counter._asdict()}
+def _shown(standing: CapStanding) -> dict[str, Any]:
+    cap = standing.cap
+    told = {**asdict(cap), **standing.counter._asdict()}
+    # Of one that counts each session or request by itself, whose counter it is: a sum would mean nothing.
+    told |= {"subject": "" if cap.per is Per.TENANT else standing.subject, "subjects": standing.subjects}
     return told | _as_text(cap.unit, told, ("limit", "spent", "reserved"))
 
 

@@ -32,6 +32,7 @@ _COLUMNS = (
     "tenant",
     "key",
     "per",
+    "subject",
     "unit",
     "window",
     "limit",

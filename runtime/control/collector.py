@@ -29,6 +29,9 @@ AGE_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0
 """How long one engine may keep the others waiting."""
 
+SILENT_SECONDS = 600.0
+"""How long the reservations of dead gateways are kept for an engine that does not tell what they came to."""
+
 AT_ONCE = 2_000
 """Hops of one answer."""
 
@@ -40,17 +43,24 @@ class LedgerPort(Protocol):
         """Write those of ``rows`` that tell anything new; return how many."""
         ...
 
-    async def sweep(self) -> None:
-        """Release what is reserved for requests whose gateway has died."""
+    async def sweep(self, lag: float) -> None:
+        """Release what is reserved for requests whose gateway has died, and expired ``lag`` seconds ago."""
         ...
 
 
 class Collector:
     """Collects from every engine that is up, and once more from one that is to go."""
 
-    def __init__(self, cluster: Cluster, ledger: LedgerPort) -> None:
+    def __init__(self, cluster: Cluster, ledger: LedgerPort, clock: Clock) -> None:
         self._cluster = cluster
         self._ledger = ledger
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+        """By engine that there is: since when it is asked."""
+        self._heard: dict[str, float] = {}
+        """By engine: until when everything that ended on it is in the ledger, by our clock."""
+        self._asked = False
+        """Whether all engines that there are have been asked once."""
         self._kept: dict[str, dict[str, int]] = {}
         """By engine and replica: the number of the last hop that is in the ledger."""
 
@@ -60,27 +70,45 @@ class Collector:
             await asyncio.sleep(PERIOD_SECONDS)
             there = list(engines())
             self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
-            for engine in there:
-                await self._try(engine)
+            self._heard = {engine: heard for engine, heard in self._heard.items() if engine in there}
+            self._seen = {engine: self._seen.get(engine, self._clock.now()) for engine in there}
+            await asyncio.gather(*(self._try(engine) for engine in there))
+            self._asked = True
 
     async def sweep(self) -> None:
         """Sweep reservations, time and again, until cancelled."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            await self._try_to_sweep()
+            lag = self._lag()
+            if lag is not None:
+                await self._try_to_sweep(lag)
+
+    def _lag(self) -> float | None:
+        """Return for how many seconds what ended may not be in the ledger yet; None if nobody knows."""
+        now, lag = self._clock.now(), 0.0
+        for engine, seen in self._seen.items():
+            heard = self._heard.get(engine)
+            if now - (seen if heard is None else heard) > SILENT_SECONDS:
+                continue
+            if heard is None:
+                return None
+            lag = max(lag, now - heard)
+        return lag if self._asked else None
 
     async def _try(self, engine: str) -> None:
+        begun = self._clock.now()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self.collect(engine, AGE_SECONDS)
+            self._heard[engine] = begun - AGE_SECONDS
         except (EngineUnavailable, TimeoutError) as error:
             _log.info("engine %s does not tell which hops have ended: %s", engine[:SHORT], error)
         except Exception:  # noqa: BLE001 - whatever it is, the other engines are asked, and this one again
             _log.exception("hops that ended on engine %s are collected later", engine[:SHORT])
 
-    async def _try_to_sweep(self) -> None:
+    async def _try_to_sweep(self, lag: float) -> None:
         try:
-            await self._ledger.sweep()
+            await self._ledger.sweep(lag)
         except StoreUnavailable as error:
             _log.warning("reservations are swept later: %s", error)
 
@@ -110,13 +138,12 @@ class Collector:
 class StoredLedger:
     """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._clock = clock
 
-    async def sweep(self) -> None:
+    async def sweep(self, lag: float) -> None:
         """Release what is reserved for requests whose gateway has died."""
-        released = await asyncio.to_thread(self._ledger.sweep, self._clock.wall())
+        released = await asyncio.to_thread(self._ledger.sweep, lag)
         if released:
             _log.info("%d reservations of requests whose gateway has died are released", released)
 
@@ -132,5 +159,5 @@ class NoLedger:
         """Do nothing."""
         return 0
 
-    async def sweep(self) -> None:
+    async def sweep(self, lag: float) -> None:
         """Do nothing."""

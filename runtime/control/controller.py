@@ -20,7 +20,6 @@ from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
-from runtime.control.roster import Roster
 from runtime.control.waits import WaitLog
 from runtime.core import events as ev
 from runtime.core import policy
@@ -60,9 +59,6 @@ class _SettleAgain:
     """The state could not be settled a while ago."""
 
 
-RECOVERY_SECONDS = 5.0
-"""How long who asks for the state waits for a manager that has just started."""
-
 _Item = ev.Event | _Ended | _Asked | _SettleAgain
 
 
@@ -88,16 +84,15 @@ class Controller:
         ledger: LedgerPort | None = None,
         metrics: MetricsPort | None = None,
         installation: str = "",
-        roster: Roster | None = None,
     ) -> None:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
-        self.hub = Hub(clock, self.post, installation, roster)
+        self.hub = Hub(clock, self.post, installation)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
-        self._collector = Collector(cluster, ledger or NoLedger())
+        self._collector = Collector(cluster, ledger or NoLedger(), clock)
         self._effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
         )
@@ -112,7 +107,6 @@ class Controller:
         self._unsettled = False
         """Whether settling broke, and waits to be tried again."""
         self._over = False
-        self._recovered = asyncio.Event()
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -133,19 +127,6 @@ class Controller:
         self._inbox.put_nowait(asked)
         return await asked.done
 
-    async def until_recovered(self) -> None:
-        """Return once the journal has been read again: before that the state says that nothing exists.
-
-        Raises:
-            EngineUnavailable: it has not been within ``RECOVERY_SECONDS``.
-
-        """
-        try:
-            async with asyncio.timeout(RECOVERY_SECONDS):
-                await self._recovered.wait()
-        except TimeoutError as error:
-            raise EngineUnavailable("the manager still reads its journal") from error
-
     async def run(self) -> None:
         """Replay, adopt what exists, then serve the inbox until cancelled.
 
@@ -153,19 +134,17 @@ class Controller:
             Fenced: another manager has taken over; this one has stopped writing.
 
         """
-        collecting = asyncio.create_task(
-            self.loops.keep("collect", lambda: self._collector.run(self._loaded))
-        )
-        sweeping = asyncio.create_task(self.loops.keep("sweep", self._collector.sweep))
+        beside: list[asyncio.Task[None]] = []
         try:
-            await self._recover()
-            self._recovered.set()
+            await self._recover()  # before it is known which engines there are, none can be asked
+            loops = {"collect": lambda: self._collector.run(self._loaded), "sweep": self._collector.sweep}
+            beside += [asyncio.create_task(self.loops.keep(name, loop)) for name, loop in loops.items()]
             await self._serve()
         finally:
             self._over = True
-            collecting.cancel()
-            sweeping.cancel()
-            await asyncio.gather(collecting, sweeping, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self._stop_effects()
             self._turn_away()
 
@@ -177,7 +156,6 @@ class Controller:
         """Fold the journal again and note where the cluster differs from it."""
         for event in await self._journal.replay():
             self.state = fold(self.state, event)
-        await self.hub.roll.begin(first=not self.state.revision)
         if self.state.revision:
             await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
         exist = await self._cluster.engines(self.state.engines)

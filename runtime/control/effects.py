@@ -27,7 +27,7 @@ from runtime.core.memory import refusal
 from runtime.core.progress import expected_load, of_about
 from runtime.core.release import CANDIDATE
 from runtime.core.state import ControlState, EngineRecord
-from runtime.errors import EngineUnavailable, InterlockError, StoreUnavailable
+from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,17 @@ SLEEP_LIMIT_SECONDS = 120.0
 """How long a sleep or a wake may take before it is asked for again: a call that hangs would stay for ever."""
 
 COLLECT_LIMIT_SECONDS = 10.0
-"""How long an engine that is to go may take to tell which hops have ended on it."""
+"""How long an engine that is to go may take to tell which hops have ended on it, each time it is asked."""
+
+COLLECT_RETRY_SECONDS = 2.0
+"""Pause before it is asked again."""
+
+UNTOLD_LIMIT_SECONDS = 30.0
+"""How long an engine that does not tell keeps what it takes: a broken one may never tell."""
+
+UNKEPT_LIMIT_SECONDS = 1800.0
+"""The same while the ledger does not take what it tells: with its replicas it would be lost. While the store
+is away, nothing that follows could be journaled either."""
 
 IDLE_LIMIT_SECONDS = 60.0
 """How long an engine without leases is waited for. What is still in flight then has no client left."""
@@ -137,7 +147,7 @@ class Effects:
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
             case policy.HearGateways():
-                await self._hub.roll.until_complete(self._gateway_silence_s)
+                await asyncio.sleep(self._gateway_silence_s)
                 return ev.GatewaysHeard(at=self._clock.wall())
 
     async def _until_over(
@@ -239,11 +249,27 @@ class Effects:
     async def _collect_last(self, engine: str) -> None:
         """Bring what the engine alone knows of into the ledger; with its replicas it would be lost."""
         await self._metrics.ask(engine)
+        begun = self._clock.now()
+        while (failed := await self._try_to_collect(engine)) is not None:
+            told = not isinstance(failed, EngineUnavailable | TimeoutError)
+            if self._clock.now() - begun >= (UNKEPT_LIMIT_SECONDS if told else UNTOLD_LIMIT_SECONDS):
+                _log.error(
+                    "engine %s goes, and what ended on it is not in the ledger: %r", engine[:SHORT], failed
+                )
+                return
+            text = f"waits until what ended on it is in the ledger: {failed}"
+            self._post(ev.Progressed(at=self._clock.wall(), subject=f"engine {engine}", text=text))
+            await asyncio.sleep(COLLECT_RETRY_SECONDS)
+
+    async def _try_to_collect(self, engine: str) -> Exception | None:
+        """Return what stood in the way, None if nothing did."""
         try:
             async with asyncio.timeout(COLLECT_LIMIT_SECONDS):
                 await self._collector.collect(engine)
-        except (EngineUnavailable, StoreUnavailable, TimeoutError) as error:
-            _log.warning("engine %s goes without telling which hops have ended: %r", engine[:SHORT], error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again, and told
+            _log.warning("what ended on engine %s is collected later: %r", engine[:SHORT], error)
+            return error
+        return None
 
     async def _sleep(self, engine: str) -> ev.Event:
         """Let the engine sleep once it is idle: sleeping under a request can hang or crash vLLM."""

@@ -39,7 +39,7 @@ class Unit(StrEnum):
     """What these cost by the prices of the model set, in nano-units of its currency."""
     REQUESTS = "requests"
     CONCURRENT = "concurrent"
-    """Requests that are under way; nothing is spent of it."""
+    """Requests that are under way; nothing is spent of it, and it has no window."""
 
 
 OF_TOKENS = frozenset({Unit.TOKENS, Unit.COST})
@@ -177,6 +177,18 @@ class Refusal:
     ends: float
 
 
+class CapStanding(NamedTuple):
+    """How a cap stands in its newest window."""
+
+    cap: Cap
+    counter: Counter
+    """Of those that the cap counts by themselves, the one's that has taken most of it."""
+    subject: str = ""
+    """Whose that is; empty if nobody has begun yet."""
+    subjects: int = 0
+    """How many it counts."""
+
+
 @dataclass(frozen=True)
 class Standing:
     """How a request's caps stand just after it has begun, at ``at``."""
@@ -217,7 +229,9 @@ def claims(caps: Iterable[Cap], tag: HopTag, worst: Amount, at: float) -> list[C
 
 
 def _claim(cap: Cap, tag: HopTag, worst: Amount, at: float) -> Claim:
-    counter = CounterId(cap.id, cap.subject(tag), window_of(cap.window, at)[0])
+    # What is under way goes on when a window ends, so a limit of it has none.
+    window = Window.TOTAL if cap.unit is Unit.CONCURRENT else cap.window
+    counter = CounterId(cap.id, cap.subject(tag), window_of(window, at)[0])
     match cap.unit:
         case Unit.TOKENS | Unit.COST:
             return Claim(counter, cap, 0, worst.of(cap.unit))

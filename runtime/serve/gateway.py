@@ -63,7 +63,6 @@ class Gateway:
             meter,
             clock,
             settings.heartbeat_s,
-            settings.gateway_silence_s,
             loops=loops,
             installation=installation.id,
         )

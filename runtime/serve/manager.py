@@ -85,10 +85,9 @@ class SwapManager:
             self._cluster,
             self._clock,
             settings.gateway_silence_s,
-            StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True), self._clock),
+            StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True)),
             StoredMetrics(MetricsStore(store, self._journal.epoch)),
             self._installation.id,
-            registry := Registry(context.app_name),
         )
         self._checkup = Checkup(
             self._controller,
@@ -103,7 +102,7 @@ class SwapManager:
         # Before anything is decided: a gateway that finds no manager goes on by its last table for a while,
         # and this manager waits for it as long.
         address = await self._server.open(get_node_ip_address(), tls.listening())
-        await registry.publish(address)
+        await Registry(context.app_name).publish(address)
         holding = self._controller.loops.keep("hold", self._hold.keep, ends=(Fenced,))
         self._tasks += [asyncio.create_task(self._controller.run()), asyncio.create_task(holding)]
         for task in self._tasks:
@@ -175,13 +174,7 @@ class SwapManager:
         return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
 
     async def status(self) -> dict[str, Any]:
-        """Return the control state for people, and what the manager itself holds.
-
-        Raises:
-            EngineUnavailable: it is not known yet.
-
-        """
-        await self._controller.until_recovered()
+        """Return the control state for people, and what the manager itself holds."""
         return {
             **status(self._controller.state),
             "installation": self._installation.id,

@@ -23,13 +23,13 @@ from runtime.core.budget import (
     OF_TOKENS,
     Amount,
     Cap,
+    CapStanding,
     Claim,
     Counter,
     CounterId,
     Crossing,
     Refusal,
     Standing,
-    Window,
     crossings,
     refusal,
     settled,
@@ -41,13 +41,28 @@ from runtime.core.forecast import Forecast
 from runtime.core.ledger import HopTag
 from runtime.store.audit import note
 from runtime.store.caps import drop_cap, every_cap, put_cap
-from runtime.store.database import insert_into, reading, writing, writing_directly
+from runtime.store.database import (
+    Turn,
+    clock_of,
+    insert_into,
+    reading,
+    take_turns,
+    writing,
+    writing_directly,
+)
 from runtime.store.forecast import forecast_of
+from runtime.store.idle_counters import drop_idle_counters
 from runtime.store.patience import REPORT_SECONDS
 from runtime.store.prepared import Direct, Prepared, PreparedAmong
-from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
+from runtime.store.tables import COUNTERS, RESERVATIONS
 
 _log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
+"""How often it is looked for counters that nobody will count on any more."""
+
+SESSION_KEPT_SECONDS = 90 * 86_400.0
+"""How long after its last request a session is remembered by budgets in total, unless told otherwise."""
 
 FRESH_SECONDS = 2.0
 """How old the caps may be that this process goes by; a new one counts everywhere after so long."""
@@ -55,14 +70,15 @@ FRESH_SECONDS = 2.0
 _ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
 _ORDER = (COUNTERS.c.cap, sa.collate(COUNTERS.c.subject, "C"), COUNTERS.c.window)
 """As Python sorts them: all who hold several counters take them in one order, or wait for each other."""
-_READ = PreparedAmong(_ID, sa.select(COUNTERS).where)
+_COLUMNS = (*_ID, *(COUNTERS.c[name] for name in Counter._fields))
+_READ = PreparedAmong(_ID, sa.select(*_COLUMNS).where)
 _READ_AND_HOLD = PreparedAmong(
-    _ID, lambda among: sa.select(COUNTERS).where(among).order_by(*_ORDER).with_for_update()
+    _ID, lambda among: sa.select(*_COLUMNS).where(among).order_by(*_ORDER).with_for_update()
 )
 _KEEP = Prepared(
     sa.update(COUNTERS)
     .where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
-    .values({name: sa.bindparam(name) for name in Counter._fields})
+    .values({name: sa.bindparam(name) for name in (*Counter._fields, "used")})
 )
 
 _RESERVE = Prepared(sa.insert(RESERVATIONS))
@@ -70,14 +86,15 @@ _RELEASE = sa.delete(RESERVATIONS).returning(
     RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount
 )
 _OF_CALLS = PreparedAmong([RESERVATIONS.c.call], _RELEASE.where)
-_EXPIRED = Prepared(_RELEASE.where(RESERVATIONS.c.expires < sa.bindparam("now")))
-_OVER = Prepared(
-    sa.delete(COUNTERS).where(
-        COUNTERS.c.reserved == 0,
-        COUNTERS.c.window < sa.bindparam("begins"),
-        COUNTERS.c.cap.in_(sa.select(CAPS.c.id).where(CAPS.c.window == sa.bindparam("kind"))),
-    )
+_EXPIRED_AT_ONCE = 500
+"""Calls of one transaction that releases what has expired: others wait for it."""
+_CALLS = (
+    sa.select(RESERVATIONS.c.call)
+    .where(RESERVATIONS.c.expires < sa.bindparam("until"))
+    .distinct()
+    .limit(_EXPIRED_AT_ONCE)
 )
+_EXPIRED = Prepared(_RELEASE.where(RESERVATIONS.c.call.in_(_CALLS)))
 
 
 @dataclass(frozen=True)
@@ -103,13 +120,32 @@ class Observer(Protocol):
         ...
 
 
+class MissingCounters(Exception):
+    """Counters have to be made before a transaction takes any; it is rolled back, and begins again."""
+
+    def __init__(self, counters: Sequence[CounterId]) -> None:
+        super().__init__(f"{len(counters)} counters are not there yet")
+        self.counters = counters
+
+
 class Budgets:
     """Reads and changes caps and counters. Calls block, and raise StoreUnavailable.
 
-    Of all processes, the one whose transaction takes a counter past a share of its cap warns of it.
+    Of all processes, the one whose transaction takes a counter past a share of its cap warns of it. Windows,
+    and when reservations expire, go by the store's clock, as far as it has one: clocks of gateways differ.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+        sessions_kept_s: float = SESSION_KEPT_SECONDS,
+    ) -> None:
+        self.skew = 0.0
+        """By how many seconds the store's clock was ahead of this process's when caps were read last."""
+        self._sessions_kept_s = sessions_kept_s
+        self._idle_at = float("-inf")
         self._engine = engine
         self._clock = clock
         self._observers = observers
@@ -135,12 +171,24 @@ class Budgets:
             edition = self._edition
             with reading(self._engine) as connection:
                 self._caps = every_cap(connection)
+                self._compare_clocks(connection)
             of_tenant: defaultdict[str, list[Cap]] = defaultdict(list)
             for cap in self._caps:
                 of_tenant[cap.tenant].append(cap)
             self._of_tenant = of_tenant
             self._fresh = edition, self._clock.now() + FRESH_SECONDS
         return self._caps
+
+    def _compare_clocks(self, connection: Connection) -> None:
+        asked = self._clock.wall()
+        told = clock_of(connection)
+        if told is not None:
+            self.skew = told - (asked + self._clock.wall()) / 2.0
+
+    def now(self) -> float:
+        """Return what the store's clock says, in seconds since the Unix epoch."""
+        self.caps()
+        return self._clock.wall() + self.skew
 
     def counting(self, tag: HopTag) -> list[Cap]:
         """Return those of the caps last read that count what is spent under ``tag``."""
@@ -185,22 +233,30 @@ class Budgets:
         with reading(self._engine) as connection:
             return [Counter(row.spent, row.reserved, row.warned) for row in connection.execute(newest)]
 
-    def standing(self) -> list[tuple[Cap, Counter]]:
-        """Return every cap, and how its newest window stands, all its subjects together."""
-        newest = sa.select(COUNTERS.c.cap, sa.func.max(COUNTERS.c.window).label("window")).group_by(
-            COUNTERS.c.cap
-        )
-        latest = newest.subquery()
-        sums = [sa.func.sum(COUNTERS.c[name]) for name in Counter._fields]
+    def standing(self) -> list[CapStanding]:
+        """Return how every cap's newest window stands: of its subjects, the one that has taken most of it."""
+        newest = sa.select(COUNTERS.c.cap, sa.func.max(COUNTERS.c.window).label("window"))
+        latest = newest.group_by(COUNTERS.c.cap).subquery()
         same = (COUNTERS.c.cap == latest.c.cap) & (COUNTERS.c.window == latest.c.window)
-        select = sa.select(COUNTERS.c.cap, *sums).join(latest, same).group_by(COUNTERS.c.cap)
+        most = (COUNTERS.c.spent + COUNTERS.c.reserved).desc()
+        place = sa.func.row_number().over(partition_by=COUNTERS.c.cap, order_by=(most, COUNTERS.c.subject))
+        subjects = sa.func.count().over(partition_by=COUNTERS.c.cap)
+        ranked = (
+            sa.select(*_COLUMNS, place.label("place"), subjects.label("subjects"))
+            .join(latest, same)
+            .subquery()
+        )
+        first = sa.select(ranked).where(ranked.c.place == 1)
         with reading(self._engine, REPORT_SECONDS) as connection:
-            stand = {cap: Counter(*map(int, sums)) for cap, *sums in connection.execute(select)}
-        return [(cap, stand.get(cap.id, Counter())) for cap in self.caps()]
+            stand = {
+                row.cap: (Counter(row.spent, row.reserved, row.warned), row.subject, row.subjects)
+                for row in connection.execute(first)
+            }
+        return [CapStanding(cap, *stand.get(cap.id, (Counter(), "", 0))) for cap in self.caps()]
 
     def forecast(self) -> list[Forecast]:
         """Return for every cap when it runs out at the present rate, if it does within its window."""
-        caps, at = self.caps(), self._clock.wall()
+        caps, at = self.caps(), self.now()
         with reading(self._engine, REPORT_SECONDS) as connection:
             return [forecast_of(connection, cap, at) for cap in caps]
 
@@ -208,6 +264,13 @@ class Budgets:
 
     def reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
+        while True:
+            try:
+                return self._try_to_reserve(wishes)
+            except MissingCounters as missing:
+                self.make(missing.counters)
+
+    def _try_to_reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
         with writing_directly(self._engine) as direct:
             counters = self._hold(direct, caps, ())
@@ -222,7 +285,7 @@ class Budgets:
                     counters |= changed
                 answers.append(refused or _standing(wish, counters))
             crossed = crossings(caps, changed)
-            _keep(direct, warned(changed, crossed))
+            _keep(direct, warned(changed, crossed), max((wish.at for wish in begun), default=0.0))
             _reserve(direct, begun)
         self.tell(crossed)
         return answers
@@ -230,30 +293,56 @@ class Budgets:
     def _hold(
         self, direct: Direct, wanted: Iterable[CounterId], old: Iterable[CounterId]
     ) -> dict[CounterId, Counter]:
-        """Return how counters stand, and keep others from changing them; new ones of ``wanted`` are made.
+        """Return how counters stand, and keep others from changing them.
 
-        Those of ``old`` are held, too, but for those of caps that are gone.
+        Those of ``old`` are held, too, but for those of caps that are gone. Raises MissingCounters: one of
+        ``wanted`` is not there. To make it here would be to take it out of its turn, behind others.
         """
         counters = sorted({*wanted, *old})
         held = _counters(self._read_and_hold.rows(direct, counters))
         missing = [counter for counter in wanted if counter not in held]
         if not missing:
             return held
-        self._new.each(direct, [counter._asdict() | Counter()._asdict() for counter in sorted(missing)])
+        if direct.dialect.name == "postgresql":
+            raise MissingCounters(missing)
+        self._make(direct, missing)
         return _counters(self._read_and_hold.rows(direct, counters))
 
-    def sweep(self, now: float) -> int:
+    def make(self, counters: Sequence[CounterId]) -> None:
+        """Make counters, in a transaction that takes nothing else."""
+        with writing_directly(self._engine) as direct:
+            self._make(direct, counters)
+
+    def _make(self, direct: Direct, missing: Sequence[CounterId]) -> None:
+        used = self._clock.wall() + self.skew
+        rows = [{**counter._asdict(), **Counter()._asdict(), "used": used} for counter in sorted(missing)]
+        self._new.each(direct, rows)
+
+    def sweep(self, now: float, lag: float = 0.0) -> int:
         """Release what is reserved for requests whose gateway has died; return how many reservations it was.
 
-        Counters of windows that are over go with it: what was spent then is in the ledger.
+        Those that expired more than ``lag`` seconds before ``now``, by the store's clock: what is spent of
+        them must be in the ledger. Counters that are over go with it.
         """
-        with writing_directly(self._engine) as direct:
-            gone = _EXPIRED.rows(direct, now=now)
-            released = _summed(gone)
-            _keep(direct, settled(self._hold(direct, (), released), {}, released))
-        with writing_directly(self._engine) as direct:  # of its own: it takes counters in no order
-            _OVER.each(direct, [{"kind": one.value, "begins": window_of(one, now)[0]} for one in Window])
-        return len(gone)
+        released = self._release_expired(now - lag)
+        if not 0.0 <= now - self._idle_at < IDLE_SECONDS:
+            self._idle_at = now
+            drop_idle_counters(self._engine, now, self._sessions_kept_s)
+        return released
+
+    def _release_expired(self, until: float) -> int:
+        expired, count = sa.select(RESERVATIONS.c.call).where(RESERVATIONS.c.expires < until).limit(1), 0
+        while True:
+            with reading(self._engine) as connection:
+                if connection.execute(expired).first() is None:
+                    return count
+            with writing_directly(self._engine) as direct:
+                # Alone: who settles takes reservations in another order, and each would wait for the other.
+                take_turns(direct, Turn.LEDGER, alone=True)
+                gone = _EXPIRED.rows(direct, until=until)
+                released = _summed(gone)
+                _keep(direct, settled(self._hold(direct, (), released), {}, released), until)
+            count += len(gone)
 
     # -- spending ---------------------------------------------------------------------------------
 
@@ -262,14 +351,15 @@ class Budgets:
     ) -> list[Crossing]:
         """Count hops as spent in all caps last read that count them, and release what ``ended`` calls hold.
 
-        It happens within the caller's transaction. Returns what to ``tell`` once that is committed.
+        It happens within the caller's transaction. Returns what to ``tell`` once that is committed. Raises
+        MissingCounters: roll back, ``make`` them, and begin again.
         """
         sums, cap_of = self._charges(spent)
         # Before the counters, as everybody takes them who takes both: else two would wait for each other.
         released = _summed(_OF_CALLS.rows(direct, [(call,) for call in ended]))
         changed = settled(self._hold(direct, sums, released), sums, released)
         crossed = crossings(cap_of, {counter: changed[counter] for counter in sums})
-        _keep(direct, warned(changed, crossed))
+        _keep(direct, warned(changed, crossed), self._clock.wall() + self.skew)
         return crossed
 
     def _charges(
@@ -311,8 +401,9 @@ def _summed(gone: Iterable[Sequence[Any]]) -> dict[CounterId, int]:
     return sums
 
 
-def _keep(direct: Direct, changed: Mapping[CounterId, Counter]) -> None:
-    _KEEP.each(direct, [_of(counter) | changed[counter]._asdict() for counter in sorted(changed)])
+def _keep(direct: Direct, changed: Mapping[CounterId, Counter], used: float) -> None:
+    rows = [{**_of(counter), **changed[counter]._asdict(), "used": used} for counter in sorted(changed)]
+    _KEEP.each(direct, rows)
 
 
 def _reserve(direct: Direct, begun: Sequence[Wish]) -> None:

@@ -23,7 +23,7 @@ from runtime.store.prepared import Direct, Prepared
 from runtime.store.tables import PULSE
 from runtime.store.urls import IN_MEMORY, make_folder, parsed
 
-HEAD = "0010"
+HEAD = "0011"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
@@ -39,6 +39,8 @@ class Turn(IntEnum):
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("turn")))
 _TURN_ALONE = Prepared(_ALONE)
 _TURN_TOGETHER = Prepared(sa.select(sa.func.pg_advisory_xact_lock_shared(sa.bindparam("turn"))))
+
+_CLOCK = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
 
 _WRITES = "interlock_writes"
 
@@ -141,6 +143,22 @@ def take_turns(direct: Direct, turn: Turn, *, alone: bool) -> None:
     """
     if direct.dialect.name == "postgresql":
         (_TURN_ALONE if alone else _TURN_TOGETHER).rows(direct, turn=turn)
+
+
+def take_turn_alone(connection: Connection, turn: Turn) -> None:
+    """Do as ``take_turns`` does, alone, for a transaction of SQLAlchemy's."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ALONE, {"turn": turn})
+
+
+def clock_of(connection: Connection) -> float | None:
+    """Return what the database's clock says, in seconds since the Unix epoch.
+
+    None of SQLite, which has no clock of its own: all its processes are on one node, and go by that node's.
+    """
+    if connection.dialect.name != "postgresql":
+        return None
+    return float(connection.execute(_CLOCK).scalar_one())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from runtime.core.budget import Amount, Crossing
 from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
 from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, Usage
-from runtime.store.budgets import Budgets
+from runtime.store.budgets import Budgets, MissingCounters
 from runtime.store.database import Turn, insert_into, reading, take_turns, writing_directly
 from runtime.store.patience import REPORT_SECONDS
 from runtime.store.prepared import Direct, Prepared, PreparedAmong
@@ -58,6 +58,14 @@ class Ledger:
         told = sorted(rows, key=lambda row: row.tag.hop)
         if self._budgets is not None:
             self._budgets.caps()  # read anew if they are old, before a transaction makes others wait
+        while True:
+            try:
+                return self._try_to_write(told, ended)
+            except MissingCounters as missing:
+                assert self._budgets is not None  # noqa: S101 - only these have counters
+                self._budgets.make(missing.counters)
+
+    def _try_to_write(self, told: Sequence[LedgerRow], ended: Sequence[str]) -> int:
         crossed: list[Crossing] = []
         with writing_directly(self._engine) as direct:
             # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
@@ -71,9 +79,11 @@ class Ledger:
             self._budgets.tell(crossed)
         return len(new)
 
-    def sweep(self, now: float) -> int:
-        """Release what is reserved and has expired by ``now``; return how many reservations that was."""
-        return self._budgets.sweep(now) if self._budgets is not None else 0
+    def sweep(self, lag: float) -> int:
+        """Release what is reserved and expired ``lag`` seconds ago; return how many reservations it was."""
+        if self._budgets is None:
+            return 0
+        return self._budgets.sweep(self._budgets.now(), lag)
 
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""

@@ -114,6 +114,7 @@ COUNTERS = sa.Table(
     sa.Column("spent", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False),
     sa.Column("warned", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("used", sa.Float, nullable=False, server_default="0"),
 )
 
 METRICS = sa.Table(

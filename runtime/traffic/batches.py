@@ -14,7 +14,9 @@ _Result = TypeVar("_Result")
 class Batches(Generic[_Item, _Result]):
     """Gathers items for ``work``, which takes a list and returns a result for each, in its order.
 
-    Alone, an item waits for one call; under load, for at most two, however many others there are.
+    Alone, an item waits for one call; under load, for at most two, however many others there are. An item
+    whose caller has gone before its call began is left out. Once it has begun, what the caller puts
+    afterwards into batches of the same ``thread``, which must be one thread, is worked on later.
     """
 
     def __init__(self, thread: Executor, work: Callable[[list[_Item]], Sequence[_Result]]) -> None:
@@ -33,8 +35,11 @@ class Batches(Generic[_Item, _Result]):
 
     async def _run(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting, []
-            await self._one(batch)
+            # Whoever has gone may have undone already what would be done now, and nobody would undo it again.
+            batch = [(item, done) for item, done in self._waiting if not done.done()]
+            self._waiting = []
+            if batch:
+                await self._one(batch)
         self._working = None
 
     async def _one(self, batch: list[tuple[_Item, asyncio.Future[_Result]]]) -> None:

@@ -8,7 +8,19 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from runtime.clock import Clock
-from runtime.core.budget import OF_TOKENS, Amount, Cap, Kind, Refusal, Standing, Unit, amount_text, claims
+from runtime.core.budget import (
+    OF_TOKENS,
+    Amount,
+    Cap,
+    Kind,
+    Per,
+    Refusal,
+    Standing,
+    Unit,
+    Window,
+    amount_text,
+    claims,
+)
 from runtime.core.ledger import HopTag
 from runtime.errors import QuotaExhausted, RateLimited
 from runtime.store.budgets import Budgets, Wish
@@ -23,6 +35,11 @@ BUSY_SECONDS = 1.0
 
 class BudgetPort(Protocol):
     """The caps and their counters. Every call may raise StoreUnavailable."""
+
+    @property
+    def skew(self) -> float:
+        """By how many seconds the store's clock, which windows go by, is ahead of this process's."""
+        ...
 
     async def caps(self, tag: HopTag) -> list[Cap]:
         """Return the caps that count spending under ``tag``."""
@@ -43,6 +60,11 @@ class StoredBudgets:
         self._met: set[str] = set()
         """Keys that have asked before. A new one's caps may be newer than those that are known here."""
 
+    @property
+    def skew(self) -> float:
+        """By how many seconds the store's clock is ahead of this process's, as of its last answer."""
+        return self._budgets.skew
+
     async def caps(self, tag: HopTag) -> list[Cap]:
         """Return the caps that count spending under ``tag``."""
         if tag.key not in self._met:
@@ -59,6 +81,8 @@ class StoredBudgets:
 
 class NoBudgets:
     """Nobody's spending is limited."""
+
+    skew = 0.0
 
     async def caps(self, tag: HopTag) -> list[Cap]:  # noqa: ARG002 - the protocol's form
         """Return none."""
@@ -125,22 +149,39 @@ class Hold:
         answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, amount, at), at, expires))
         if isinstance(answer, Refusal):
             self.names.remove(name)
-            raise refused(answer, self._clock.wall())
+            raise refused(answer, self._clock.wall() + self._budgets.skew)
         return answer
 
 
 def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
     """Return the error that tells a client which cap it has reached, and when to come again."""
     cap, counter = refusal.cap, refusal.counter
-    whose = f"{cap.per.value} of {cap.tenant}" if cap.per.value != "tenant" else f"tenant {cap.tenant}"
     spent, reserved, limit, wanted = (
         amount_text(cap.unit, amount)
         for amount in (counter.spent, counter.reserved, cap.limit, refusal.wanted)
     )
-    stands = f"{spent} spent and {reserved} reserved of {limit}"
-    said = f"the {cap.kind.value} of {cap.unit.value} per {cap.window.value} of {whose} does not allow it"
-    message = f"{said}: {stands}, and the request may take {wanted}"
+    if cap.unit is Unit.CONCURRENT:
+        said = f"the {cap.kind.value} of concurrent requests of {_whose(cap)} does not allow it"
+        message = f"{said}: {reserved} of {limit} are under way"
+    else:
+        window = "in total" if cap.window is Window.TOTAL else f"per {cap.window.value}"
+        said = f"the {cap.kind.value} of {cap.unit.value} {window} of {_whose(cap)} does not allow it"
+        message = (
+            f"{said}: {spent} spent and {reserved} reserved of {limit}, and the request may take {wanted}"
+        )
     if cap.kind is Kind.BUDGET or refusal.wanted > cap.limit:
         return QuotaExhausted(message, code="insufficient_quota")
     wait = BUSY_SECONDS if cap.unit is Unit.CONCURRENT else max(0.001, refusal.ends - now)
     return RateLimited(message, retry_after=wait)
+
+
+def _whose(cap: Cap) -> str:
+    """Return whose cap it is, in a client's words: it knows itself by its key."""
+    tenant = f"tenant {cap.tenant}"
+    match cap.per:
+        case Per.TENANT:
+            return f"this API key of {tenant}" if cap.key else tenant
+        case Per.KEY:
+            return f"each API key of {tenant}"
+        case Per.SESSION | Per.REQUEST:
+            return f"each {cap.per.value} of {tenant}"

@@ -142,7 +142,7 @@ class ChainCall:
         self._ledger = ledger
         self._id = uuid.uuid4().hex
         self._rows: list[LedgerRow] = []
-        self._admitted = clock.wall()
+        self._admitted = clock.wall() + budgets.skew
         self._tag = self._shared_tag()
         self.hold = Hold(budgets, clock, self._tag, lease.chain.deadline)
         self._span = span

@@ -8,12 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.clock import Clock
-from runtime.core.policy import ACKNOWLEDGE_TIMEOUT
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.core.series import Told
-from runtime.core.standing import Moment, Standing
 from runtime.engines.port import EngineClient
-from runtime.errors import EngineUnavailable, NoManager, OtherStore, Unavailable
+from runtime.errors import EngineUnavailable, OtherStore, Unavailable
 from runtime.loops import LoopWatch
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
@@ -22,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 """Pause before an engine that did not answer, or a manager that was away, is tried again."""
+
+BEHIND_SECONDS = 5.0
+"""How long a gateway may route by a table that is no longer the newest; less than the manager waits."""
 
 PREPARE_SECONDS = 10.0
 """How long an engine may take to answer the ping of a gateway that prepares."""
@@ -89,8 +90,7 @@ class Follower:
 
     ``tasks`` counts the tasks of its event loop, which by default has no other gateway's. ``loops`` watches
     the process's loops; without it the follower's are watched by themselves. ``installation`` is the id of
-    the installation whose store this gateway uses. A gateway that the manager does not hear for ``silence_s``
-    is gone for it, and takes no requests.
+    the installation whose store this gateway uses.
     """
 
     def __init__(
@@ -101,7 +101,6 @@ class Follower:
         meter: Meter,
         clock: Clock,
         heartbeat_s: float,
-        silence_s: float,
         tasks: Callable[[], int] = lambda: len(asyncio.all_tasks()),
         loops: LoopWatch | None = None,
         installation: str = "",
@@ -114,10 +113,11 @@ class Follower:
         self._meter = meter
         self._clock = clock
         self._heartbeat_s = heartbeat_s
+        self._behind_since: float | None = None
         self._cutover_s = 0.0
         self._changed = asyncio.Event()
         self._installed = asyncio.Event()
-        self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
+        self.routing = Routing(self._changed.set, clock)
         self._table = ReleaseTable(version=-1)
         self._prepared: dict[int, PreparedRelease] = {}
         self._faults: dict[int, str] = {}
@@ -135,7 +135,7 @@ class Follower:
     @property
     def fenced(self) -> bool:
         """Say whether this gateway has been behind for so long that it takes no requests any more."""
-        return self.routing.standing.lags(self.routing.moment())
+        return self._behind_since is not None and self._clock.now() - self._behind_since > BEHIND_SECONDS
 
     async def first_table(self) -> None:
         """Return once a table is installed: a gateway without one must not take requests.
@@ -187,22 +187,15 @@ class Follower:
                 await asyncio.sleep(ASTRAY_SECONDS)
 
     async def _follow_once(self) -> None:
-        asked = self.routing.moment()
         try:
             table = await self._manager.next_table(self._snapshot())
         except Unavailable as error:
-            self._hear_nothing(error, asked)
+            _log.info("the manager is away; routing goes on as it is: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             return
         self._check_store(table)
-        self._compare(table.version, asked)
-        await self._apply(table, asked)
-
-    def _hear_nothing(self, error: Unavailable, asked: Moment) -> None:
-        _log.info("the manager is away: %s", error)
-        if isinstance(error, NoManager):
-            routing = self.routing
-            routing.standing = routing.standing.alone(asked, routing.moment())
+        self._compare(table.version)
+        await self._apply(table)
 
     def _check_store(self, table: ReleaseTable) -> None:
         """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""
@@ -213,15 +206,22 @@ class Follower:
                 f"{theirs}: set INTERLOCK_STORE_URL to one PostgreSQL database, the same on every node"
             )
 
-    def _compare(self, newest: int, asked: Moment) -> None:
-        """Take note of what the newest table is, or was when this gateway ``asked`` or later."""
-        routing = self.routing
-        fenced = self.fenced
-        routing.standing = routing.standing.told(newest, self.version, asked, routing.moment())
-        if self.fenced and not fenced:
-            _log.error("table %d is not followed: not ready any more", newest)
+    def _compare(self, newest: int) -> None:
+        """Note since when there has been a newer table, and give up routing by an old one in time.
 
-    async def _apply(self, table: ReleaseTable, asked: Moment) -> None:
+        The manager stops waiting for a gateway that does not follow, and drains what it demoted: by
+        then this gateway must send nothing there any more.
+        """
+        if newest <= self.version:
+            self._behind_since = None
+            return
+        if self._behind_since is None:
+            self._behind_since = self._clock.now()
+        if self.fenced and self.routing.live is not None:
+            _log.error("table %d was not followed for %g s: not ready any more", newest, BEHIND_SECONDS)
+            self.routing.install(None)
+
+    async def _apply(self, table: ReleaseTable) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         if table.live is not None and table.live not in self._prepared:
             await self._prepare(table.releases[table.live])
@@ -233,7 +233,7 @@ class Follower:
         live = self._prepared[table.live] if table.live is not None else None
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
-        self.routing.standing = self.routing.standing.installed(asked)
+        self._behind_since = None
         routed = table.releases.values()
         engines = {digest for release in routed for digest in release.engines.values()}
         self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
@@ -294,11 +294,10 @@ class Follower:
             except TimeoutError:
                 _log.debug("nothing has changed: the report is a heartbeat")
             self._changed.clear()
-            asked = self.routing.moment()
             try:
-                self._compare(await self._manager.report(self._snapshot()), asked)
+                self._compare(await self._manager.report(self._snapshot()))
             except Unavailable as error:
-                self._hear_nothing(error, asked)
+                _log.info("the manager did not hear a report: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     # -- metrics ----------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def test_no_deadlock(engine):
 
     with ThreadPoolExecutor(max_workers=6) as threads:
         list(threads.map(gateway, range(6)))
-    assert [counter.reserved for _, counter in Budgets(engine, SystemClock()).standing()] == [0, 0, 0]
+    assert [cap.counter.reserved for cap in Budgets(engine, SystemClock()).standing()] == [0, 0, 0]
 
 
 # A cap that is gone leaves its id to no other: what is told of it later would count for that one.
@@ -287,7 +287,7 @@ def test_a_soft_cap_warns_when_it_is_reached(engine, budgets, gateways, heard):
     assert sorted(heard.shares) == [(soft, 80), (soft, 95), (soft, 100), (hard, 80), (hard, 95)]
     spend(engine, gateways[1], "b", 150)
     assert len(heard.shares) == 5
-    assert [counter.warned for _, counter in budgets.standing()] == [3, 2]
+    assert [cap.counter.warned for cap in budgets.standing()] == [3, 2]
 
 
 # Requests are counted when they begin: so are the shares that they pass. What is reserved is not spent.

@@ -20,7 +20,7 @@ DELETE = PreparedAmong([COUNTERS.c.cap], lambda among: sa.delete(COUNTERS).where
 
 def rows(count):
     return [
-        {"cap": n, "subject": f"s{n}", "window": 2**40, "spent": n, "reserved": 0, "warned": 3}
+        {"cap": n, "subject": f"s{n}", "window": 2**40, "spent": n, "reserved": 0, "warned": 3, "used": 0.5}
         for n in range(count)
     ]
 
@@ -34,7 +34,7 @@ def test_any_number_of_items(engine, count):
     with writing_directly(engine) as direct:
         found = READ.rows(direct, [*wanted, (1, "s2", 2**40)])
         gone = DELETE.rows(direct, [item[:1] for item in wanted])
-    assert sorted(found) == [(*item, item[0], 0, 3) for item in wanted]
+    assert sorted(found) == [(*item, item[0], 0, 3, 0.5) for item in wanted]
     assert sorted(gone) == [item[:1] for item in wanted]
     with reading(engine) as connection:
         left = connection.execute(sa.select(sa.func.count()).select_from(COUNTERS)).scalar_one()

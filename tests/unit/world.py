@@ -13,13 +13,12 @@ from runtime.control.fake import FakeCluster
 from runtime.control.health import Checkup
 from runtime.control.journal import MemoryJournal
 from runtime.control.planner import Planner
-from runtime.control.roster import MemoryRoster
 from runtime.core import events as ev
 from runtime.core.digest import Content
 from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
-from runtime.errors import EngineUnavailable, NoManager
+from runtime.errors import EngineUnavailable
 from runtime.observe.exposition import text_of
 from runtime.store.budgets import Budgets
 from runtime.store.ledger import Ledger
@@ -90,18 +89,12 @@ class LocalManager:
     def hang_up(self):
         """Be away from now on, as a manager whose process has ended: open polls break."""
         self.controller = None
-        self.break_polls()
-
-    def break_polls(self):
-        """End the polls that wait for a table, as a network does that breaks."""
         self._gone.set()
         self._gone = asyncio.Event()
 
     def _hub(self, gateway):
-        if gateway in self.lost:
-            raise EngineUnavailable("the manager cannot be reached")
-        if self.controller is None:
-            raise NoManager("the manager is away")
+        if self.controller is None or gateway in self.lost:
+            raise EngineUnavailable("the manager is away")
         return self.controller.hub
 
     async def next_table(self, report):
@@ -131,12 +124,11 @@ class LocalManager:
         return text_of(await self.controller.metrics.scrape(told))
 
     async def status(self):
-        await self.controller.until_recovered()
         return status(self.controller.state)
 
     async def health(self):
         if self.controller is None:
-            raise NoManager("the manager is away")
+            raise EngineUnavailable("the manager is away")
         return (await self.checkup().health()).as_json()
 
     def checkup(self):
@@ -213,12 +205,14 @@ class ManagerLedger:
     async def write(self, rows):
         return self._ledger.write(rows)
 
-    async def sweep(self):
-        self._ledger.sweep(asyncio.get_running_loop().time())
+    async def sweep(self, lag):
+        self._ledger.sweep(lag)
 
 
 class DirectBudgets:
     """The real budgets, without a thread."""
+
+    skew = 0.0
 
     def __init__(self, budgets):
         self.budgets = budgets
@@ -266,7 +260,6 @@ class World:
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
         self.journal = journal or MemoryJournal()
         self.metrics = MemoryMetrics()
-        self.roster = MemoryRoster()
         self.cluster = cluster or FakeCluster(self.clock)
         own = self.cluster.installation.id
         self.controller = self._controller()
@@ -276,7 +269,6 @@ class World:
             Follower(
                 *(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock),
                 heartbeat_s=1.0,
-                silence_s=15.0,
                 installation=stores[n] if stores else own,
             )
             for n, meter in enumerate(self.meters)
@@ -305,7 +297,6 @@ class World:
             self.cluster,
             self.clock,
             gateway_silence_s=15.0,
-            roster=self.roster,
             ledger=ledger,
             metrics=self.metrics,
             installation=self.cluster.installation.id,
