@@ -23,8 +23,11 @@ from runtime.serve.wire import UNREADABLE, UNSPEAKABLE, Address
 
 _log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 4.0
+CONNECT_SECONDS = 5.0
 """How long it may take to find the manager and to connect to it."""
+
+KNOWN_SECONDS = 1.5
+"""How long it may take to connect to where it was last."""
 
 RETRY_SECONDS = 0.5
 """Pause before it is tried again for an operator who waits."""
@@ -54,6 +57,7 @@ class ManagerLink:
         self._directory = directory
         self._tls = tls
         self._channel: Channel | None = None
+        self._known: Address | None = None
         self._connecting: asyncio.Task[Channel] | None = None
 
     async def close(self) -> None:
@@ -144,33 +148,40 @@ class ManagerLink:
             _log.info("no connection to the manager: %s", ended.exception())
 
     async def _connect(self) -> Channel:
-        channel: Channel | None = None
+        """Connect to where the manager was last, or to where it says that it is."""
+        if self._known is not None:
+            try:
+                return await self._open(self._known, KNOWN_SECONDS)
+            except EngineUnavailable as error:
+                _log.info("the manager is not where it was: %s", error)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                channel = Channel(await self._directory.address(), self._lose, SILENT_S, self._tls)
+                address = await self._directory.address()
+                return await self._open(address, CONNECT_SECONDS)
+        except EngineLost as error:
+            if isinstance(error.__cause__, ConnectionRefusedError):
+                raise NoManager(f"there is no manager now: {error}") from error
+            raise
+        except TimeoutError as error:
+            message = f"no connection to the manager within {CONNECT_SECONDS:g} s"
+            raise EngineUnavailable(message) from error
+
+    async def _open(self, address: Address, seconds: float) -> Channel:
+        channel = Channel(address, self._lose, SILENT_S, self._tls)
+        try:
+            async with asyncio.timeout(seconds):
                 await channel.open()
         except BaseException as error:
-            if channel is not None:
-                await channel.close()
-            reason = _reason(error)
-            if reason is None:
-                raise
-            raise reason from error
-        self._channel = channel
+            await channel.close()
+            if isinstance(error, TimeoutError):
+                raise EngineUnavailable(f"no connection to {address.replica} within {seconds:g} s") from error
+            raise
+        self._channel, self._known = channel, address
         return channel
 
     def _lose(self, channel: Channel) -> None:
         if self._channel is channel:
             self._channel = None
-
-
-def _reason(error: BaseException) -> EngineUnavailable | None:
-    """Return what ``error`` means for who wants a connection; None if it says so itself."""
-    if isinstance(error, TimeoutError):
-        return EngineUnavailable(f"no connection to the manager within {CONNECT_SECONDS:g} s")
-    if isinstance(error, EngineLost) and isinstance(error.__cause__, ConnectionRefusedError):
-        return NoManager(f"there is no manager now: {error}")
-    return None
 
 
 def _answer(name: str, method: Method, told: Any) -> Any:

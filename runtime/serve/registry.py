@@ -20,7 +20,7 @@ from runtime.serve.wire import UNREADABLE, Address
 
 _NAMESPACE = b"interlock"
 
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 1.5
 """How long Ray's store may take to answer."""
 
 
@@ -66,7 +66,7 @@ class Registry:
     async def _call(self, method: str, *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS + 1.0):
+            async with asyncio.timeout(_ANSWER_SECONDS + 0.5):
                 return await loop.run_in_executor(self._thread, self._ask, method, *arguments)
         except TimeoutError as error:
             raise EngineUnavailable("Ray's store does not answer") from error

@@ -235,6 +235,20 @@ async def test_a_manager_that_is_replaced():
         await link.close()
 
 
+# A manager that can be reached again is found where it was, though what tells of it does not answer yet.
+async def test_a_link_that_was_cut(monkeypatch):
+    monkeypatch.setattr(manager_link, "CONNECT_SECONDS", 0.1)
+    async with listening(Manager(report=1)) as (_, address):
+        directory = Directory(address)
+        link = ManagerLink(directory)
+        await link.report(REPORT)
+        link._channel._connection.close("the network is broken")
+        await asyncio.sleep(0.05)
+        directory.address = asyncio.Event().wait
+        assert await link.report(REPORT) == 1
+        await link.close()
+
+
 # The address is asked for while there is no connection only, however many ask at once.
 async def test_one_connection_for_all():
     async with listening(Manager(report=1)) as (server, address):
@@ -273,6 +287,7 @@ async def says_nothing(reader, writer):
 # A manager that stands still, or what is none, keeps nobody waiting for longer than the limit.
 async def test_a_manager_that_stands_still(monkeypatch):
     monkeypatch.setattr(manager_link, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(manager_link, "KNOWN_SECONDS", 0.1)
     monkeypatch.setattr(METHODS["report"], "seconds", 0.1)
     async with await asyncio.start_server(says_nothing, "127.0.0.1") as silent:
         directory = Directory(Address("manager", *silent.sockets[0].getsockname()[:2], "secret"))
