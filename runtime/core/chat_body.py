@@ -103,11 +103,15 @@ def json_schema() -> dict[str, Any]:
     return _CHAT.json_schema(mode="validation")
 
 
+_LOOKED_AT = 64
+"""How many faults of a body are looked at for the one that is told."""
+
+
 def _refusal(body: Mapping[str, Any], error: ValidationError) -> InvalidRequest:
     details = error.errors(include_url=False, include_input=False)
     member = details[0]["loc"][:1]
     # Of a member that may be several things each tells of itself: what got furthest says most.
-    of_it = [detail for detail in details if detail["loc"][:1] == member]
+    of_it = [detail for detail in details[:_LOOKED_AT] if detail["loc"][:1] == member]
     chosen = max(of_it, key=lambda detail: (len(_within(body, detail["loc"])), not _of_type(detail)))
     place = _within(body, chosen["loc"])
     says = [_says(chosen)]

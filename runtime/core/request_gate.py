@@ -53,6 +53,9 @@ _OF_THE_OPERATOR = frozenset(SetMembers.__annotations__) | {
 _GREEDY = 1e-5
 """The temperature below which vLLM always takes the likeliest token."""
 
+_MOST_ENTRIES = 1024
+"""Members of a member: each that is wrong would be told of."""
+
 _REPEATED = 2
 """How often a pattern has to come at least to be a repetition."""
 
@@ -135,6 +138,8 @@ def _taken(body: dict[str, Any]) -> dict[str, Any]:
     taken = {}
     for name, value in body.items():
         if name in _TAKEN:
+            if isinstance(value, dict) and len(value) > _MOST_ENTRIES:
+                raise _refused(name, f"has {len(value)} entries; {_MOST_ENTRIES} at most")
             if name not in OPENABLE or not _asks_for_nothing(name, value):
                 taken[name] = value
         elif name not in IGNORED:

@@ -34,7 +34,7 @@ _TokenId = Annotated[int, Field(ge=0, le=_INT32)]
 _Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 _Word = Annotated[str, Field(min_length=1, max_length=256)]
 _Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
-_Tokens = Annotated[list[_TokenId], Field(max_length=2**18)]
+_Tokens = Annotated[list[_TokenId], Field(max_length=2**18, fail_fast=True)]
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _OPEN = ConfigDict(strict=True, extra="allow")

@@ -1,6 +1,8 @@
 """What a chat request may say: its members by name, their form, what goes together; what refusing costs."""
 
+import contextlib
 import gc
+import threading
 import time
 
 import orjson
@@ -8,9 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from runtime.api import chat_request
 from runtime.core.chain import ChainRun, said_for
 from runtime.core.chat_body import ChatBody, json_schema
-from runtime.core.json_body import MOST_DEPTH, MOST_VALUES
+from runtime.core.json_body import MOST_DEPTH, MOST_VALUES, QUICK
+from runtime.core.keys import OPEN
 from runtime.core.messages import MOST_MESSAGES
 from runtime.core.request_gate import IGNORED, Asked, check_chain_takes, read_chat
 from runtime.core.sampling import OPENABLE
@@ -454,6 +458,7 @@ HOSTILE = {
     "most messages": raw(messages=[{"role": "user", "content": "x" * 900}] * MOST_MESSAGES),
     "most parts": raw(messages=[{"role": "user", "content": ["x"] * (MOST_VALUES - 20)}]),
     "wrong biases": raw(logit_bias={str(n): "x" for n in range(MOST_VALUES - 20)}),
+    "wrong token ids": raw(allowed_token_ids=["x"] * (MOST_VALUES - 20)),
     "wrong stops": raw(stop=[1] * (MOST_VALUES - 20)),
     "unknown tools": raw(tools=[{}] * (MOST_VALUES - 20)),
     "unknown members": orjson.dumps({f"x{n}": n for n in range(MOST_VALUES - 20)}),
@@ -469,6 +474,36 @@ def test_hostile_bodies_are_quick(body):
     said = outcome(body)
     assert time.process_time() - begun < 0.5
     assert isinstance(said, Asked) or len(str(said)) < 400
+
+
+# A body that is read at once holds nobody up: whatever so many bytes say takes milliseconds.
+@pytest.mark.parametrize(
+    "item", ["[]", "{}", "0", '""', '{"type":"text","text":""}', '{"role":"user","content":""}', "1.5e3"]
+)
+@pytest.mark.parametrize("where", ["messages", "content", "stop", "tools", "allowed_token_ids", "documents"])
+def test_short_bodies_are_quick(item, where):
+    items = ",".join([item] * ((QUICK - 200) // (len(item) + 1)))
+    messages = f"[{items}]" if where == "messages" else '[{"role":"user","content":"x"}]'
+    if where == "content":
+        messages = f'[{{"role":"user","content":[{items}]}}]'
+    more = f',"{where}":[{items}]' if where not in {"messages", "content"} else ""
+    body = f'{{"model":"agent","messages":{messages}{more}}}'.encode()
+    assert len(body) <= QUICK
+    gc.collect()
+    begun = time.process_time()
+    outcome(body)
+    assert time.process_time() - begun < 0.05
+
+
+# A longer one is read beside the loop, which goes on meanwhile.
+async def test_long_bodies_are_read_in_a_thread(monkeypatch):
+    where = []
+    monkeypatch.setattr(chat_request, "read_chat", lambda _: where.append(threading.current_thread().name))
+    for size in (QUICK, QUICK + 1):
+        with contextlib.suppress(AttributeError):  # nothing was asked
+            await chat_request.read_chat_request(b"x" * size, "r", OPEN)
+    assert where[0] == threading.current_thread().name
+    assert where[1].startswith("reading")
 
 
 _JSON = st.recursive(
