@@ -98,11 +98,6 @@ def checked(body: Mapping[str, Any]) -> ChatBody:
         raise _refusal(body, error) from None
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the form of the body as JSON Schema, for the API's description."""
-    return _CHAT.json_schema(mode="validation")
-
-
 _LOOKED_AT = 64
 """How many faults of a body are looked at for the one that is told."""
 

@@ -9,10 +9,11 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from runtime.api import chat_request
 from runtime.core.chain import ChainRun, said_for
-from runtime.core.chat_body import ChatBody, json_schema
+from runtime.core.chat_body import ChatBody
 from runtime.core.json_body import MOST_DEPTH, MOST_VALUES, QUICK
 from runtime.core.keys import OPEN
 from runtime.core.messages import MOST_MESSAGES
@@ -558,7 +559,7 @@ def test_any_bytes(body):
 
 # The form is told as JSON Schema, with what is needed, and the bounds.
 def test_described():
-    schema = json_schema()
+    schema = TypeAdapter(ChatBody).json_schema()
     assert sorted(schema["required"]) == ["messages", "model"]
     assert schema["properties"]["temperature"]["anyOf"][0]["maximum"] == 2.0
     assert "$defs" in schema
