@@ -281,7 +281,7 @@ class Simulation:
             name = f"gateway-{number}"
             # All gateways share one loop: to count its tasks for each of them would be all that is done.
             beat = settings.heartbeat_s
-            follower = Follower(name, link, link, meter, self.clock, beat, tasks=lambda: 0)
+            follower = Follower(name, link, link, meter, self.clock, beat, silence, tasks=lambda: 0)
             self.followers.append(follower)
             self.admissions.append(Admission(follower.routing, self.clock, meter))
         self._tasks: list[asyncio.Task[None]] = []

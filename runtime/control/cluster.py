@@ -68,6 +68,11 @@ class Cluster(Protocol):
         """Run one warm-up call on every replica. Raises WarmupError."""
         ...
 
+    @property
+    def silent_nodes(self) -> tuple[str, ...]:
+        """Nodes that did not tell of their devices when all were asked last."""
+        ...
+
     async def devices(self) -> list[Device]:
         """Return every GPU and every node's main memory, with what is free now."""
         ...

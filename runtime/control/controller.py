@@ -20,6 +20,7 @@ from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort
+from runtime.control.roster import Roster
 from runtime.control.waits import WaitLog
 from runtime.core import events as ev
 from runtime.core import policy
@@ -84,11 +85,12 @@ class Controller:
         ledger: LedgerPort | None = None,
         metrics: MetricsPort | None = None,
         installation: str = "",
+        roster: Roster | None = None,
     ) -> None:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
-        self.hub = Hub(clock, self.post, installation)
+        self.hub = Hub(clock, self.post, installation, roster)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
@@ -156,6 +158,7 @@ class Controller:
         """Fold the journal again and note where the cluster differs from it."""
         for event in await self._journal.replay():
             self.state = fold(self.state, event)
+        await self.hub.roll.begin(first=not self.state.revision)
         if self.state.revision:
             await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
         exist = await self._cluster.engines(self.state.engines)

@@ -147,7 +147,7 @@ class Effects:
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
                 return ev.GatewayLost(at=self._clock.wall(), gateway=gateway)
             case policy.HearGateways():
-                await asyncio.sleep(self._gateway_silence_s)
+                await self._hub.roll.until_complete(self._gateway_silence_s)
                 return ev.GatewaysHeard(at=self._clock.wall())
 
     async def _until_over(

@@ -77,6 +77,7 @@ class FakeCluster:
     ) -> None:
         self._clock = clock
         self._devices = devices
+        self.silent_nodes: tuple[str, ...] = ()
         self._stages = stages
         self.installation = installation
         self._inherited: frozenset[str] = frozenset()

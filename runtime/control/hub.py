@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 from runtime.clock import TICK, Clock
+from runtime.control.roster import MemoryRoster, RollCall, Roster
 from runtime.core import events as ev
 from runtime.core.routes import GatewayReport, ReleaseTable
 from runtime.errors import EngineUnavailable
 
 POLL_SECONDS = 10.0
 """A poll without news ends after so long, so that a dead connection is noticed."""
+
+_LOOKS = 5
+"""How often within its silence a gateway is looked after: who is much later than that has stood still."""
+
+_log = logging.getLogger(__name__)
 
 
 class Hub:
@@ -22,7 +29,15 @@ class Hub:
     what they say does not count: their revisions are of another journal.
     """
 
-    def __init__(self, clock: Clock, post: Callable[[ev.Event], None], installation: str = "") -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        post: Callable[[ev.Event], None],
+        installation: str = "",
+        roster: Roster | None = None,
+    ) -> None:
+        self.roll = RollCall(clock, roster or MemoryRoster())
+        self._looked = float("inf")
         self._installation = installation
         self._astray: dict[str, float] = {}
         self._clock = clock
@@ -53,6 +68,8 @@ class Hub:
 
         """
         self.report(report)
+        if not self._is_astray(report):
+            await self.roll.enrol(report.gateway, self._seen)
         if self._table.version <= report.version and not self._is_astray(report):
             try:
                 async with asyncio.timeout(POLL_SECONDS):
@@ -70,11 +87,13 @@ class Hub:
             self._astray[report.gateway] = self._clock.now()
             return report.version
         self._seen[report.gateway] = self._clock.now()
+        self.roll.hear(report.gateway)
         self._post(ev.GatewayReported(at=self._clock.wall(), report=report))
         return self._table.version
 
     def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""
+        self.roll.hear(gateway)
         self._seen.pop(gateway, None)
         self._post(ev.GatewayLost(at=self._clock.wall(), gateway=gateway))
 
@@ -93,7 +112,17 @@ class Hub:
         return {gateway: now - seen for gateway, seen in self._seen.items()}
 
     async def until_silent(self, gateway: str, seconds: float) -> None:
-        """Return once the gateway has said nothing for ``seconds``."""
-        while (left := self._seen.get(gateway, 0.0) + seconds - self._clock.now()) > TICK:
-            await asyncio.sleep(left)
+        """Return once the gateway has said nothing for ``seconds`` in which it could be heard."""
+        step = seconds / _LOOKS
+        while (left := self._heard(step).get(gateway, 0.0) + seconds - self._clock.now()) > TICK:
+            await asyncio.sleep(min(left, step))
         self._seen.pop(gateway, None)
+
+    def _heard(self, step: float) -> dict[str, float]:
+        """Return when gateways were heard. While this process itself stood still, nobody could be."""
+        now = self._clock.now()
+        late, self._looked = now - self._looked - step, now
+        if late > step and self._seen:
+            _log.warning("this process stood still for %.1f s: gateways are waited for longer", late)
+            self._seen = {gateway: min(now, seen + late) for gateway, seen in self._seen.items()}
+        return self._seen

@@ -7,8 +7,9 @@ import asyncio
 from runtime.control.cluster import Cluster
 from runtime.core import planning
 from runtime.core.digest import Content
-from runtime.core.memory import SwapPlan
+from runtime.core.memory import SwapPlan, refusal
 from runtime.core.state import ControlState
+from runtime.errors import EngineUnavailable
 
 
 class Planner:
@@ -18,6 +19,16 @@ class Planner:
         self._cluster = cluster
 
     async def plan(self, content: Content, state: ControlState) -> SwapPlan:
-        """Return what a swap to ``content`` would do and cost now. Raises EngineUnavailable."""
+        """Return what a swap to ``content`` would do and cost now.
+
+        Raises:
+            EngineUnavailable: no node says what room there is, or some do not and the others have none.
+
+        """
         devices, resources = await asyncio.gather(self._cluster.devices(), self._cluster.resources())
-        return planning.plan(content, state, devices, resources)
+        plan = planning.plan(content, state, devices, resources)
+        silent = self._cluster.silent_nodes
+        if silent and (reason := refusal(plan)) is not None:
+            nodes = f"node {silent[0]} does" if len(silent) == 1 else f"nodes {', '.join(silent)} do"
+            raise EngineUnavailable(f"{nodes} not tell what memory there is, and elsewhere: {reason}")
+        return plan

@@ -44,8 +44,8 @@ from runtime.serve.serve_status import ApplicationStatus, serve_status
 
 _FAILED = "DEPLOY_FAILED"
 
-_DEVICES_SECONDS = 30.0
-"""How long a node may take to say what memory it has."""
+_DEVICES_SECONDS = 10.0
+"""How long a node may take to say what memory it has; one that has gone dark says nothing."""
 
 _DEVICES = ray.remote(num_cpus=0)(devices_of)
 
@@ -80,6 +80,7 @@ class RayCluster:
         self._drain_timeout = drain_timeout
         self._clients: dict[str, HandleEngine] = {}
         self._direct: dict[str, DirectEngine] = {}
+        self.silent_nodes: tuple[str, ...] = ()
         self._targets: dict[str, int] = {}
         self._deployer: ray.actor.ActorHandle | None = None
         self._deploying: dict[str, asyncio.Task[None]] = {}
@@ -209,12 +210,20 @@ class RayCluster:
     async def devices(self) -> list[Device]:
         """Ask every node."""
         alive = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        asked = [_DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT]) for node in alive]
+        told = dict(zip(alive, await asyncio.gather(*map(self._devices_of, alive)), strict=True))
+        self.silent_nodes = tuple(node[:SHORT] for node, devices in told.items() if devices is None)
+        if alive and len(self.silent_nodes) == len(alive):
+            raise EngineUnavailable("no node tells what memory it has")
+        return [device for devices in told.values() for device in devices or ()]
+
+    async def _devices_of(self, node: str) -> list[Device] | None:
+        asked = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
         try:
-            found = await asyncio.wait_for(asyncio.gather(*asked), _DEVICES_SECONDS)
+            async with asyncio.timeout(_DEVICES_SECONDS):
+                return cast("list[Device]", await asked)
         except (RayError, TimeoutError) as error:
-            raise EngineUnavailable(f"a node does not tell what memory it has: {error}") from error
-        return [device for devices in found for device in devices]
+            _log.warning("node %s does not tell what memory it has: %r", node[:SHORT], error)
+            return None
 
     async def resources(self) -> Resources | None:
         """Ask Ray."""

@@ -63,6 +63,7 @@ class Gateway:
             meter,
             clock,
             settings.heartbeat_s,
+            settings.gateway_silence_s,
             loops=loops,
             installation=installation.id,
         )

@@ -88,6 +88,7 @@ class SwapManager:
             StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True)),
             StoredMetrics(MetricsStore(store, self._journal.epoch)),
             self._installation.id,
+            registry := Registry(context.app_name),
         )
         self._checkup = Checkup(
             self._controller,
@@ -102,7 +103,7 @@ class SwapManager:
         # Before anything is decided: a gateway that finds no manager goes on by its last table for a while,
         # and this manager waits for it as long.
         address = await self._server.open(get_node_ip_address(), tls.listening())
-        await Registry(context.app_name).publish(address)
+        await registry.publish(address)
         holding = self._controller.loops.keep("hold", self._hold.keep, ends=(Fenced,))
         self._tasks += [asyncio.create_task(self._controller.run()), asyncio.create_task(holding)]
         for task in self._tasks:

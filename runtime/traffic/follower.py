@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.clock import Clock
+from runtime.core.policy import ACKNOWLEDGE_TIMEOUT
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
 from runtime.core.series import Told
+from runtime.core.standing import Moment, Standing
 from runtime.engines.port import EngineClient
-from runtime.errors import EngineUnavailable, OtherStore, Unavailable
+from runtime.errors import EngineUnavailable, NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import PreparedRelease, Routing
@@ -20,9 +22,6 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 """Pause before an engine that did not answer, or a manager that was away, is tried again."""
-
-BEHIND_SECONDS = 5.0
-"""How long a gateway may route by a table that is no longer the newest; less than the manager waits."""
 
 PREPARE_SECONDS = 10.0
 """How long an engine may take to answer the ping of a gateway that prepares."""
@@ -90,7 +89,8 @@ class Follower:
 
     ``tasks`` counts the tasks of its event loop, which by default has no other gateway's. ``loops`` watches
     the process's loops; without it the follower's are watched by themselves. ``installation`` is the id of
-    the installation whose store this gateway uses.
+    the installation whose store this gateway uses. A gateway that the manager does not hear for ``silence_s``
+    is gone for it, and takes no requests.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Follower:
         meter: Meter,
         clock: Clock,
         heartbeat_s: float,
+        silence_s: float,
         tasks: Callable[[], int] = lambda: len(asyncio.all_tasks()),
         loops: LoopWatch | None = None,
         installation: str = "",
@@ -113,11 +114,10 @@ class Follower:
         self._meter = meter
         self._clock = clock
         self._heartbeat_s = heartbeat_s
-        self._behind_since: float | None = None
         self._cutover_s = 0.0
         self._changed = asyncio.Event()
         self._installed = asyncio.Event()
-        self.routing = Routing(self._changed.set, clock)
+        self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
         self._table = ReleaseTable(version=-1)
         self._prepared: dict[int, PreparedRelease] = {}
         self._faults: dict[int, str] = {}
@@ -135,7 +135,7 @@ class Follower:
     @property
     def fenced(self) -> bool:
         """Say whether this gateway has been behind for so long that it takes no requests any more."""
-        return self._behind_since is not None and self._clock.now() - self._behind_since > BEHIND_SECONDS
+        return self.routing.standing.lags(self.routing.moment())
 
     async def first_table(self) -> None:
         """Return once a table is installed: a gateway without one must not take requests.
@@ -187,15 +187,22 @@ class Follower:
                 await asyncio.sleep(ASTRAY_SECONDS)
 
     async def _follow_once(self) -> None:
+        asked = self.routing.moment()
         try:
             table = await self._manager.next_table(self._snapshot())
         except Unavailable as error:
-            _log.info("the manager is away; routing goes on as it is: %s", error)
+            self._hear_nothing(error, asked)
             await asyncio.sleep(RETRY_SECONDS)
             return
         self._check_store(table)
-        self._compare(table.version)
-        await self._apply(table)
+        self._compare(table.version, asked)
+        await self._apply(table, asked)
+
+    def _hear_nothing(self, error: Unavailable, asked: Moment) -> None:
+        _log.info("the manager is away: %s", error)
+        if isinstance(error, NoManager):
+            routing = self.routing
+            routing.standing = routing.standing.alone(asked, routing.moment())
 
     def _check_store(self, table: ReleaseTable) -> None:
         """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""
@@ -206,22 +213,15 @@ class Follower:
                 f"{theirs}: set INTERLOCK_STORE_URL to one PostgreSQL database, the same on every node"
             )
 
-    def _compare(self, newest: int) -> None:
-        """Note since when there has been a newer table, and give up routing by an old one in time.
+    def _compare(self, newest: int, asked: Moment) -> None:
+        """Take note of what the newest table is, or was when this gateway ``asked`` or later."""
+        routing = self.routing
+        fenced = self.fenced
+        routing.standing = routing.standing.told(newest, self.version, asked, routing.moment())
+        if self.fenced and not fenced:
+            _log.error("table %d is not followed: not ready any more", newest)
 
-        The manager stops waiting for a gateway that does not follow, and drains what it demoted: by
-        then this gateway must send nothing there any more.
-        """
-        if newest <= self.version:
-            self._behind_since = None
-            return
-        if self._behind_since is None:
-            self._behind_since = self._clock.now()
-        if self.fenced and self.routing.live is not None:
-            _log.error("table %d was not followed for %g s: not ready any more", newest, BEHIND_SECONDS)
-            self.routing.install(None)
-
-    async def _apply(self, table: ReleaseTable) -> None:
+    async def _apply(self, table: ReleaseTable, asked: Moment) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         if table.live is not None and table.live not in self._prepared:
             await self._prepare(table.releases[table.live])
@@ -233,7 +233,7 @@ class Follower:
         live = self._prepared[table.live] if table.live is not None else None
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
-        self._behind_since = None
+        self.routing.standing = self.routing.standing.installed(asked)
         routed = table.releases.values()
         engines = {digest for release in routed for digest in release.engines.values()}
         self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
@@ -294,10 +294,11 @@ class Follower:
             except TimeoutError:
                 _log.debug("nothing has changed: the report is a heartbeat")
             self._changed.clear()
+            asked = self.routing.moment()
             try:
-                self._compare(await self._manager.report(self._snapshot()))
+                self._compare(await self._manager.report(self._snapshot()), asked)
             except Unavailable as error:
-                _log.info("the manager did not hear a report: %s", error)
+                self._hear_nothing(error, asked)
                 await asyncio.sleep(RETRY_SECONDS)
 
     # -- metrics ----------------------------------------------------------------------------------

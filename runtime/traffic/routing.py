@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from runtime.clock import Clock, SystemClock
 from runtime.core.routes import RoutedRelease
 from runtime.core.specs import Chain, nearest
+from runtime.core.standing import Moment, Standing
 from runtime.engines.port import EngineClient
 from runtime.errors import NoLiveRelease, Overloaded, UnknownModel
 
@@ -54,10 +55,17 @@ class Lease:
 class Routing:
     """The live release and the open leases of one gateway.
 
-    ``on_drained`` is called when the last lease on a release other than the live one closes.
+    ``on_drained`` is called when the last lease on a release other than the live one closes. While the
+    ``standing`` has a fault there is no live release, whatever was installed.
     """
 
-    def __init__(self, on_drained: Callable[[], None] = lambda: None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        on_drained: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self.standing = standing or Standing(float("inf"))
         self._live: PreparedRelease | None = None
         self._clock = clock or SystemClock()
         self._numbers = itertools.count()
@@ -70,7 +78,16 @@ class Routing:
     @property
     def live(self) -> PreparedRelease | None:
         """The release that takes new requests."""
-        return self._live
+        return None if self.fault else self._live
+
+    @property
+    def fault(self) -> str:
+        """Why this gateway may not route by its table; nothing if it may."""
+        return self.standing.fault(self.moment())
+
+    def moment(self) -> Moment:
+        """Return what time it is."""
+        return Moment(self._clock.now(), self._clock.wall())
 
     @property
     def leases(self) -> dict[int, int]:
@@ -125,7 +142,7 @@ class Routing:
         a cutover and a drain pass in between.
 
         Raises:
-            NoLiveRelease: nothing serves yet.
+            NoLiveRelease: nothing serves yet, or this gateway does not know any more what does.
             UnknownModel: the live release has no chain of that name.
 
         """
@@ -139,6 +156,9 @@ class Routing:
         live = self._live
         if live is None:
             raise NoLiveRelease("no release is live yet; see: interlock status", retry_after=5.0)
+        if fault := self.fault:
+            # Here and nowhere before: a process that has stood still goes on with whatever was to come next.
+            raise NoLiveRelease(f"{fault}; it asks again")
         chain = live.routed.chains.get(model)
         if chain is None:
             raise _unknown(model, list(live.routed.chains))
@@ -148,7 +168,8 @@ class Routing:
         del self._leases[number][lease]
         if not self._leases[number]:
             del self._leases[number]
-            if self.paused or self._live is None or self._live.number != number:
+            live = self.live
+            if self.paused or live is None or live.number != number:
                 self._on_drained()
 
 

@@ -8,9 +8,10 @@ import pytest
 from runtime.core import events as ev
 from runtime.core.release import ReleaseState
 from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.core.standing import BEHIND_SECONDS
 from runtime.core.state import ControlState
 from runtime.core.swap import fold
-from runtime.errors import EngineUnavailable, NoLiveRelease, UnknownModel
+from runtime.errors import EngineUnavailable, NoLiveRelease, NoManager, UnknownModel
 from runtime.traffic import follower as follower_module
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
@@ -18,6 +19,8 @@ from runtime.traffic.routing import PreparedRelease, Routing
 from tests.unit.world import LoopClock, World, content
 
 QUICK = {"load": "100ms"}
+
+SILENCE = 10.0
 
 
 def routed(number):
@@ -35,13 +38,14 @@ class Desk:
 
     def __init__(self, shown):
         self.shown = shown
-        self.away = False
+        self.away = None
+        """What asking it raises."""
         self.reports = []
         self.left = []
 
     def _hear(self):
         if self.away:
-            raise EngineUnavailable("the manager is away")
+            raise self.away
 
     async def next_table(self, report):
         await self.report(report)
@@ -87,9 +91,10 @@ class Engines:
 class Gateway:
     """A follower that runs for as long as the block lasts."""
 
-    def __init__(self, shown):
+    def __init__(self, shown, clock=None):
         self.desk, self.engines = Desk(shown), Engines()
-        self.follower = Follower("g", self.desk, self.engines, Meter(), LoopClock(), heartbeat_s=1.0)
+        clock = clock or LoopClock()
+        self.follower = Follower("g", self.desk, self.engines, Meter(), clock, 1.0, SILENCE)
         self.routing = self.follower.routing
 
     async def __aenter__(self):
@@ -221,7 +226,7 @@ async def test_unreachable_release_is_tried_again(fault, said):
     async with Gateway(table(1, 1, 1)) as gateway:
         getattr(gateway.engines, fault).add("engine-2")
         gateway.desk.shown = table(2, 2, 1, 2)
-        await asyncio.sleep(follower_module.BEHIND_SECONDS - 1)
+        await asyncio.sleep(BEHIND_SECONDS - 1)
         assert gateway.live == 1
         assert not gateway.follower.fenced
         await asyncio.sleep(30)
@@ -266,20 +271,128 @@ async def test_forgotten_release():
 # While the manager is away, routing goes on as it was; when it is back, the gateway catches up.
 async def test_manager_away():
     async with Gateway(table(1, 1, 1)) as gateway:
-        gateway.desk.away = True
+        gateway.desk.away = NoManager("its process has ended")
         gateway.desk.shown = table(2, 2, 1, 2)
         heard = len(gateway.desk.reports)
         await asyncio.sleep(30)
         assert gateway.routing.lease("agent").release.number == 1
         assert len(gateway.desk.reports) == heard
-        gateway.desk.away = False
+        gateway.desk.away = None
         await asyncio.sleep(1)
         assert gateway.live == 2
         assert (gateway.told.version, gateway.told.leases) == (2, {1: 1})
 
 
+class Stopping(LoopClock):
+    """The clock of a process that may be stopped: time goes on, and nothing runs."""
+
+    stopped = 0.0
+    suspended = 0.0
+    """The same of a whole machine: what measures stands still, too."""
+
+    def now(self):
+        return super().now() + self.stopped
+
+    def wall(self):
+        return super().wall() + self.stopped + self.suspended
+
+
+# A gateway that has stood still for longer than the manager waits for it takes no request by its old table,
+# not even the first that it finds when it goes on: the engines may be asleep. With a new table it goes on.
+@pytest.mark.parametrize("stop", ["stopped", "suspended"])
+async def test_a_gateway_that_stood_still(stop):
+    clock = Stopping()
+    async with Gateway(table(1, 1, 1, 2), clock) as gateway:
+        gateway.desk.shown = table(2, 2, 2)
+        setattr(clock, stop, SILENCE + 1.5)
+        with pytest.raises(NoLiveRelease, match="out of date"):
+            gateway.routing.lease("agent")
+        assert gateway.live is None
+        assert gateway.routing.leases == {}
+        await asyncio.sleep(1.5)
+        assert gateway.routing.lease("agent").release.number == 2
+
+
+# One that has stood still for less goes on at once: the manager still counts on it.
+async def test_a_gateway_that_stood_still_for_a_moment():
+    clock = Stopping()
+    async with Gateway(table(1, 1, 1), clock) as gateway:
+        clock.stopped = SILENCE - 1.5
+        assert gateway.routing.lease("agent").release.number == 1
+
+
+# While it cannot reach the manager, a gateway goes on for as long as that counts on it, and no longer.
+async def test_a_gateway_that_is_cut_off():
+    async with Gateway(table(1, 1, 1)) as gateway:
+        gateway.desk.away = EngineUnavailable("no answer")
+        await asyncio.sleep(SILENCE - 2)
+        assert gateway.live == 1
+        await asyncio.sleep(3)
+        with pytest.raises(NoLiveRelease):
+            gateway.routing.lease("agent")
+        # Nor does it when the manager is gone at last: what it decided before nobody knows.
+        gateway.desk.away = NoManager("its process has ended")
+        await asyncio.sleep(5)
+        assert gateway.live is None
+        gateway.desk.away = None
+        await asyncio.sleep(2)
+        assert gateway.live == 1
+
+
+# What was answered before it stood still does not make it current, though it reads it only now.
+async def test_an_old_answer():
+    clock = Stopping()
+    async with Gateway(table(1, 1, 1), clock) as gateway:
+        silent, waiting = asyncio.Event(), asyncio.get_running_loop().create_future()
+        polls = [waiting]
+        gateway.desk.report = lambda _: silent.wait()
+        gateway.desk.next_table = lambda _: polls.pop() if polls else silent.wait()
+        gateway.desk.shown = table(2, 1, 1)  # to the poll that is open
+        await asyncio.sleep(SILENCE - 1)
+        clock.stopped = 5.0
+        waiting.set_result(table(3, 1, 1))
+        await asyncio.sleep(0.1)
+        assert gateway.follower.version == 3
+        with pytest.raises(NoLiveRelease):
+            gateway.routing.lease("agent")
+
+
+# A new manager that has yet to read its journal knows of no table: it makes none current that is out of date.
+async def test_a_manager_without_a_table():
+    clock = Stopping()
+    async with Gateway(table(1, 1, 1), clock) as gateway:
+        gateway.desk.shown = table(-1, None)
+        await asyncio.sleep(3 * SILENCE)
+        assert gateway.live == 1
+        clock.stopped = SILENCE + 2
+        await asyncio.sleep(5)
+        assert gateway.live is None
+        gateway.desk.shown = table(1, 1, 1)
+        await asyncio.sleep(2)
+        assert gateway.live == 1
+
+
+# A gateway that cannot be heard, and then can, gives no request to engines that were let go of meanwhile.
+async def test_a_cut_link_in_a_world():
+    async with World() as world:
+        first, second = content(1, writer=QUICK), content(2, writer=QUICK)
+        world.want(first)
+        await world.until_live(first)
+        world.manager.lost.add("gateway-1")
+        world.manager.break_polls()
+        world.want(second)
+        await world.until_live(second)
+        await world.until(lambda s: s.releases[1].state is ReleaseState.STANDBY)
+        routing = world.followers[1].routing
+        with pytest.raises(NoLiveRelease):
+            routing.lease("agent")
+        world.manager.lost.clear()
+        await asyncio.sleep(1)
+        assert routing.lease("agent").release.number == 2
+
+
 # A gateway that ends says goodbye, and ends just the same if nobody hears it.
-@pytest.mark.parametrize(("away", "left"), [(False, ["g"]), (True, [])])
+@pytest.mark.parametrize(("away", "left"), [(None, ["g"]), (NoManager("away"), [])])
 async def test_goodbye(away, left):
     async with Gateway(table(1, 1, 1)) as gateway:
         gateway.desk.away = away

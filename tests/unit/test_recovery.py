@@ -5,12 +5,14 @@ import asyncio
 import pytest
 
 from runtime.control.fake import FakeCluster
+from runtime.control.hub import Hub
 from runtime.control.journal import MemoryJournal
 from runtime.core import events as ev
 from runtime.core.digest import SHORT
 from runtime.core.release import Move, ReleaseState
+from runtime.core.routes import GatewayReport
 from runtime.core.state import EngineRecord, EngineState
-from runtime.errors import EngineLoadError, Fenced
+from runtime.errors import EngineLoadError, EngineUnavailable, Fenced
 from tests.unit.world import LoopClock, World, content
 
 FIRST = content(1, writer={"load": "1s", "tokens": 100}, rollback_window="2s")
@@ -153,6 +155,98 @@ async def test_gateways_that_died_with_the_manager():
         assert world.state.releases[1].state is ReleaseState.DRAINING
         await settled(world)
         assert world.state.live.number == 2
+
+
+# A manager that starts waits for the gateways that the one before knew, and for nobody else: they speak
+# within a second or two, so a swap after a restart does not wait for as long as for a silent one.
+async def test_a_swap_right_after_a_restart():
+    async with World() as world:
+        world.want(FIRST, change="1")
+        await world.until_live(FIRST)
+        await world.stop_manager()
+        await asyncio.sleep(1)
+        world.start_manager()
+        await asyncio.sleep(3)
+        assert not world.state.hearing
+        assert set(world.state.gateways) == {"gateway-0", "gateway-1"}
+
+
+# One of them that is not heard is waited for as long as it may route by an old table; a manager that starts
+# then does not wait for it again. Nor is one waited for that has said goodbye.
+async def test_a_gateway_that_is_not_heard_after_a_restart():
+    async with World(gateways=3) as world:
+        world.want(FIRST, change="1")
+        await world.until_live(FIRST)
+        await world._end(world._tasks[3])
+        await asyncio.sleep(11)
+        assert world.roster.kept == {"gateway-0", "gateway-1"}
+        await world.stop_manager()
+        world.manager.lost.add("gateway-1")
+        world.start_manager()
+        await asyncio.sleep(14)
+        assert world.state.hearing
+        await asyncio.sleep(2)
+        assert not world.state.hearing
+        await asyncio.sleep(11)
+        assert world.roster.kept == {"gateway-0"}
+        await world.stop_manager()
+        world.start_manager()
+        await asyncio.sleep(3)
+        assert not world.state.hearing
+
+
+# While it is not known who there may be, all are waited for, and no part of them is kept as if it were all.
+async def test_a_roster_that_is_lost():
+    async with World() as world:
+        world.want(FIRST, change="1")
+        await world.until_live(FIRST)
+        await world.stop_manager()
+        world.roster.kept = None
+        world.start_manager()
+        await asyncio.sleep(14)
+        assert world.state.hearing
+        assert world.roster.kept is None
+        await asyncio.sleep(12)
+        assert not world.state.hearing
+        assert world.roster.kept == {"gateway-0", "gateway-1"}
+
+
+# A gateway whose name could not be kept gets no table, and so no requests: the next manager would not wait.
+async def test_a_name_that_cannot_be_kept():
+    async def refuse(_):
+        raise EngineUnavailable("Ray's store does not answer")
+
+    async with World() as world:
+        save = world.roster.save
+        world.roster.save = refuse
+        world.want(FIRST, change="1")
+        await asyncio.sleep(30)
+        assert {follower.version for follower in world.followers} == {-1}
+        world.roster.save = save
+        await world.until_live(FIRST)
+
+
+# A manager that stood still itself takes no gateway for gone: nobody could reach it. Their leases count on.
+async def test_a_manager_that_stood_still():
+    class Stopping(LoopClock):
+        stopped = 0.0
+
+        def now(self):
+            return super().now() + self.stopped
+
+    clock = Stopping()
+    hub = Hub(clock, lambda _: None)
+    hub.report(GatewayReport("g", 1, 1))
+    watching = asyncio.create_task(hub.until_silent("g", 15.0))
+    await asyncio.sleep(2)
+    clock.stopped = 60.0
+    await asyncio.sleep(11)
+    assert not watching.done()
+    hub.report(GatewayReport("g", 2, 1))
+    await asyncio.sleep(14)
+    assert not watching.done()
+    await asyncio.sleep(2)
+    assert watching.done()
 
 
 # After the whole cluster was lost, the live release's engines are loaded again, and gateways are shown no

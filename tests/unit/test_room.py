@@ -48,6 +48,19 @@ async def test_what_does_not_fit_is_refused():
         assert await world.ask() is not None
 
 
+# A node that does not tell what memory it has keeps no set from going live that fits without it; one that
+# does not fit has not failed then, but waits for the node.
+async def test_a_silent_node():
+    async with small_world() as world:
+        world.cluster.silent_nodes = ("dark",)
+        await live(world, sized(1))
+        world.want(sized(2))
+        await world.until(lambda s: "node dark does not tell" in str(s.progress))
+        assert world.state.releases[2].state is ReleaseState.PENDING
+        world.cluster.silent_nodes = ()
+        await world.until(lambda s: s.releases[2].reason is not None)
+
+
 # A sleep_live set comes up where the live one's KV cache was; requests wait meanwhile and none fails;
 # the plan has said for how long, and what it would free.
 async def test_sleep_live_does_what_the_plan_said():

@@ -13,12 +13,13 @@ from runtime.control.fake import FakeCluster
 from runtime.control.health import Checkup
 from runtime.control.journal import MemoryJournal
 from runtime.control.planner import Planner
+from runtime.control.roster import MemoryRoster
 from runtime.core import events as ev
 from runtime.core.digest import Content
 from runtime.core.specs import parse
 from runtime.core.status import status
 from runtime.core.usage import Usage, total
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, NoManager
 from runtime.observe.exposition import text_of
 from runtime.store.budgets import Budgets
 from runtime.store.ledger import Ledger
@@ -89,12 +90,18 @@ class LocalManager:
     def hang_up(self):
         """Be away from now on, as a manager whose process has ended: open polls break."""
         self.controller = None
+        self.break_polls()
+
+    def break_polls(self):
+        """End the polls that wait for a table, as a network does that breaks."""
         self._gone.set()
         self._gone = asyncio.Event()
 
     def _hub(self, gateway):
-        if self.controller is None or gateway in self.lost:
-            raise EngineUnavailable("the manager is away")
+        if gateway in self.lost:
+            raise EngineUnavailable("the manager cannot be reached")
+        if self.controller is None:
+            raise NoManager("the manager is away")
         return self.controller.hub
 
     async def next_table(self, report):
@@ -128,7 +135,7 @@ class LocalManager:
 
     async def health(self):
         if self.controller is None:
-            raise EngineUnavailable("the manager is away")
+            raise NoManager("the manager is away")
         return (await self.checkup().health()).as_json()
 
     def checkup(self):
@@ -260,6 +267,7 @@ class World:
         self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
         self.journal = journal or MemoryJournal()
         self.metrics = MemoryMetrics()
+        self.roster = MemoryRoster()
         self.cluster = cluster or FakeCluster(self.clock)
         own = self.cluster.installation.id
         self.controller = self._controller()
@@ -269,6 +277,7 @@ class World:
             Follower(
                 *(f"gateway-{n}", self.manager, self.directories[n], meter, self.clock),
                 heartbeat_s=1.0,
+                silence_s=15.0,
                 installation=stores[n] if stores else own,
             )
             for n, meter in enumerate(self.meters)
@@ -297,6 +306,7 @@ class World:
             self.cluster,
             self.clock,
             gateway_silence_s=15.0,
+            roster=self.roster,
             ledger=ledger,
             metrics=self.metrics,
             installation=self.cluster.installation.id,
