@@ -60,6 +60,9 @@ class _SettleAgain:
     """The state could not be settled a while ago."""
 
 
+RECOVERY_SECONDS = 5.0
+"""How long who asks for the state waits for a manager that has just started."""
+
 _Item = ev.Event | _Ended | _Asked | _SettleAgain
 
 
@@ -109,6 +112,7 @@ class Controller:
         self._unsettled = False
         """Whether settling broke, and waits to be tried again."""
         self._over = False
+        self._recovered = asyncio.Event()
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -129,6 +133,19 @@ class Controller:
         self._inbox.put_nowait(asked)
         return await asked.done
 
+    async def until_recovered(self) -> None:
+        """Return once the journal has been read again: before that the state says that nothing exists.
+
+        Raises:
+            EngineUnavailable: it has not been within ``RECOVERY_SECONDS``.
+
+        """
+        try:
+            async with asyncio.timeout(RECOVERY_SECONDS):
+                await self._recovered.wait()
+        except TimeoutError as error:
+            raise EngineUnavailable("the manager still reads its journal") from error
+
     async def run(self) -> None:
         """Replay, adopt what exists, then serve the inbox until cancelled.
 
@@ -139,6 +156,7 @@ class Controller:
         beside: list[asyncio.Task[None]] = []
         try:
             await self._recover()  # before it is known which engines there are, none can be asked
+            self._recovered.set()
             loops = {"collect": lambda: self._collector.run(self._loaded), "sweep": self._collector.sweep}
             beside += [asyncio.create_task(self.loops.keep(name, loop)) for name, loop in loops.items()]
             await self._serve()

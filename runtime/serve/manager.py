@@ -175,7 +175,13 @@ class SwapManager:
         return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
 
     async def status(self) -> dict[str, Any]:
-        """Return the control state for people, and what the manager itself holds."""
+        """Return the control state for people, and what the manager itself holds.
+
+        Raises:
+            EngineUnavailable: it is not known yet.
+
+        """
+        await self._controller.until_recovered()
         return {
             **status(self._controller.state),
             "installation": self._installation.id,

@@ -1,5 +1,7 @@
 """Two Interlocks in one Ray cluster, and an application of somebody else's that is called like an engine."""
 
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -7,7 +9,7 @@ import httpx
 import pytest
 
 from benchmarks.local_cluster import LocalCluster
-from tests.cluster import ROOT, Deployed, driver_of
+from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 
 
@@ -52,6 +54,25 @@ def both(shared):
         deployed.close()
 
 
+STRANGER = """
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Search:
+    def __call__(self):
+        return "found"
+
+serve.run(Search.bind(), name="engine-search", route_prefix="/engine-search")
+"""
+
+
+def run_stranger(cluster):
+    """Have another program run an application on the cluster that is called like an engine."""
+    command = [sys.executable, "-c", STRANGER]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def manager_of(cluster, application):
     """Return what Serve says of the application's manager."""
     told = cluster.api("GET", "/api/serve/applications/").json()["applications"]
@@ -83,37 +104,29 @@ def test_two_interlocks_swap_beside_each_other(shared, both, tmp_path):
         path.write_text(yaml.safe_dump(scripted(version)))
         return path
 
-    with driver_of(shared):
-        from ray import serve
-
-        @serve.deployment(ray_actor_options={"num_cpus": 0})
-        class Search:
-            def __call__(self):
-                return "found"
-
-        shared.put(config({both[0]: write("first", 1), both[1]: write("beside", 1)}))
-        search = serve.run(Search.bind(), name="engine-search", route_prefix=None)
-        for deployed, name in zip(both, ("first", "beside"), strict=True):
-            with suppress(AssertionError):
-                deployed.until_ready(90)
-            deployed.until(live_on(tmp_path / f"{name}.yaml"), 90)
-        ids = {deployed.status()["installation"] for deployed in both}
-        assert len(ids) == 2
-        for turn in (2, 3):
-            sets = {both[0]: write(f"first-{turn}", turn), both[1]: write(f"beside-{turn}", turn + 5)}
-            shared.put(config(sets))
-            for deployed, path in sets.items():
-                status = deployed.until(live_on(path), 60)
-                deployed.until(lambda s: all(r["state"] in ("live", "retired") for r in s["releases"]), 60)
-                answer = deployed.chat().json()
-                version = turn if deployed is both[0] else turn + 5
-                assert answer["choices"][0]["message"]["content"].startswith(f"v{version}-")
-                assert status["gateways"]
-        told = shared.api("GET", "/api/serve/applications/").json()["applications"]
-        engines = {name.rpartition("-")[0] for name in told if name.startswith("engine-")}
-        assert engines == {"engine", *(f"engine-{one}" for one in ids)}
-        assert sum(name.startswith("engine-") for name in told) == 5
-        assert search.remote().result(timeout_s=10) == "found"
+    shared.put(config({both[0]: write("first", 1), both[1]: write("beside", 1)}))
+    run_stranger(shared)
+    for deployed, name in zip(both, ("first", "beside"), strict=True):
+        with suppress(AssertionError):
+            deployed.until_ready(90)
+        deployed.until(live_on(tmp_path / f"{name}.yaml"), 90)
+    ids = {deployed.status()["installation"] for deployed in both}
+    assert len(ids) == 2
+    for turn in (2, 3):
+        sets = {both[0]: write(f"first-{turn}", turn), both[1]: write(f"beside-{turn}", turn + 5)}
+        shared.put(config(sets))
+        for deployed, path in sets.items():
+            status = deployed.until(live_on(path), 60)
+            deployed.until(lambda s: all(r["state"] in ("live", "retired") for r in s["releases"]), 60)
+            answer = deployed.chat().json()
+            version = turn if deployed is both[0] else turn + 5
+            assert answer["choices"][0]["message"]["content"].startswith(f"v{version}-")
+            assert status["gateways"]
+    told = shared.api("GET", "/api/serve/applications/").json()["applications"]
+    engines = {name.rpartition("-")[0] for name in told if name.startswith("engine-")}
+    assert engines == {"engine", *(f"engine-{one}" for one in ids)}
+    assert sum(name.startswith("engine-") for name in told) == 5
+    assert httpx.get(both[0].url + "/engine-search", trust_env=False, timeout=10).text == "found"
 
 
 # A second manager on a store is refused, with who holds it, while the first goes on; so is a second replica

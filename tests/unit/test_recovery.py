@@ -361,3 +361,26 @@ async def test_same_refusal():
         await asyncio.sleep(20)
         assert world.state.live.number == 1
         assert await world.ask() is not None
+
+
+# A manager that has not read its journal yet does not say that nothing exists: who asks waits, or is told so.
+@pytest.mark.parametrize(("takes", "told"), [(3.0, True), (60.0, False)])
+async def test_the_state_is_not_told_before_it_is_known(takes, told):
+    class SlowJournal(MemoryJournal):
+        takes = 0.0
+
+        async def replay(self):
+            await asyncio.sleep(self.takes)
+            return await super().replay()
+
+    async with World(gateways=1, journal=SlowJournal()) as world:
+        world.want(FIRST)
+        await world.until_live(FIRST)
+        await world.stop_manager()
+        SlowJournal.takes = takes
+        world.start_manager()
+        if told:
+            assert (await world.manager.status())["live"] == 1
+        else:
+            with pytest.raises(EngineUnavailable, match="reads its journal"):
+                await world.manager.status()

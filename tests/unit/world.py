@@ -131,6 +131,7 @@ class LocalManager:
         return text_of(await self.controller.metrics.scrape(told))
 
     async def status(self):
+        await self.controller.until_recovered()
         return status(self.controller.state)
 
     async def health(self):
