@@ -8,10 +8,32 @@ from concurrent.futures import ThreadPoolExecutor
 from runtime.core.json_body import QUICK
 from runtime.core.keys import Caller
 from runtime.core.request_gate import Asked, read_chat
+from runtime.errors import Overloaded
 from runtime.traffic.chain import ChatRequest
 
-_READER = ThreadPoolExecutor(1, "reading")
-"""One thread, so that hostile bodies take turns there, and of one core no more than their share."""
+MOST_WAITING = 64
+"""How many long bodies wait to be read; with more under way, the next is refused: seconds would pass."""
+
+
+class _LongBodies:
+    """Reads long bodies in one thread: hostile ones take turns there, and no core for themselves."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "reading")
+        self._waiting = 0
+
+    async def read(self, raw: bytes) -> Asked:
+        """Return what ``raw`` asks for. Raises InvalidRequest, or Overloaded if too many wait."""
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded(f"{MOST_WAITING} long requests wait to be read here already")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read_chat, raw)
+        finally:
+            self._waiting -= 1
+
+
+_LONG_BODIES = _LongBodies()
 
 
 async def read_chat_request(raw: bytes, request_id: str, caller: Caller, session: str = "") -> ChatRequest:
@@ -19,9 +41,10 @@ async def read_chat_request(raw: bytes, request_id: str, caller: Caller, session
 
     Raises:
         InvalidRequest: it is no chat request, or says what no client may; names the member.
+        Overloaded: too many that are as long wait to be read.
 
     """
-    asked = await _read(raw)
+    asked = read_chat(raw) if len(raw) <= QUICK else await _LONG_BODIES.read(raw)
     return ChatRequest(
         request_id,
         asked.model,
@@ -32,9 +55,3 @@ async def read_chat_request(raw: bytes, request_id: str, caller: Caller, session
         session,
         asked.include_usage,
     )
-
-
-async def _read(raw: bytes) -> Asked:
-    if len(raw) <= QUICK:
-        return read_chat(raw)
-    return await asyncio.get_running_loop().run_in_executor(_READER, read_chat, raw)

@@ -19,8 +19,10 @@ from typing import Any
 
 from runtime.core.chain import ChainRun, Hop
 from runtime.core.digest import Content
+from runtime.core.messages import Message, normal_messages
 from runtime.core.specs import Chain, Generate, ModelSet, Route, Sample, Step
 from runtime.core.units import format_duration
+from runtime.errors import InvalidRequest
 
 PROBES = 2
 """How often each probe is asked: the second finds its prompt in the prefix cache, as later ones may."""
@@ -52,11 +54,23 @@ class Run:
 
     def walk(self) -> ChainRun:
         """Return the walk of this run, at its start."""
-        return ChainRun(self.chain, self.sample.messages, self.sample.params, self.given)
+        return ChainRun(self.chain, _conversation(self.sample), self.sample.params, self.given)
 
     def body(self, hop: Hop) -> Mapping[str, Any]:
         """Return what is sent for a hop of the walk."""
         return {**hop.body, **self.sampling} if hop.operation == "generate" else hop.body
+
+
+def _conversation(sample: Sample) -> list[Message]:
+    """Return a sample's messages as a gateway would hand them on; as they are, if it would refuse them.
+
+    A set of the journal may have been taken when they were not looked at: the engine says what is wrong.
+    """
+    messages = list(sample.messages)
+    try:
+        return normal_messages(messages)
+    except InvalidRequest:
+        return messages
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a chat request may say: its members by name, their form, what goes together; what refusing costs."""
 
+import asyncio
 import contextlib
 import gc
 import threading
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from runtime.api import chat_request
+from runtime.api.chat_request import MOST_WAITING
 from runtime.core.chain import ChainRun, said_for
 from runtime.core.chat_body import ChatBody
 from runtime.core.json_body import MOST_DEPTH, MOST_VALUES, QUICK
@@ -20,7 +22,7 @@ from runtime.core.messages import MOST_MESSAGES
 from runtime.core.request_gate import IGNORED, Asked, check_chain_takes, read_chat
 from runtime.core.sampling import OPENABLE
 from runtime.core.specs import Chain, parse
-from runtime.errors import InvalidRequest, ModelSetError, RequestError
+from runtime.errors import InvalidRequest, ModelSetError, Overloaded, RequestError
 from tests.request_shapes import ASKED, QUESTION, SHAPES, WEATHER
 from tests.unit.world import document
 
@@ -505,6 +507,22 @@ async def test_long_bodies_are_read_in_a_thread(monkeypatch):
             await chat_request.read_chat_request(b"x" * size, "r", OPEN)
     assert where[0] == threading.current_thread().name
     assert where[1].startswith("reading")
+
+
+# Of long bodies that come together so many are read as seconds allow; the next is told to come again.
+async def test_long_bodies_take_turns(monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(chat_request, "read_chat", lambda _: go.wait() and Asked("agent", [], {}))
+    reads = [
+        asyncio.create_task(chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN))
+        for _ in range(MOST_WAITING)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)
+    go.set()
+    assert {read.model for read in await asyncio.gather(*reads)} == {"agent"}
+    assert (await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)).model == "agent"
 
 
 _JSON = st.recursive(

@@ -102,6 +102,25 @@ def test_heads_of_choices_no_sample_leads_to():
     assert limits == {"max_tokens": 1, "max_completion_tokens": None, "min_tokens": 0, "n": 1}
 
 
+# A sample reaches the engine in the form that the same messages of a client do.
+def test_samples_have_the_normal_form():
+    declared = document(1)
+    declared["chains"]["agent"]["steps"][1]["generate"]["prompt"] = "{{ messages[0].content }}!"
+    parts = [{"type": "text", "text": "my"}, {"type": "text", "text": "bill"}]
+    begin = {"role": "system", "content": "Be brief."}
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}, begin]
+    declared["chains"]["agent"]["samples"] = [{"messages": messages}]
+    run = rounds(content_of(declared))[0].runs[0].walk()
+    run.next_hop()
+    run.record({"choice": "a"})
+    assert run.next_hop().body["messages"] == [
+        {"role": "system", "content": "my\nbill!"},
+        {"role": "user", "content": "my\nbill"},
+        {"role": "assistant", "content": ""},
+        begin,
+    ]
+
+
 # What clients send beside messages is sent in every round, to the step that answers.
 def test_params_are_sent():
     declared = document(1)
