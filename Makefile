@@ -34,10 +34,10 @@ check: .venv/installed  ## ruff, mypy strict, the rooms' import contracts
 test: test-unit test-simulation test-store test-ray test-e2e  ## what needs no GPU, but for test-faults: ten to twenty minutes
 
 test-unit: .venv/installed  ## pure and fake, in virtual time: seconds
-	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "not store and not simulation and not faults" tests/unit
 
 test-simulation: .venv/installed  ## many swaps, histories and spenders in virtual time: tens of seconds
-	$(PYTEST) -n auto --dist worksteal -m "simulation and not store" tests/unit
+	$(PYTEST) -n auto --dist worksteal -m "simulation and not store and not faults" tests/unit
 
 test-store: .venv/installed  ## the store on a real PostgreSQL, and under real threads and processes
 	$(PYTEST) -m store tests/unit
@@ -49,6 +49,7 @@ test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
 	$(PYTEST) -m "not faults" tests/e2e
 
 test-faults: .venv/installed models  ## processes killed in each phase of a swap, beyond the four in test-ray; a hundred swaps: 20 minutes
+	$(PYTEST) -n auto --dist worksteal -m faults tests/unit
 	$(PYTEST) -m faults tests/ray
 	$(PYTEST) -m faults tests/e2e
 

@@ -14,14 +14,12 @@ from runtime.api.answers import AuditList, HealthReport, Plan, ReleaseEntry, Rel
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
 from runtime.api.openapi import IF_MATCH, IF_NONE_MATCH, takes
+from runtime.core.audit import MAX_AUDIT
 from runtime.core.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.core.health import unknown
 from runtime.core.json_body import shown
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
-
-MAX_AUDIT = 1000
-"""The most entries of the audit log that are told at once."""
 
 _MAX_EDITION = 10**18
 _MAX_PATH = 1024

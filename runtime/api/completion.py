@@ -14,6 +14,7 @@ import orjson
 from runtime.api.errors import body_of
 from runtime.core.budget import Standing, Unit
 from runtime.core.latency import Latency
+from runtime.engines.chunks import one_line
 from runtime.engines.port import Chunk
 from runtime.errors import InterlockError
 from runtime.observe.server_timing import NAME, server_timing
@@ -77,7 +78,7 @@ def _opening(call: ChainCall, kind: str) -> bytes:
         "created": int(time.time()),
         "model": call.request.model,
     }
-    return orjson.dumps(head)[:-1]
+    return one_line(orjson.dumps(head))[:-1]
 
 
 async def whole(call: ChainCall) -> tuple[bytes, dict[str, str]]:
@@ -109,7 +110,7 @@ async def events(call: ChainCall) -> AsyncIterator[bytes]:
     except InterlockError as error:
         await call.settle()
         told = body_of(error) | {"interlock": _streamed_trailer(call)}
-        yield b"data: " + orjson.dumps(told) + b"\n\n" + DONE
+        yield b"data: " + one_line(orjson.dumps(told)) + b"\n\n" + DONE
         return
     await call.settle()
     yield _last_events(call, opening, held) + DONE
@@ -129,7 +130,7 @@ def _last_events(call: ChainCall, opening: bytes, held: list[Chunk]) -> bytes:
     if call.request.include_usage:
         tail = {"choices": [], "usage": call.usage.as_openai(), **tail}
         pieces = [opening + chunk.members + b"}\n\n" for chunk in held]
-        return b"".join(pieces) + opening + orjson.dumps(tail)[1:] + b"\n\n"
+        return b"".join(pieces) + opening + one_line(orjson.dumps(tail))[1:] + b"\n\n"
     pieces = [opening + chunk.members + b"}\n\n" for chunk in held[:-1]]
     last = held[-1].members if held else b'"choices":[]'
-    return b"".join(pieces) + opening + last + b"," + orjson.dumps(tail)[1:] + b"\n\n"
+    return b"".join(pieces) + opening + last + b"," + one_line(orjson.dumps(tail))[1:] + b"\n\n"

@@ -7,14 +7,13 @@ another origin, and what body it has must be JSON, which browsers do not send el
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from runtime.core.loopback import is_loopback, names_loopback
 from runtime.errors import UnsupportedMedia
 from runtime.settings import Settings, behind_haproxy
 
@@ -37,7 +36,7 @@ def stranger(request: Request, settings: Settings, pages: Collection[str] = ()) 
         return "through HAProxy, which does not tell who calls (INTERLOCK_HAPROXY_ON_LOOPBACK)"
     address = (request.client.host if request.client else "") or "?"
     # A proxy on this host would otherwise lend its place to the whole world.
-    if any(name in request.headers for name in _FORWARDED) or not _is_loopback(address):
+    if any(name in request.headers for name in _FORWARDED) or not is_loopback(address):
         return address[:_SHOWN]
     if (why := _page(request.headers, pages)) is not None:
         return why
@@ -48,7 +47,7 @@ def stranger(request: Request, settings: Settings, pages: Collection[str] = ()) 
 def _page(headers: Headers, pages: Collection[str]) -> str | None:
     """Return by what a request may be a web page's; None of a program's."""
     hosts = headers.getlist("host")
-    if len(hosts) != 1 or not _names_loopback(hosts[0]):
+    if len(hosts) != 1 or not names_loopback(hosts[0]):
         named = repr(", ".join(hosts)[:_SHOWN]) if hosts else "nothing"
         return f"a caller whose Host header names {named} (ask http://127.0.0.1 or http://localhost)"
     origin = headers.get("origin")
@@ -77,26 +76,3 @@ def _host_in(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-@functools.lru_cache(maxsize=256)
-def _names_loopback(host: str) -> bool:
-    """Say whether a ``Host`` header, with or without a port, names this host from itself."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        name, closed, port = name[1:].partition("]")
-        if not closed or (port and not port.startswith(":")):
-            return False
-        port = port.removeprefix(":")
-    else:
-        name, _, port = name.partition(":")
-    return (port == "" or (port.isascii() and port.isdecimal())) and (
-        name.rstrip(".") == "localhost" or _is_loopback(name)
-    )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -23,8 +23,9 @@ from runtime.settings import Settings
 budgets_app = typer.Typer(no_args_is_help=True)
 
 _BUDGET = re.compile(
-    r"(?:(?P<unit>\w+)=)?(?P<amount>\d+(?:\.\d+)?)(?P<times>[kMG]?)(?:/(?P<window>\w+))?", re.ASCII
+    r"(?:(?P<unit>\w+)=)?(?P<amount>\d{1,19}(?:\.\d{1,9})?)(?P<times>[kMG]?)(?:/(?P<window>\w+))?", re.ASCII
 )
+_DIGITS = 20
 _TIMES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 _COLUMNS = (
@@ -102,7 +103,7 @@ def _amount(unit: Unit, limit: str | None, cost: str | None) -> tuple[Unit, int 
     if cost is not None:
         return Unit.COST, cost
     assert limit is not None  # noqa: S101 - one of the two is there
-    return unit, int(limit) if limit.isdecimal() else limit
+    return unit, int(limit) if limit.isascii() and limit.isdecimal() and len(limit) <= _DIGITS else limit
 
 
 @budgets_app.command("list")

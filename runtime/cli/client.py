@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
+from runtime.api.answers import (
+    AuditList,
+    BudgetList,
+    BudgetRemoved,
+    BudgetSet,
+    ErrorAnswer,
+    ForecastList,
+    HealthReport,
+    KeyList,
+    MadeKey,
+    Plan,
+    ReleaseList,
+    ShownKey,
+    Status,
+    UsageList,
+)
+from runtime.core.loopback import names_loopback
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
 _TIMEOUT_S = 10.0
+_SHOWN = 80
+_MOST_PORTS = 2**16 - 1
 _PLAN_TIMEOUT_S = 120.0
 """A plan may have to hash weights that were never seen before."""
 
@@ -32,84 +51,83 @@ class AdminClient:
         headers = {"x-interlock-actor": _user()}
         if settings.admin_key:
             headers["authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
-        self._http = httpx.Client(
-            base_url=self._address, headers=headers, timeout=_TIMEOUT_S, trust_env=False, transport=transport
-        )
+        self._http = _client(self._address, headers, transport)
 
     def status(self) -> dict[str, Any]:
         """Return the control state."""
-        return self._ask("GET", "status")
+        return self._ask("GET", "status", Status)
 
     def ready(self) -> bool:
         """Say whether the gateway that answers takes requests."""
         try:
             return self._http.get("/readyz").is_success
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def health(self) -> dict[str, Any]:
         """Return the three tiers of health."""
-        return self._ask("GET", "health")
+        return self._ask("GET", "health", HealthReport)
 
     def releases(self) -> tuple[dict[str, Any], str]:
         """Return the releases and their etag."""
-        releases = self._ask("GET", "releases")
+        releases = self._ask("GET", "releases", ReleaseList)
         return releases, f'"{releases["edition"]}"'
 
     def command(self, path: str, etag: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Carry ``path`` (such as ``releases/3/promote``) out, as decided by ``etag``."""
-        return self._ask("POST", path, body, {"if-match": etag})
+        return self._ask("POST", path, ReleaseList, body, {"if-match": etag})
 
     def plan(self, model_set: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to ``model_set`` would do."""
-        return self._ask("POST", "plans", {"model_set": model_set}, timeout=_PLAN_TIMEOUT_S)
+        return self._ask("POST", "plans", Plan, {"model_set": model_set}, timeout=_PLAN_TIMEOUT_S)
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
-        entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}")["entries"]
+        entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}", AuditList)["entries"]
         return entries
 
     def create_key(self, tenant: str, name: str, budgets: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Make an API key with budgets of its own; its secret is in the answer, under ``key``."""
-        return self._ask("POST", "keys", {"tenant": tenant, "name": name, "budgets": list(budgets)})
+        return self._ask("POST", "keys", MadeKey, {"tenant": tenant, "name": name, "budgets": list(budgets)})
 
     def keys(self) -> list[dict[str, Any]]:
         """Return every API key that ever was, without its secret."""
-        keys: list[dict[str, Any]] = self._ask("GET", "keys")["keys"]
+        keys: list[dict[str, Any]] = self._ask("GET", "keys", KeyList)["keys"]
         return keys
 
     def budgets(self) -> list[dict[str, Any]]:
         """Return every budget and limit, and how it stands."""
-        budgets: list[dict[str, Any]] = self._ask("GET", "budgets")["budgets"]
+        budgets: list[dict[str, Any]] = self._ask("GET", "budgets", BudgetList)["budgets"]
         return budgets
 
     def set_budget(self, budget: Mapping[str, Any]) -> list[str]:
         """Set a budget or a limit; return what to know about it."""
-        warnings: list[str] = self._ask("PUT", "budgets", budget)["warnings"]
+        warnings: list[str] = self._ask("PUT", "budgets", BudgetSet, budget)["warnings"]
         return warnings
 
     def remove_budget(self, budget: int) -> None:
         """Remove a budget or a limit."""
-        self._ask("DELETE", f"budgets/{budget}")
+        self._ask("DELETE", f"budgets/{budget}", BudgetRemoved)
 
     def usage(self, by: str, since: float) -> list[dict[str, Any]]:
         """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
-        usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}")["usage"]
+        usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}", UsageList)["usage"]
         return usage
 
     def forecast(self) -> list[dict[str, Any]]:
         """Return for every budget and limit when it runs out at the present rate."""
-        forecast: list[dict[str, Any]] = self._ask("GET", "usage/forecast")["forecast"]
+        forecast: list[dict[str, Any]] = self._ask("GET", "usage/forecast", ForecastList)["forecast"]
         return forecast
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End an API key and return it."""
-        return self._ask("DELETE", f"keys/{quote(key_id, safe='')}")
+        return self._ask("DELETE", f"keys/{quote(key_id, safe='')}", ShownKey)
 
     def _ask(
         self,
         method: str,
         path: str,
+        form: type[BaseModel],
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = _TIMEOUT_S,
@@ -118,30 +136,82 @@ class AdminClient:
             answer = self._http.request(
                 method, f"/admin/v1/{path}", json=body, headers=headers, timeout=timeout
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             message = f"no gateway answers at {self._address} ({error}); is the application deployed?"
             raise Unavailable(message) from error
         if answer.is_success:
-            result: dict[str, Any] = answer.json()
-            return result
+            return _told(answer, form, self._address)
         raise _error_of(answer, self._address)
 
 
-def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailable:
-    told = _told(answer)
-    # Serve itself answers 404 while the application is not there yet; the admin API's have a code.
-    away = answer.status_code == httpx.codes.NOT_FOUND and not told.get("code")
-    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or away:
-        return Unavailable(f"{address} answered {answer.status_code}: {answer.text[:200]}")
-    return CommandError(str(told.get("message") or f"{address} refused: {answer.text[:500]}"))
+def _client(address: str, headers: Mapping[str, str], transport: httpx.BaseTransport | None) -> httpx.Client:
+    """Return a client of ``address``, by the environment's proxies and certificates. Raises CommandError.
 
-
-def _told(answer: httpx.Response) -> dict[str, Any]:
+    What is on this host is asked without a proxy, whatever the environment says: it would be told the admin
+    key, and would find itself.
+    """
+    wrong = f"the address of a gateway is like http://127.0.0.1:8000, not {address[:_SHOWN]!r}"
     try:
-        told = answer.json()["error"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return told if isinstance(told, dict) else {}
+        url = httpx.URL(address)
+        named = url.scheme in {"http", "https"} and url.host and "%" not in url.host
+        if not named or (url.port or 0) > _MOST_PORTS:
+            raise CommandError(wrong)
+        here = names_loopback(f"[{url.host}]" if ":" in url.host else url.host)
+        verify = httpx.create_ssl_context() if url.scheme == "https" else True
+        return httpx.Client(
+            base_url=url,
+            headers=headers,
+            timeout=_TIMEOUT_S,
+            verify=verify,
+            trust_env=not here,
+            transport=transport,
+        )
+    except httpx.InvalidURL as error:
+        raise CommandError(f"{wrong}: {error}") from error
+    except (ValueError, ImportError, OSError) as error:
+        message = "a proxy or certificates that the environment names (HTTP_PROXY, SSL_CERT_FILE, ...)"
+        raise CommandError(f"{message} cannot be used: {error}") from error
+
+
+def _told(answer: httpx.Response, form: type[BaseModel], address: str) -> dict[str, Any]:
+    """Return what a gateway has answered. Raises CommandError if it is another server that answers."""
+    try:
+        told: dict[str, Any] = answer.json()
+        form.model_validate(told)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(_stranger(answer, address)) from error
+    return told
+
+
+def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailable:
+    try:
+        error = ErrorAnswer.model_validate_json(answer.content).error
+    except ValidationError:
+        # Serve itself answers 404 while the application is not there yet.
+        away = answer.status_code == httpx.codes.NOT_FOUND
+        if away or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return Unavailable(f"{address} answered {answer.status_code}: {_line(answer)}")
+        return CommandError(_stranger(answer, address))
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return Unavailable(f"{address} answered {answer.status_code}: {error.message}")
+    return CommandError(error.message)
+
+
+def _stranger(answer: httpx.Response, address: str) -> str:
+    return (
+        f"what answers at {address} is not Interlock, or another version of it: {answer.status_code} "
+        f"{_media(answer)} {_line(answer)}; name the gateway with --address or INTERLOCK_ADDRESS"
+    )
+
+
+def _media(answer: httpx.Response) -> str:
+    return str(answer.headers.get("content-type", "without a type"))[:_SHOWN]
+
+
+def _line(answer: httpx.Response) -> str:
+    """Return the beginning of an answer as one line that a terminal can show."""
+    text = answer.content[: 4 * _SHOWN].decode(errors="replace")
+    return repr("".join(c if c.isprintable() else " " for c in text)[:_SHOWN].strip())
 
 
 def _user() -> str:

@@ -20,7 +20,7 @@ from runtime.cli.exits import exit_codes
 from runtime.cli.health import health
 from runtime.cli.keys import keys_app
 from runtime.cli.models import models_app
-from runtime.cli.releases import Address
+from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.status_view import render
 from runtime.cli.usage import usage
@@ -84,7 +84,7 @@ def _print_json(client: AdminClient, *, watch: bool) -> None:
 @app.command("wait")
 def wait_until_live(
     address: Address = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 600.0,
+    timeout: Timeout = 600.0,
     config: Annotated[
         Path | None, typer.Option(help="Wait for the change that this Serve config asks for.")
     ] = None,

@@ -20,10 +20,12 @@ from runtime.cli.exits import exit_codes
 from runtime.cli.model_set import read_whole
 from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
+from runtime.core.audit import MAX_AUDIT
 from runtime.errors import CommandError
 from runtime.settings import Settings
 
 _POLL_S = 0.05
+_LONGEST_S = 7 * 86_400
 
 Address = Annotated[
     str | None,
@@ -31,7 +33,16 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every gateway has acknowledged.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+
+
+def finite(seconds: float) -> float:
+    """Return a time to wait that ends. Raises BadParameter."""
+    if not 0.0 <= seconds <= _LONGEST_S:
+        raise typer.BadParameter(f"seconds are from 0 to {_LONGEST_S}, not {seconds}")
+    return seconds
+
+
+Timeout = Annotated[float, typer.Option(help="Seconds to wait.", callback=finite)]
 
 
 def plan(
@@ -111,7 +122,7 @@ def retry(
 
 def audit(
     address: Address = None,
-    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_AUDIT, help="How many entries, newest first.")] = 20,
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -29,6 +29,8 @@ By = StrEnum("By", list(GROUPS))  # type: ignore[misc]  # made from the one list
 
 _TENANT = By("tenant")
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 class Format(StrEnum):
     """How usage is printed."""
@@ -66,14 +68,14 @@ def _moment(since: str | None, now: float) -> float:
     if since is None:
         return 0.0
     try:
-        return now - parse_duration(since)
+        return max(0.0, now - parse_duration(since))
     except ValueError:
         pass
     try:
         named = datetime.fromisoformat(since)
     except ValueError as error:
         raise CommandError(f"--since is like 24h, 7d or 2026-11-25, not {since!r}") from error
-    return (named if named.tzinfo else named.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, (named if named.tzinfo else named.replace(tzinfo=UTC)).timestamp())
 
 
 def print_forecast(rows: Sequence[Mapping[str, Any]], form: Format, now: float) -> None:
@@ -99,6 +101,11 @@ def _when(at: float | None, now: float) -> str:
     return f"{moment}, in {timedelta(seconds=round(at - now))}"
 
 
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet runs: names come from clients, and may begin as a formula does."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def _print(rows: Sequence[Mapping[str, Any]], by: str, form: Format) -> None:
     columns = [by, *(name for name in (rows[0] if rows else {}) if name != by)]
     match form:
@@ -107,7 +114,7 @@ def _print(rows: Sequence[Mapping[str, Any]], by: str, form: Format) -> None:
         case Format.CSV:
             writer = csv.DictWriter(sys.stdout, columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         case Format.TABLE:
             table = Table(*(name.replace("_", " ") for name in columns))
             for row in rows:

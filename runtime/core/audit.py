@@ -11,6 +11,9 @@ from runtime.core.commands import MOST_RELEASES, Command, audit_name
 from runtime.core.state import ControlState
 from runtime.errors import CommandRefused
 
+MAX_AUDIT = 1000
+"""The most entries that are told at once."""
+
 CONFIG = "serve config"
 """The actor of a wish that came with ``user_config``."""
 

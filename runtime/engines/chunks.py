@@ -14,6 +14,8 @@ from runtime.errors import EngineUnavailable
 _OURS = frozenset({"id", "object", "created", "model", "usage"})
 """Members that the gateway writes itself."""
 
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in ("\u2028", "\u2029", "\x85"))
+
 
 def pack(answer: Mapping[str, Any], usage: Usage, elapsed: float) -> Chunk:
     """Return a chunk for an engine's answer object (a chat completion or a chunk of one)."""
@@ -21,7 +23,19 @@ def pack(answer: Mapping[str, Any], usage: Usage, elapsed: float) -> Chunk:
     choices = answer.get("choices") or ()
     finish = any(choice.get("finish_reason") for choice in choices)
     kept["choices"] = [_as_openai(choice) for choice in choices]
-    return Chunk(orjson.dumps(kept)[1:-1], usage, elapsed, finish)
+    return Chunk(one_line(orjson.dumps(kept))[1:-1], usage, elapsed, finish)
+
+
+def one_line(json: bytes) -> bytes:
+    """Return JSON without what ends a line by Unicode: some clients split event streams there, too.
+
+    JSON escapes all others of them anyway. They stand inside strings only, where an escape says the same.
+    """
+    if json.isascii():
+        return json
+    for line_end, escape in _LINE_ENDS:
+        json = json.replace(line_end, escape)
+    return json
 
 
 def _as_openai(choice: Mapping[str, Any]) -> dict[str, Any]:

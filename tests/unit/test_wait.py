@@ -21,7 +21,9 @@ class Gateway:
         if request.url.path == "/readyz":
             self.asked += 1
             return httpx.Response(200 if self.asked == 2 else 503)
-        return httpx.Response(200, json={"wanted": {"release": 1, "outcome": self.outcome}})
+        wanted = {"release": 1, "outcome": self.outcome}
+        shown = {"edition": 1, "revision": 1, "live": None, "releases": [], "engines": [], "gateways": []}
+        return httpx.Response(200, json=shown | {"wanted": wanted})
 
 
 def waited(gateway, monkeypatch, seconds=30.0):
