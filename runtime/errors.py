@@ -4,6 +4,7 @@ InterlockError
 ├── RequestError            the client's request is wrong; the same request fails again
 │   ├── InvalidRequest      a field is missing, malformed or out of range
 │   ├── RequestTooLarge     the body is over the limit
+│   ├── RequestIncomplete   the body did not come in time
 │   ├── UnsupportedMedia    the body is not said to be JSON, where that keeps web pages out
 │   ├── UnknownModel        no chain of the live release has this name
 │   ├── UnknownKey          there is no API key of this id
@@ -68,6 +69,10 @@ class InvalidRequest(RequestError):
 
 class RequestTooLarge(RequestError):
     """The body is over the configured limit."""
+
+
+class RequestIncomplete(RequestError):
+    """The body did not come in time."""
 
 
 class UnsupportedMedia(RequestError):

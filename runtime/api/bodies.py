@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,10 +11,13 @@ from starlette.requests import Request
 
 from runtime.core.json_body import read_object, shown
 from runtime.core.nearest import nearest
-from runtime.errors import InvalidRequest, RequestTooLarge
+from runtime.errors import InvalidRequest, RequestIncomplete, RequestTooLarge
 
 ADMIN_BYTES = 64 * 1024
 """The most of an admin call's body that is read, but for one that holds a whole model set."""
+
+PATIENCE_S = 60.0
+"""How long a client may take to send its body."""
 
 _Model = TypeVar("_Model", bound="AdminBody")
 
@@ -25,15 +29,26 @@ class AdminBody(BaseModel):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body. Raises RequestTooLarge as soon as more than ``limit`` bytes are announced or come."""
+    """Return the body.
+
+    Raises:
+        RequestTooLarge: more than ``limit`` bytes are announced, or come.
+        RequestIncomplete: it has not all come within ``PATIENCE_S``.
+
+    """
     told = request.headers.get("content-length", "")
     if told.isdecimal() and (len(told) > len(str(limit)) or int(told) > limit):
         raise RequestTooLarge(f"the body is over {limit} bytes")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise RequestTooLarge(f"the body is over {limit} bytes")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise RequestTooLarge(f"the body is over {limit} bytes")
+    except TimeoutError as error:
+        message = f"the body did not come within {PATIENCE_S:g} s; {len(body)} bytes of it did"
+        raise RequestIncomplete(message, code="request_timeout") from error
     return bytes(body)
 
 

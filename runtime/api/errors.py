@@ -10,6 +10,7 @@ from runtime import errors
 _STATUS: tuple[tuple[type[errors.InterlockError], int, str], ...] = (
     (errors.UnknownModel, 404, "invalid_request_error"),
     (errors.RequestTooLarge, 413, "invalid_request_error"),
+    (errors.RequestIncomplete, 408, "invalid_request_error"),
     (errors.UnsupportedMedia, 415, "invalid_request_error"),
     (errors.UnknownBudget, 404, "invalid_request_error"),
     (errors.UnknownKey, 404, "invalid_request_error"),

@@ -33,6 +33,7 @@ _ERRORS = {
     403: "Not from here, or not with this key.",
     404: "There is no such thing.",
     405: "The path has no such method; the allow header names those that it has.",
+    408: "The body did not come in time.",
     409: "It does not fit the state of the releases.",
     412: "The releases have changed since the edition that if-match names.",
     413: "The body is too large.",
@@ -44,8 +45,8 @@ _ERRORS = {
     503: "Not now; retry-after says when to come again.",
     504: "The chain's deadline has passed.",
 }
-_OF_CLIENTS = (400, 401, 403, 404, 413, 415, 429, 503, 504)
-_OF_OPERATORS = (400, 403, 404, 409, 412, 413, 415, 422, 428, 503)
+_OF_CLIENTS = (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
+_OF_OPERATORS = (400, 403, 404, 408, 409, 412, 413, 415, 422, 428, 503)
 _OF_PROBES = (503,)
 
 

@@ -6,6 +6,7 @@ import functools
 import ipaddress
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(address: str) -> bool:
     """Say whether an IP address is a loopback one; what is no address is none."""
     try:

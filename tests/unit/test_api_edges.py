@@ -1,10 +1,13 @@
 """Answers to what should not happen: engines that say nothing, clients that leave early, empty keys."""
 
+import asyncio
+
 import httpx
 import pytest
 
+from runtime.api.bodies import PATIENCE_S
 from runtime.errors import EngineUnavailable
-from tests.unit.test_api import ASK, app_of, events, post, serving
+from tests.unit.test_api import ASK, JSON, app_of, events, post, serving
 from tests.unit.world import World
 
 
@@ -80,6 +83,20 @@ async def test_client_leaves_while_it_sends():
         await app_of(world)(scope, receive, send)
         assert world.leases() == 0
         assert not any(message.get("status") == 200 for message in sent)
+
+
+# A body that does not come is waited for as long as a client may take, and holds nothing meanwhile.
+async def test_a_body_that_does_not_come():
+    async def half():
+        yield b'{"model": '
+        await asyncio.sleep(3600)
+
+    async with serving() as (world, client):
+        begun = world.clock.now()
+        answer = await client.post("/v1/chat/completions", content=half(), headers=JSON)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (408, "request_timeout")
+        assert world.clock.now() - begun == pytest.approx(PATIENCE_S, abs=1.0)
+        assert world.leases() == 0
 
 
 # The request's id is the client's if it is a sane one, else a new one each time.
