@@ -55,18 +55,6 @@ def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:
     return {name: member for name, member in value.items() if member is not None}
 
 
-class Choices(dict[int, int]):
-    """Completion tokens by choice: while it streams, an engine may tell of each choice by itself."""
-
-    def total(self, answer: Mapping[str, Any], completion: int) -> int:
-        """Return the tokens of all choices, ``completion`` of them those of the one that ``answer`` is of."""
-        told = answer.get("choices") or []
-        if answer.get("object") != "chat.completion.chunk" or len(told) != 1:
-            return completion
-        self[told[0]["index"]] = completion
-        return sum(self.values())
-
-
 def unpack(chunk: Chunk) -> dict[str, Any]:
     """Return the members of a chunk as an object."""
     members: dict[str, Any] = orjson.loads(b"{" + chunk.members + b"}")

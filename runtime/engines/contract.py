@@ -7,6 +7,7 @@ A check takes an engine that is loaded and raises ``AssertionError`` with the pr
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -81,6 +82,7 @@ async def cuts_a_prompt(engine: Engine) -> None:
     """With ``truncate_prompt_tokens`` a prompt has just so many: warm-up reads exact lengths by it."""
     content = " ".join(["railway"] * 64)
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "truncate_prompt_tokens": 48}
+    _require("it is counted as it is cut", holds=await engine.count("generate", body) == 48)  # noqa: PLR2004
     chunks = await _collect(engine, {**body, "stream": False})
     _require("the prompt is cut", holds=chunks[-1].usage.prompt == body["truncate_prompt_tokens"])
 
@@ -163,6 +165,29 @@ async def tells_what_a_broken_off_call_spent(engine: Engine) -> None:
     _require("another is not known", holds=await engine.spent("never-came") is None)
 
 
+async def counts_every_choice_of_a_broken_off_call(engine: Engine) -> None:
+    """Of an answer of several choices each one's tokens are counted, sent whole or not, ended or not."""
+    several = {**_BODY, "n": 2, "temperature": 1.0}
+    whole = await _collect(engine, {**several, "stream": False})
+    both = 2 * _BODY["max_tokens"]
+    _require("both choices are counted", holds=whole[-1].usage.completion == both)
+    streamed = await _collect(engine, {**several, "stream": True})
+    _require("also where they are streamed", holds=streamed[-1].usage.completion == both)
+    for stream in (True, False):
+        before, hop = await engine.metered(), f"several-{stream}"
+        body = {**several, "stream": stream, "max_tokens": 500, TAG: HopTag(hop, step="answer")}
+        answer = asyncio.create_task(_collect(engine, body))
+        async with asyncio.timeout(10):
+            while (await engine.metered()).completion - before.completion < 2 * 2:
+                await asyncio.sleep(0.005)
+        answer.cancel()
+        await asyncio.wait([answer])
+        spent, after = await engine.spent(hop), await engine.metered()
+        _require("it is known", holds=spent is not None and spent.completion >= 2 * 2)
+        grown = (after.prompt - before.prompt, after.completion - before.completion)
+        _require("it is what was metered", holds=spent is not None and grown == spent[:2])
+
+
 async def counts_a_prompt_beforehand(engine: Engine) -> None:
     """A prompt has as many tokens as was said before it was read; what would be refused has none."""
     counted = await engine.count("generate", _BODY)
@@ -171,11 +196,13 @@ async def counts_a_prompt_beforehand(engine: Engine) -> None:
 
 
 async def counts_a_route_beforehand(engine: Engine) -> None:
-    """The same holds for an input that is to be routed, once its choices are known."""
-    body = {"input": "please refund my invoice", "choices": _CHOICES}
-    await engine.classify(body)
+    """The same holds for an input that is to be routed, also when nobody has asked for its choices before."""
+    choices = {**_CHOICES, "news": [f"what happened in {uuid.uuid4().hex}"]}
+    body = {"input": "please refund my invoice", "choices": choices, TAG: HopTag("routed", step="triage")}
     counted = await engine.count("classify", body)
     _require("it is what is read", holds=counted == (await engine.classify(body)).usage.prompt)
+    spent = await engine.spent("routed")
+    _require("it is what is charged", holds=spent is not None and spent.prompt == counted)
 
 
 async def classifies_by_meaning(engine: Engine) -> None:
@@ -243,6 +270,7 @@ GENERATING: tuple[Check, ...] = (
     counts_what_it_metered,
     warms_a_generation,
     tells_what_a_broken_off_call_spent,
+    counts_every_choice_of_a_broken_off_call,
     counts_a_prompt_beforehand,
     answers_a_ping_and_is_idle,
 )

@@ -91,16 +91,17 @@ class FakeEngine:
             count.usage = Usage(prompt)
             room = self._script.context_length - prompt
             tokens = min(body.get("max_tokens") or body.get(UNASKED_CAP) or room, room, self._script.tokens)
+            choices = int(body.get("n") or 1)
             for position in range(tokens):
                 await self._pause(position)
-                count.usage = Usage(prompt, position + 1)
-                receipt.append(1)
+                count.usage = Usage(prompt, choices * (position + 1))
+                receipt.extend([1] * choices)
                 if body.get("stream"):
-                    delta = self._choice(position + 1, tokens, "delta", f"{self._reply}{position} ")
+                    delta = self._choices(choices, position + 1, tokens, "delta", f"{self._reply}{position} ")
                     yield [pack(delta, count.usage, self._clock.now() - begun)]
             if not body.get("stream"):
                 text = "".join(f"{self._reply}{n} " for n in range(tokens))
-                message = self._choice(tokens, tokens, "message", text)
+                message = self._choices(choices, tokens, tokens, "message", text)
                 yield [pack(message, count.usage, self._clock.now() - begun)]
 
     @contextmanager
@@ -134,10 +135,10 @@ class FakeEngine:
         if grammar and grammar not in self.seen_grammars:
             self.seen_grammars.append(grammar)
 
-    def _choice(self, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:
-        reason = "length" if done == tokens else None
+    def _choices(self, choices: int, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:
+        reason, said = "length" if done == tokens else None, {"role": "assistant", "content": text}
         return {
-            "choices": [{"index": 0, kind: {"role": "assistant", "content": text}, "finish_reason": reason}]
+            "choices": [{"index": n, kind: said, "finish_reason": reason} for n in range(choices)],
         }
 
     def _check_generate(self, body: Body) -> int:

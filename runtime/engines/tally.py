@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.clock import Clock
@@ -29,8 +29,21 @@ class Count:
 
     def __init__(self, tag: HopTag) -> None:
         self.tag = tag
-        self.usage = NOTHING
         self.ended = asyncio.Event()
+        self._usage: Usage | Callable[[], Usage] = NOTHING
+
+    @property
+    def usage(self) -> Usage:
+        """What has been spent; whoever runs the call sets it."""
+        return self._usage if isinstance(self._usage, Usage) else self._usage()
+
+    @usage.setter
+    def usage(self, usage: Usage) -> None:
+        self._usage = usage
+
+    def follow(self, counted: Callable[[], Usage]) -> None:
+        """Ask ``counted`` for what has been spent, until it is set."""
+        self._usage = counted
 
 
 class Tally:
@@ -59,7 +72,7 @@ class Tally:
     @contextmanager
     def call(self, body: Body) -> Iterator[Count]:
         """Count a call; whoever runs it sets ``usage`` to what it has spent so far."""
-        count = Count(_tag_of(body))
+        count = Count(tag_of(body))
         begun = self._clock.now()
         # An id that is running already (a caller that asks twice under one) must not hide the other.
         key = count.tag.hop if count.tag.hop not in self._running else uuid.uuid4().hex
@@ -101,7 +114,7 @@ class Tally:
         return found
 
 
-def _tag_of(body: Body) -> HopTag:
+def tag_of(body: Body) -> HopTag:
     """Return the tag in a body. A call without one, or with one that has no id, gets an id here."""
     tag = HopTag(*body[TAG]) if body.get(TAG) else HopTag("")
     return tag if tag.hop else tag._replace(hop=uuid.uuid4().hex)

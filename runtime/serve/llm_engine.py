@@ -9,47 +9,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import ray
-from jinja2 import TemplateError
 from prometheus_client import REGISTRY
-from pydantic import ValidationError
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from vllm.exceptions import GenerationError
+from vllm.renderers.hf import HfRenderer, _cached_resolve_chat_template_kwargs, resolve_chat_template
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from runtime.clock import SystemClock
-from runtime.core.chain import UNASKED_CAP
 from runtime.core.ledger import EndedHop
 from runtime.core.llm_config import llm_config_fields
 from runtime.core.series import Family
 from runtime.core.specs import VllmEngine as Spec
 from runtime.core.usage import Usage
-from runtime.engines.chunks import Choices, pack, run_once
+from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
-from runtime.engines.tally import TAG, Tally
-from runtime.errors import EngineUnavailable, InvalidRequest
-from runtime.observe.vllm_metrics import vllm_families
+from runtime.engines.tally import Tally
+from runtime.errors import EngineUnavailable, InterlockError, InvalidRequest
+from runtime.observe.vllm_metrics import uncounted, vllm_families
+from runtime.serve.chat_request import ChatRequests
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.load_board import telling
 from runtime.serve.load_log import LoadLog
 from runtime.serve.load_progress import Fetching
-from runtime.serve.output_count import OutputCounts
+from runtime.serve.output_count import CallOutputs, OutputCounts
+from runtime.serve.prompt_limits import PromptLimits
+from runtime.serve.refusals import refused_by, refused_saying
+from runtime.serve.renderings import Renderings
 from runtime.serve.replica import EngineReplica
 
 _log = logging.getLogger(__name__)
 
 _SSE, _DONE = "data: ", "[DONE]"
 _CLIENT_FAULTS = range(400, 500)
-_OURS = frozenset({TAG, TRACE, UNASKED_CAP})
-"""Members of a body that vLLM has no word for."""
+_SWITCHES = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
+"""What prompts of models without a Jinja template may be made by."""
 
 
 class _Unasked(ChatCompletionRequest):  # type: ignore[misc]  # Ray's has no types
@@ -62,47 +65,44 @@ class _Unasked(ChatCompletionRequest):  # type: ignore[misc]  # Ray's has no typ
 
 
 class VllmEngine:
-    """The engine port over a started ``LLMServer``. Tokens are counted as vLLM reports them."""
+    """The engine port over a started ``LLMServer``. Tokens are counted as vLLM counts them."""
 
     def __init__(self, server: LLMServer, model_id: str) -> None:
         self._server = server
-        self._model_id = model_id
         self._tally = Tally(SystemClock())
-        self._outputs = OutputCounts()
-        client = server.engine._engine_client  # noqa: SLF001 - ray.serve.llm has no other way to it
-        client.generate = self._outputs.counted(client.generate)
+        client, chat = server.engine._engine_client, server.engine._oai_serving_chat  # noqa: SLF001 - no other way
+        self._client, self._chat = client, chat
+        self._outputs = OutputCounts(client.output_processor, client.engine_core.abort_requests_async)
+        client.generate = _checked(client.generate, client.input_processor)
+        renderer = chat.online_renderer
+        thread = client.renderer._executor  # noqa: SLF001 - as above
+        self._renderings = renderer.render_chat = Renderings(renderer.render_chat, thread, SystemClock())
+        limits = PromptLimits(chat.model_config.max_model_len, client.renderer.tokenizer.max_chars_per_token)
+        self._requests = ChatRequests(
+            ChatCompletionRequest, _Unasked, model_id, limits, _template_variables(chat)
+        )
 
     async def load(self) -> None:
         """Do nothing: the server's constructor has started the engine."""
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield vLLM's answer; closing this aborts the request in the engine."""
-        begun, request, choices = time.perf_counter(), self._request(body), Choices()
-        with self._tally.call(body) as count, self._outputs.of(count) as request.request_id:
-            answer = await self._server.chat(request, _headers(body))
-            try:
-                async for item in answer:
-                    chunks = _chunks(item, count.usage, begun, choices)
-                    if chunks:
-                        count.usage = chunks[-1].usage
-                        yield chunks
-            finally:
-                await answer.aclose()
-
-    def _request(self, body: Body) -> ChatCompletionRequest:
-        fields = {key: value for key, value in body.items() if value is not None and key not in _OURS}
-        if body.get("stream"):
-            # Running usage on every chunk: what was generated is known when a client goes away, too.
-            fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-        kind = ChatCompletionRequest
-        if "max_tokens" not in fields and UNASKED_CAP in body:
-            kind, fields["max_tokens"] = _Unasked, body[UNASKED_CAP]
-        try:
-            return kind(model=self._model_id, **fields)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            param = str(first["loc"][0]) if first["loc"] else None
-            raise InvalidRequest(f"{param or 'the body'}: {first['msg']}", param=param) from error
+        begun, request = time.perf_counter(), self._requests.of(body)
+        with self._tally.call(body) as count:
+            async with self._outputs.of(count) as call:
+                request.request_id = call.request
+                answer = await self._server.chat(request, _headers(body))
+                try:
+                    async for item in answer:
+                        chunks = _chunks(item, call, begun, body)
+                        if chunks:
+                            yield chunks
+                except InterlockError:
+                    raise
+                except Exception as error:
+                    raise refused_by(error, body, generated=call.usage().completion) from error
+                finally:
+                    await answer.aclose()
 
     async def classify(self, body: Body) -> Classification:  # noqa: ARG002 - the port's form
         """Refuse: a generating engine has no vectors."""
@@ -113,29 +113,30 @@ class VllmEngine:
         raise InvalidRequest("a generating engine cannot embed", param="model")
 
     async def count(self, operation: str, body: Body) -> int:  # noqa: ARG002 - it can only generate
-        """Return how many tokens the conversation has once it is in the model's chat template.
-
-        ``LLMServer.tokenize`` looks for vLLM's tokenization under a name that vLLM 0.29 does not have.
-        """
-        tokenizer = self._server.engine._engine_client.renderer.tokenizer  # noqa: SLF001 - nobody else has it
-        asked = {"tools": body.get("tools"), **(body.get("chat_template_kwargs") or {})}
-        known = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+        """Return how many tokens the prompt has that vLLM would make of this body, by the same rendering."""
+        request = self._requests.of(body)
         try:
-            tokens = await asyncio.to_thread(
-                tokenizer.apply_chat_template, list(body["messages"]), **{**asked, **known}
-            )
-        except (ValueError, TypeError, KeyError, TemplateError) as error:
-            raise InvalidRequest(
-                f"the messages do not fit into the model's chat template: {error}", param="messages"
-            ) from error
-        return len(tokens)
+            rendered = await self._renderings(request, skip_mm_cache=True)
+        except InterlockError:
+            raise
+        except Exception as error:
+            raise refused_by(error, body) from error
+        if not isinstance(rendered, tuple):
+            raise _refusal(rendered.error.model_dump(), body)
+        _, (prompt,) = rendered
+        return int(self._chat._extract_prompt_len(prompt))  # noqa: SLF001 - nobody else has it
 
     async def warm(self, operation: str, body: Body) -> WarmResult:
         """Run one call to its end."""
         return await run_once(self, operation, body)
 
+    def check(self) -> None:
+        """Return if the thread that makes prompts does its work. Raises EngineUnavailable."""
+        self._renderings.check()
+
     async def ping(self) -> None:
-        """Return if vLLM's engine process is well."""
+        """Return if vLLM's engine process is well, and the thread that makes prompts."""
+        self.check()
         try:
             await self._server.check_health()
         except Exception as error:
@@ -156,8 +157,7 @@ class VllmEngine:
 
     async def idle(self) -> bool:
         """Say whether neither a call nor vLLM itself has anything in flight."""
-        client = getattr(self._server.engine, "_engine_client", None)
-        unfinished = client.output_processor.get_num_unfinished_requests() if client is not None else 0
+        unfinished = self._client.output_processor.get_num_unfinished_requests()
         return self._tally.in_flight == 0 and unfinished == 0
 
     async def metered(self) -> Usage:
@@ -173,8 +173,10 @@ class VllmEngine:
         return self._tally.ended(after, age, limit)
 
     async def metrics(self) -> list[Family]:
-        """Return vLLM's own metrics. In a thread: they are some hundred series."""
-        return await asyncio.to_thread(vllm_families, REGISTRY)
+        """Return vLLM's own metrics, and how many tokens are in them that no call has counted."""
+        # In a thread: they are some hundred series.
+        families = await asyncio.to_thread(vllm_families, REGISTRY)
+        return [*families, *uncounted(families, self._tally.usage)]
 
     async def unload(self) -> None:
         """Do nothing: the replica's end is the engine's."""
@@ -198,45 +200,50 @@ def _answers(item: Any) -> Iterator[dict[str, Any]]:
                 yield orjson.loads(text)
 
 
-def _chunks(item: Any, known: Usage, begun: float, choices: Choices) -> list[Chunk]:
+def _chunks(item: Any, call: CallOutputs, begun: float, body: Body) -> list[Chunk]:
     chunks = []
     for answer in _answers(item):
         if answer.get("error"):
-            raise _refusal(answer["error"])
-        chunks.append(_chunk(answer, known, begun, choices))
-        known = chunks[-1].usage
+            raise _refusal(answer["error"], body, generated=call.usage().completion)
+        usage, elapsed = _usage(answer, call), time.perf_counter() - begun
+        chunks.append(pack(answer, usage, elapsed) if answer.get("choices") else Chunk(b"", usage, elapsed))
     return chunks
 
 
-def _chunk(answer: Mapping[str, Any], known: Usage, begun: float, choices: Choices) -> Chunk:
-    usage, elapsed = _usage(answer, known, choices), time.perf_counter() - begun
-    if not answer.get("choices"):
-        return Chunk(b"", usage, elapsed)
-    return pack(answer, usage, elapsed)
+def _usage(answer: Mapping[str, Any], call: CallOutputs) -> Usage:
+    details = (answer.get("usage") or {}).get("completion_tokens_details") or {}
+    call.reasoning = details.get("reasoning_tokens") or call.reasoning
+    return call.usage()
 
 
-def _usage(answer: Mapping[str, Any], known: Usage, choices: Choices) -> Usage:
-    usage = answer.get("usage")
-    if not usage:
-        return known
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
-    return Usage(
-        usage["prompt_tokens"],
-        choices.total(answer, usage.get("completion_tokens") or 0),
-        prompt.get("cached_tokens") or 0,
-        completion.get("reasoning_tokens") or 0,
-    )
-
-
-def _refusal(error: Mapping[str, Any]) -> InvalidRequest | EngineUnavailable:
+def _refusal(error: Mapping[str, Any], body: Body, *, generated: int = 0) -> InterlockError:
+    """Return what vLLM says in the form of an HTTP error."""
     message, code = str(error.get("message")), error.get("code")
     if not isinstance(code, int) or code not in _CLIENT_FAULTS:
-        return EngineUnavailable(f"vLLM failed: {message}")
-    too_long = "context length" in message or "max_model_len" in message
-    if too_long:
-        return InvalidRequest(message, param="messages", code="context_length_exceeded")
-    return InvalidRequest(message, param=error.get("param"))
+        return refused_by(GenerationError(message), body, generated=generated)
+    return refused_saying(message, error.get("param"), body)
+
+
+def _checked(generate: Callable[..., Any], processor: Any) -> Callable[..., Any]:
+    """Return vLLM's ``generate`` with what is asked checked when it is called, not when an answer has begun.
+
+    Of a stream whose answer has begun vLLM would log it with a stack, and call it an error of its own.
+    """
+
+    def generate_checked(prompt: Any, params: Any, request_id: str, **options: Any) -> Any:
+        processor._validate_params(params, ("generate",))  # noqa: SLF001 - what `generate` does itself, later
+        return generate(prompt, params, request_id, **options)
+
+    return generate_checked
+
+
+def _template_variables(chat: Any) -> frozenset[str]:
+    """Return the names that the model's chat template reads."""
+    if not isinstance(chat.renderer, HfRenderer):
+        return _SWITCHES
+    given, config = chat.chat_template, chat.model_config
+    template = resolve_chat_template(chat.renderer.tokenizer, given, tools=None, model_config=config)
+    return frozenset(_cached_resolve_chat_template_kwargs(template)) if template else frozenset()
 
 
 class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
@@ -246,8 +253,20 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
         with LoadLog(_fetching(llm_config)) as log, telling(log.stage):
             await LLMServer.__init__(self, llm_config, **kwargs)
         _count_here(self.engine._engine_client)  # noqa: SLF001 - nobody else has it
-        self._hosted = VllmEngine(self, llm_config.model_id)
+        self._hosted = self._engine = VllmEngine(self, llm_config.model_id)
+        logging.getLogger("vllm.renderers.hf").addFilter(_is_no_refusal)
         leave_startup_alone()
+
+    async def check_health(self) -> None:
+        """Return if vLLM is well, and the thread that makes prompts. Serve replaces this replica if not."""
+        await super().check_health()
+        if hasattr(self, "_engine"):
+            self._engine.check()
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Say whether vLLM logs something else than that a template has refused messages: it adds a stack."""
+    return not record.getMessage().startswith("An error occurred in `transformers` while applying chat")
 
 
 def _count_here(client: Any) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from runtime.clock import SystemClock
 from runtime.core.digest import canonical
-from runtime.core.ledger import EndedHop
+from runtime.core.ledger import EndedHop, Purpose
 from runtime.core.phase import EnginePhase, Stage
 from runtime.core.series import Family
 from runtime.core.specs import TransformersEngine as Spec
@@ -24,7 +24,7 @@ from runtime.core.usage import Usage
 from runtime.engines.chunks import run_once
 from runtime.engines.fake import checked_choices, checked_input
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, WarmResult
-from runtime.engines.tally import Tally
+from runtime.engines.tally import TAG, Tally, tag_of
 from runtime.errors import InvalidRequest
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.load_board import telling
@@ -33,18 +33,22 @@ from runtime.serve.replica import EngineReplica
 _CHOICES_KEPT = 256
 """How many sets of choices keep the vectors of their examples."""
 
+_CHARACTERS_PER_TOKEN = 256
+"""What is longer than this for each token that is read is cut first: to split a megabyte takes seconds."""
+
 
 class TransformersEngine:
     """Mean-pooled, normalised sentence vectors; a choice is the one with the nearest example.
 
-    The vectors of a route's examples are computed once per replica, by its warm-up, and their tokens
-    are counted by the call that computed them.
+    The vectors of a route's examples are computed once per replica, by its warm-up, or before the first call
+    if it had none. Their tokens are then counted as a warm-up's: they are nobody's question.
     """
 
     def __init__(self, spec: Spec, location: str) -> None:
         self._spec = spec
         self._location = location
-        # One thread: torch uses the cores it may by itself, and calls keep their order.
+        # One thread: torch uses the cores it may by itself, calls keep their order, and a tokenizer may not
+        # be used by two threads at once.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._tally = Tally(SystemClock())
         self._tokens = 0
@@ -71,6 +75,9 @@ class TransformersEngine:
         """Return the choice with the example nearest to the input, by cosine."""
         text, choices = checked_choices(body)
         begun = time.perf_counter()
+        if canonical(choices) not in self._choices:
+            tag = tag_of(body)._replace(hop="", request="", tenant="", key="", purpose=Purpose.WARMUP)
+            await self._run({TAG: tag}, self._examples, choices)
         (choice, scores), usage = await self._run(body, self._classify, text, choices)
         return Classification(choice, scores, usage, time.perf_counter() - begun)
 
@@ -120,7 +127,11 @@ class TransformersEngine:
     def _encode(self, texts: list[str]) -> torch.Tensor:
         """Return unit vectors of shape (texts, dimensions)."""
         batch = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._spec.max_length, return_tensors="pt"
+            [self._cut(text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self._spec.max_length,
+            return_tensors="pt",
         )
         mask = batch["attention_mask"]
         with torch.inference_mode():
@@ -133,8 +144,14 @@ class TransformersEngine:
     async def count(self, operation: str, body: Body) -> int:
         """Return how many tokens a call would read; the examples of choices are read by the warm-up."""
         text = checked_choices(body)[0] if operation == "classify" else " ".join(checked_input(body))
-        tokens = self._tokenizer([text], truncation=True, max_length=self._spec.max_length)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._length, text)
+
+    def _length(self, text: str) -> int:
+        tokens = self._tokenizer([self._cut(text)], truncation=True, max_length=self._spec.max_length)
         return len(tokens["input_ids"][0])
+
+    def _cut(self, text: str) -> str:
+        return text[: self._spec.max_length * _CHARACTERS_PER_TOKEN]
 
     async def warm(self, operation: str, body: Body) -> WarmResult:
         """Run one call to its end."""
