@@ -42,6 +42,8 @@ class ChatRequests:
     def of(self, body: Body) -> Any:
         """Return vLLM's request. Raises InvalidRequest, in milliseconds, whatever the body is."""
         members = admitted(body, self._variables)
+        if not members.get("messages"):
+            raise InvalidRequest("messages must not be missing or empty", param="messages")
         self._limits.check(members)
         form = self._form
         if "max_tokens" not in members and UNASKED_CAP in body:
@@ -57,7 +59,7 @@ class ChatRequests:
 
     def _refused(self, error: Exception, members: Mapping[str, Any]) -> InterlockError:
         """Return what vLLM's checks say. They are code for bodies of the right form, and trip over others."""
-        refused = refused_by(error, members)
+        refused = refused_by(error, members, default=None)
         if not isinstance(refused, InvalidRequest) or refused.param is not None:
             return refused
         with_short = {**members, "messages": _SHORT}

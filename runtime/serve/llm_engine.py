@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 _SSE, _DONE = "data: ", "[DONE]"
 _CLIENT_FAULTS = range(400, 500)
+_ANY = -1
+"""What vLLM means by a ``max_logprobs`` without limit."""
 _SWITCHES = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
 """What prompts of models without a Jinja template may be made by."""
 
@@ -74,6 +76,7 @@ class VllmEngine:
         self._client, self._chat = client, chat
         self._outputs = OutputCounts(client.output_processor, client.engine_core.abort_requests_async)
         client.generate = _checked(client.generate, client.input_processor)
+        chat.beam_search = _checked_beams(chat.beam_search, chat.model_config.max_logprobs)
         renderer = chat.online_renderer
         thread = client.renderer._executor  # noqa: SLF001 - as above
         self._renderings = renderer.render_chat = Renderings(renderer.render_chat, thread, SystemClock())
@@ -204,10 +207,18 @@ def _chunks(item: Any, call: CallOutputs, begun: float, body: Body) -> list[Chun
     chunks = []
     for answer in _answers(item):
         if answer.get("error"):
+            _go_on_being_cancelled()
             raise _refusal(answer["error"], body, generated=call.usage().completion)
         usage, elapsed = _usage(answer, call), time.perf_counter() - begun
         chunks.append(pack(answer, usage, elapsed) if answer.get("choices") else Chunk(b"", usage, elapsed))
     return chunks
+
+
+def _go_on_being_cancelled() -> None:
+    """Raise CancelledError if this call is cancelled: vLLM answers that its client has gone."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _usage(answer: Mapping[str, Any], call: CallOutputs) -> Usage:
@@ -235,6 +246,17 @@ def _checked(generate: Callable[..., Any], processor: Any) -> Callable[..., Any]
         return generate(prompt, params, request_id, **options)
 
     return generate_checked
+
+
+def _checked_beams(search: Callable[..., Any], most: int) -> Callable[..., Any]:
+    """Return vLLM's ``beam_search`` with its width checked when it is called, as for ``_checked``."""
+
+    def search_checked(prompt: Any, request_id: str, params: Any, **options: Any) -> Any:
+        if most != _ANY and 2 * params.beam_width > most:
+            raise InvalidRequest(f"n must be at most {most // 2} for a beam search", param="n")
+        return search(prompt=prompt, request_id=request_id, params=params, **options)
+
+    return search_checked
 
 
 def _template_variables(chat: Any) -> frozenset[str]:

@@ -24,6 +24,8 @@ _FORMS = ("structured_outputs", "response_format", "tool_choice", "tools")
 _FLAG = re.compile(r"--[a-z][a-z-]+")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _DETAILS = re.compile(r"\s*\((?:parameter=.*|value=.*)\)\s*$", re.DOTALL)
+_ENVIRONMENT = re.compile(r"\s*[^.]*\bVLLM_[A-Z_]+[^.]*\.?")
+_OF_A_GRAMMAR = re.compile(r"grammar|schema|regex|choice|structured|JSON", re.IGNORECASE)
 _LONGEST = 500
 """How many characters of what vLLM says are told: it quotes what was sent."""
 
@@ -32,13 +34,19 @@ _REWORDED = (
     (r"enable-auto-tool-choice|tool-call-parser", "no tools: " + _NO_PARSER.format("tool_call_parser")),
     (r"reasoning-parser|reasoning-config", "no thoughts: " + _NO_PARSER.format("reasoning_parser")),
     (r"You must use one kind of structured outputs", "structured_outputs says no form of an answer"),
-    (r"is not a multimodal model", "this model reads text alone"),
+    (r"is not a multimodal model", "messages: this model reads text alone"),
+    (r"TextEncodeInput must be", "messages: half of a surrogate pair is no text"),
 )
 """What vLLM says (a regular expression), and what a client is told instead."""
 
 
-def refused_by(error: BaseException, body: Mapping[str, Any], *, generated: int = 0) -> InterlockError:
-    """Return the error that a client gets for what vLLM, or making its request, has raised."""
+def refused_by(
+    error: BaseException, body: Mapping[str, Any], *, generated: int = 0, default: str | None = "messages"
+) -> InterlockError:
+    """Return the error that a client gets for what vLLM, or making its request, has raised.
+
+    ``generated`` tokens show that the request was right. ``default`` is what it is about if nobody says.
+    """
     cause = _root(error)
     if isinstance(cause, InterlockError):
         return cause
@@ -47,28 +55,36 @@ def refused_by(error: BaseException, body: Mapping[str, Any], *, generated: int 
         return Overloaded(str(cause))
     if isinstance(cause, ValidationError):
         return refused_form(cause, body)
-    if "VLLMClientError" in kinds or "TemplateError" in kinds:
-        return refused_saying(_said(cause), getattr(cause, "parameter", None), body)
     if "GenerationError" in kinds and not generated:
         return _without_grammar(cause, body)
-    if isinstance(cause, (*_OF_THE_REQUEST, RecursionError)) and not generated:
-        return refused_saying(_said(cause), None, body)
+    of_request = "TemplateError" in kinds or isinstance(cause, (*_OF_THE_REQUEST, RecursionError))
+    if "VLLMClientError" in kinds or (of_request and not generated):
+        return refused_saying(_said(cause), getattr(cause, "parameter", None), body, default=default)
     return EngineUnavailable(f"vLLM failed: {type(cause).__name__}: {_said(cause)}")
 
 
-def refused_saying(message: str, param: str | None, body: Mapping[str, Any]) -> InvalidRequest:
+def refused_saying(
+    said: str, param: str | None, body: Mapping[str, Any], *, default: str | None = "messages"
+) -> InvalidRequest:
     """Return the refusal that vLLM words so, and blames on ``param`` if it blames anything."""
+    message = _ENVIRONMENT.sub("", _DETAILS.sub("", said))
     if "context length" in message or "max_model_len" in message or param == "input_tokens":
         named = param if param in {"max_tokens", "max_completion_tokens"} else "messages"
         text = message.replace("max_model_len=max_total_tokens=", "the model's context, in tokens: ")
         return InvalidRequest(_cut(text), param=named, code="context_length_exceeded")
-    param = param or _named_in(message, body)
+    if re.search(r"validation errors? for", message):
+        return InvalidRequest(about_messages(body.get("messages")), param="messages")
+    param = _member(param, body) or _named_in(message, body)
+    if param is None and _OF_A_GRAMMAR.search(message):
+        param = _first(_FORMS, body)
+    param = param or default
     for pattern, text in _REWORDED:
         if re.search(pattern, message):
-            return InvalidRequest(text, param=param or _first(_FORMS, body))
+            return InvalidRequest(text, param=param)
     if _FLAG.search(message):
         message = "the engine of this step is not configured for it by the model set"
-    return InvalidRequest(f"{param}: {_cut(message)}" if param else _cut(message), param=param)
+    begins = param is None or message.lstrip("`'").startswith(param)
+    return InvalidRequest(_cut(message) if begins else f"{param}: {_cut(message)}", param=param)
 
 
 def refused_form(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
@@ -102,7 +118,7 @@ def _without_grammar(error: BaseException, body: Mapping[str, Any]) -> Interlock
 
 
 def _said(error: BaseException) -> str:
-    text = _ADDRESS.sub("", _DETAILS.sub("", str(error.args[0] if error.args else error)))
+    text = _ADDRESS.sub("", str(error.args[0] if error.args else error))
     if isinstance(error, LookupError):
         return f"{text} is missing"
     return "it has not the form that it must have" if isinstance(error, AttributeError) else text
@@ -113,8 +129,15 @@ def _cut(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
+def _member(param: str | None, body: Mapping[str, Any]) -> str | None:
+    """Return the API's name of what vLLM blames."""
+    return "top_logprobs" if param == "logprobs" and "top_logprobs" in body else param
+
+
 def _named_in(message: str, body: Mapping[str, Any]) -> str | None:
     """Return the member of ``body`` that a message names first."""
+    if re.match("n must", message):
+        return "n"
     places = {name: re.search(rf"\b{re.escape(name)}\b", message) for name in body if name != "n"}
     found = [(place.start(), name) for name, place in places.items() if place is not None]
     return min(found)[1] if found else None
@@ -173,6 +196,10 @@ def _wrong(error: Any) -> str:
     return _cut(_ADDRESS.sub("", str(error["msg"]).replace("Input should be", "must be")))
 
 
+_PARTS = ("text", "refusal", "image_url", "input_audio", "video_url", "file")
+"""Types of the parts of a message."""
+
+
 def about_messages(messages: Any) -> str:
     """Return what is wrong with messages that vLLM does not take, in one sentence."""
     if not isinstance(messages, list):
@@ -194,6 +221,8 @@ def _about_message(message: Any) -> str:
     for number, part in enumerate(content if isinstance(content, list) else ()):
         if not isinstance(part, str | Mapping):
             return f".content[{number}] must be an object"
+        if isinstance(part, Mapping) and part.get("type") not in _PARTS:
+            return f".content[{number}].type must be one of {', '.join(_PARTS)}"
     if not isinstance(calls, list | None):
         return ".tool_calls must be a list"
     for number, call in enumerate(calls or ()):
