@@ -95,6 +95,8 @@ def _forget_source(content: dict[str, Any]) -> None:
         content["llm_config"]["model_loading_config"].pop("model_source", None)
     else:
         content.pop("model", None)
+        if content.get("revision") is None:  # else it would have another digest than before there were any
+            content.pop("revision", None)
 
 
 def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:

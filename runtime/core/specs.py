@@ -236,6 +236,12 @@ class VllmEngine(Spec):
         return source if isinstance(source, str) else None
 
     @property
+    def pinned(self) -> str | None:
+        """Which commit of a hub's repository it is."""
+        revision = self.llm_config.engine_kwargs.get("revision")
+        return revision if isinstance(revision, str) else None
+
+    @property
     def replicas(self) -> int:
         """Return how many replicas are wanted at the start."""
         return _replicas(self.llm_config.deployment_config)
@@ -246,6 +252,8 @@ class TransformersEngine(Spec):
 
     kind: Literal["transformers"]
     model: str
+    revision: str | None = None
+    """The commit of a model that comes from a hub."""
     task: Literal["embed"] = "embed"
     max_length: Annotated[int, Field(ge=1)] = 256
     deployment_config: dict[str, Any] = {}
@@ -287,6 +295,11 @@ class TransformersEngine(Spec):
     def source(self) -> str | None:
         """Where the weights come from: a fetched model's name, a folder, or a hub's id."""
         return self.model
+
+    @property
+    def pinned(self) -> str | None:
+        """Which commit of a hub's repository it is."""
+        return self.revision
 
     @property
     def replicas(self) -> int:
@@ -332,6 +345,11 @@ class FakeEngine(Spec):
 
     @property
     def source(self) -> str | None:
+        """Return None: nothing is loaded."""
+        return None
+
+    @property
+    def pinned(self) -> str | None:
         """Return None: nothing is loaded."""
         return None
 

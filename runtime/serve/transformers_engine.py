@@ -62,8 +62,9 @@ class TransformersEngine:
 
     def _load(self) -> None:
         torch.set_num_threads(1)
-        self._tokenizer = AutoTokenizer.from_pretrained(self._location)
-        self._model = AutoModel.from_pretrained(self._location, use_safetensors=True)
+        revision = self._spec.revision
+        self._tokenizer = AutoTokenizer.from_pretrained(self._location, revision=revision)
+        self._model = AutoModel.from_pretrained(self._location, revision=revision, use_safetensors=True)
         self._model.eval()
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:  # noqa: ARG002 - the port's form

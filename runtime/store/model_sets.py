@@ -12,7 +12,7 @@ from runtime.core.review import reviewed
 from runtime.core.specs import EngineSpec, ModelSet
 from runtime.errors import ModelFetchError, ModelSetError
 from runtime.store import models
-from runtime.store.sources import expanded, misnamed, without_chat_template
+from runtime.store.sources import expanded, misnamed, unpinned, without_chat_template
 from runtime.store.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -92,7 +92,7 @@ def find_weights(
     """Return, by engine name, where each engine's weights are and their digest.
 
     An engine's source is looked up as a fetched model's name, then as a folder (relative to the model
-    set's file), and is otherwise taken as a hub's id, which stands for its own content.
+    set's file), and is otherwise taken as a hub's id, of which the engine says the commit.
 
     Raises:
         ModelSetError: a source is a path that does not exist or is probably mistyped, its folder cannot be
@@ -132,7 +132,7 @@ def _fault_of_source(
     fetched = models.find(source, models_dir)
     path = fetched.path if fetched is not None else folder / expanded(source, source)
     if fetched is None and not path.is_dir():
-        return misnamed(key, source, path)
+        return misnamed(key, source, path) or unpinned(key, source, engine)
     return without_chat_template(key, engine, path)
 
 

@@ -15,6 +15,7 @@ from runtime.store import models
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _LONGEST_ID = 128
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISTYPED = 0.8
 """How alike a name must be to one that is here, to be taken for it rather than for a hub's id."""
 
@@ -62,6 +63,18 @@ def misnamed(key: Key, source: str, path: Path) -> Problem | None:
     if not _HUB_ID.fullmatch(source) or len(source) > _LONGEST_ID:
         return Problem(key, f"{source!r} is no folder, and no hub has such a name")
     return None
+
+
+def unpinned(key: Key, source: str, engine: EngineSpec) -> Problem | None:
+    """Return what is missing of an engine that a hub's id names: what is behind that can change any day.
+
+    Replicas that start later would be another model, under one digest.
+    """
+    if "://" in source or (engine.pinned is not None and _COMMIT.fullmatch(engine.pinned)):
+        return None
+    where = (*key, "llm_config", "engine_kwargs") if engine.kind == "vllm" else key
+    reason = f"{source!r} is a hub's: say which commit of it, as `revision: <its 40 hex digits>`"
+    return Problem(where, reason)
 
 
 def _beside(path: Path) -> list[str]:

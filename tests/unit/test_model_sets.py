@@ -149,10 +149,14 @@ def test_weights_in_a_folder(folder):
     assert found.digest == weights_digest(folder / "encoder", folder.parent / "models")
 
 
-# A source that is neither fetched nor a folder is a hub's id, which stands for its own content.
+# A source that is neither fetched nor a folder is a hub's id, which its commit makes stand for content.
 def test_weights_of_a_hub(folder):
     declared = document(1)
-    declared["engines"]["router"] = {"kind": "transformers", "model": "someone/encoder"}
+    declared["engines"]["router"] = {
+        "kind": "transformers",
+        "model": "someone/encoder",
+        "revision": "5" * 40,
+    }
     write(folder, declared)
     found = read(folder)[1].weights
     assert (found["router"].location, found["router"].digest) == ("someone/encoder", "hub:someone/encoder")

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from runtime.core.digest import engine_digest
 from runtime.core.specs import TransformersEngine, VllmEngine
 from runtime.errors import ModelSetError
 from runtime.store.model_sets import read_content
@@ -126,3 +127,32 @@ def test_deployment_options():
     assert set(DeploymentSchema.model_fields) - ours == options.OPTIONS - {"max_constructor_retry_count"}
     assert set(RayActorOptionsSchema.model_fields) == options.ACTOR_OPTIONS
     assert {name for name in AutoscalingConfig.model_fields if name[0] != "_"} == options.AUTOSCALING_OPTIONS
+
+
+# A model that a hub's id names is pinned to a commit: else replicas that start later may be another model.
+@pytest.mark.parametrize("revision", [None, "main", "abc", "g" * 40])
+def test_a_hubs_id_without_a_commit(tmp_path, revision):
+    said = {} if revision is None else {"revision": revision}
+    engines = {
+        "router": {"kind": "transformers", "model": "org/encoder", **said},
+        "writer": writer("org/writer", **said),
+    }
+    for name, declared in engines.items():
+        with pytest.raises(ModelSetError, match=rf"engines\.{name}.*say which commit.*revision"):
+            read_content(changed(("engines", name), declared), tmp_path, tmp_path / "models")
+
+
+# The commit is in the engine's digest: another commit is another engine.
+def test_a_hubs_id_with_its_commit(tmp_path):
+    def digest(revision):
+        declared = changed(("engines", "writer"), writer("org/writer", revision=revision))
+        return read_content(declared, tmp_path, tmp_path / "models")[1].engines["writer"]
+
+    assert digest("a" * 40) == digest("a" * 40) != digest("b" * 40)
+
+
+# An encoder without a commit has the digest that it had before there were any.
+def test_the_digest_of_an_encoder_of_a_folder():
+    spec = TransformersEngine(kind="transformers", model="m")
+    assert engine_digest(spec, "w") == engine_digest(spec.model_copy(update={"model": "n"}), "w")
+    assert engine_digest(spec, "w") == "b840eb313a3b7f654679ade3f70955fec406d23d7587fa4cb1b34df005fa3475"
