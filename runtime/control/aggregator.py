@@ -18,6 +18,7 @@ from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
 from runtime.core.series import Family, Sums, Told
 from runtime.core.state import EXISTING, ControlState
+from runtime.core.usage import UNCOUNTED
 from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.observe.control_metrics import control_families
 from runtime.store.metrics import MetricsStore
@@ -61,6 +62,8 @@ class Aggregator:
         self._turn = asyncio.Lock()
         self._replicas: dict[str, frozenset[str]] = {}
         """By engine: the replicas that told something when it was asked last."""
+        self.uncounted: dict[str, float] = {}
+        """By shortened digest: tokens of an engine that no call has counted, at the last scrape."""
 
     async def take(self, told: Told) -> None:
         """Take what a gateway has counted. Raises StoreUnavailable: it tells again."""
@@ -84,7 +87,9 @@ class Aggregator:
             self._let_go(sums, engines)
             shown = sums.copy()
             await self._keep(shown)
-        return [*control_families(self._state()), *shown.families()]
+        families = [*control_families(self._state()), *shown.families()]
+        self.uncounted = _uncounted(families)
+        return families
 
     async def ask(self, engine: str) -> None:
         """Let every replica of an engine tell what it has counted; one that does not is asked again later."""
@@ -119,6 +124,11 @@ class Aggregator:
             if self._sums is None:
                 self._sums = await self._store.load()
         return self._sums
+
+
+def _uncounted(families: Collection[Family]) -> dict[str, float]:
+    told = (family.samples.items() for family in families if family.name == UNCOUNTED)
+    return {series.value_of("engine") or "": value for samples in told for series, value in samples if value}
 
 
 class StoredMetrics:

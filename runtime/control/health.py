@@ -62,6 +62,7 @@ class Checkup:
                 store=store or "",
                 loops=self._controller.loops.reports(),
                 store_of_one_node=self._store_of_one_node,
+                uncounted=self._controller.metrics.uncounted,
                 astray=self._controller.hub.astray(ASTRAY_SECONDS),
             )
         )

@@ -168,6 +168,8 @@ class Facts:
     """The manager's own loops that have broken; gateways tell theirs in their reports."""
     store_of_one_node: bool = False
     """The store is a file: a gateway on another node would open one of its own."""
+    uncounted: Mapping[str, float] = field(default_factory=dict)
+    """By engine's shortened digest: tokens that it generated and no call has counted, if any."""
     astray: Sequence[str] = ()
     """Gateways that use the store of another installation."""
 

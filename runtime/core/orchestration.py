@@ -34,6 +34,7 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
     yield from _release(state)
     yield from _wish(state)
     yield from _gateways(facts)
+    yield from _uncounted(facts)
     yield from _broken_loops("the manager", facts.loops, facts.now)
     for name, report in sorted(state.gateways.items()):
         yield from _broken_loops(name, report.loops, facts.now)
@@ -49,6 +50,14 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
                     f"{failed} of {ended} hops of {where} failed within {WINDOW_SECONDS:g} s, on "
                     f"{_engine_of_step(release, chain, step)}; see the gateways' log for their errors",
                 )
+
+
+def _uncounted(facts: Facts) -> Iterator[Reason]:
+    for engine, tokens in sorted(facts.uncounted.items()):
+        yield degraded(
+            f"engine {engine} has generated {tokens:g} tokens that no call has counted, so neither has the "
+            "ledger; please report this"
+        )
 
 
 def _release(state: ControlState) -> Iterator[Reason]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+UNCOUNTED = "interlock_engine_uncounted_tokens"
+"""The gauge of tokens that an engine's software has generated and no call has counted: 0, ever."""
+
 
 class Usage(NamedTuple):
     """Token counts.

@@ -21,7 +21,7 @@ from runtime.core.chain import UNASKED_CAP
 from runtime.core.ledger import EndedHop
 from runtime.core.series import Family, counted, measured
 from runtime.core.specs import FakeEngine as Script
-from runtime.core.usage import Usage
+from runtime.core.usage import UNCOUNTED, Usage
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import Tally
@@ -234,6 +234,7 @@ class FakeEngine:
         return [
             counted("vllm:prompt_tokens", "Prompt tokens.", [({}, float(usage.prompt))]),
             counted("vllm:generation_tokens", "Generated tokens.", [({}, float(usage.completion))]),
+            measured(UNCOUNTED, "Nothing: it counts by itself.", [({}, 0.0)]),
             measured("vllm:num_requests_running", "Calls under way.", [({}, float(self._tally.in_flight))]),
         ]
 

@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 
 from runtime.core.series import Family, measured
-from runtime.core.usage import Usage
+from runtime.core.usage import UNCOUNTED, Usage
 from runtime.observe.exposition import families_of
-
-UNCOUNTED = "interlock_engine_uncounted_tokens"
 
 _PREFIX = "vllm:"
 _OF_THE_PROCESS = ("model_name", "engine")

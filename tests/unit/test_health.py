@@ -18,6 +18,8 @@ from runtime.core.budget import Cap, Kind, Per, Unit, Window
 from runtime.core.health import FEWEST, unknown
 from runtime.core.keys import Caller
 from runtime.core.recent import OTHERS, WINDOW_SECONDS, Mark, What, summed
+from runtime.core.series import measured
+from runtime.core.usage import UNCOUNTED
 from runtime.errors import DeadlineExceeded, EngineUnavailable, QuotaExhausted, StoreUnavailable, Unavailable
 from runtime.store import database
 from runtime.traffic.chain import ChatRequest
@@ -357,3 +359,23 @@ def test_the_command_against_the_route(monkeypatch):
     assert done.exit_code == 4
     assert "none is wanted" in json.loads(done.stdout)["tiers"]["orchestration"]["reasons"][0]
     world.ledger.close()
+
+
+# Tokens that an engine has generated and no call has counted are told of once metrics have been scraped.
+async def test_tokens_that_nobody_counts():
+    async with living() as world:
+        digest = world.state.live.content.engines["writer"]
+        writer = replica(world)
+        told_before = writer.metrics
+
+        async def metrics():
+            return [*await told_before(), measured(UNCOUNTED, "Tokens.", [({}, 7.0)])]
+
+        writer.metrics = metrics
+        await world.followers[0].metrics()
+        wrong, reasons = await told(world)
+        assert wrong == {"orchestration": "degraded"}
+        assert f"engine {digest[:12]} has generated 7 tokens that no call has counted" in reasons
+        writer.metrics = told_before
+        await world.followers[0].metrics()
+        assert (await told(world))[0] == {}

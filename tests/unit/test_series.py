@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.core.series import GONE_KEPT, WINDOW, Family, Kind, Series, Sums, Told, counted, measured
+from runtime.core.usage import Usage
 from runtime.errors import Fenced
 from runtime.observe.exposition import text_of
-from runtime.observe.vllm_metrics import vllm_families
+from runtime.observe.vllm_metrics import uncounted, vllm_families
 from runtime.store.metrics import MetricsStore
 from tests.prometheus import problems_of, samples_of, total_of
 
@@ -181,3 +182,13 @@ def test_vllm_families():
     assert {name for name, _ in samples_of(text) if not name.startswith("vllm:")} == set()
     assert "model_name" not in text
     assert "_info" not in text
+
+
+# What vLLM has generated and no call has counted is a gauge; rightly 0, and none where vLLM does not count.
+@pytest.mark.parametrize(("tally", "left"), [(9, 1.0), (10, 0.0), (12, 0.0)])
+def test_uncounted_tokens(tally, left):
+    registry = CollectorRegistry()
+    Counter("vllm:generation_tokens", "x", ["engine"], registry=registry).labels("0").inc(10)
+    (family,) = uncounted(vllm_families(registry), Usage(5, tally))
+    assert list(family.samples.values()) == [left]
+    assert uncounted([], Usage(5, tally)) == []
