@@ -100,6 +100,8 @@ class _Left:
     def take(self, part: Any) -> bool:
         """Take the room of one value by itself; say whether there was so much."""
         self.values -= part is not None
+        if isinstance(part, Mapping | list | tuple) and len(part) > self.values:
+            return False
         if isinstance(part, str):
             self._characters -= len(part)
             if len(part) > self._longest:

@@ -42,10 +42,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_cannot_fit(name):
     body, param = HOSTILE[name]
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(InvalidRequest) as refused:
         LIMITS.check(body)
-    assert time.perf_counter() - begun < 0.1
+    assert time.thread_time() - begun < 0.1
     assert refused.value.param == param
 
 
