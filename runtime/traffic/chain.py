@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -31,6 +32,7 @@ from runtime.errors import (
     EngineLost,
     EngineUnavailable,
     InterlockError,
+    InvalidRequest,
     RequestError,
     WrongEngine,
 )
@@ -190,10 +192,21 @@ class ChainCall:
         await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else Amount())
 
     async def _worst_case(self) -> Amount:
-        """Return what all hops may read and generate: later prompts may hold earlier answers."""
+        """Return what all hops may read and generate: later prompts may hold earlier answers.
+
+        A prompt of made-up answers may be refused where the right one is not; it is known before its hop.
+        """
         walk, worst, answered = self._walk(rehearsal=True), Amount(), 0
-        while (hop := walk.next_hop()) is not None:
-            prompt, completion = await self._worst_of(hop)
+        for position in itertools.count():
+            hop = walk.next_hop()
+            if hop is None:
+                break
+            try:
+                prompt, completion = await self._worst_of(hop)
+            except InvalidRequest:
+                if position == 0:
+                    raise
+                break
             longest = max(prompt, min(prompt + answered, self._context(hop)))
             worst = worst.plus(self._at_most(hop, longest, completion))
             answered += completion

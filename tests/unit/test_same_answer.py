@@ -79,6 +79,31 @@ async def test_a_prompt_that_computes(prompt):
         assert told[FREE] == told[CAPPED]
 
 
+# A prompt that is too long only as it is written, or for a choice that is not made, fails nobody either.
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{{ steps.draft.text.split()[0] }}{#" + " word" * 300 + " #}",
+        "{% if steps.triage.choice == 'by_far_the_longest' %}" + "word " * 120 + "{% endif %}",
+    ],
+)
+async def test_a_prompt_that_is_guessed_too_long(prompt):
+    declared = later_prompt(prompt)
+    declared["chains"]["agent"]["steps"][0]["route"]["choices"]["by_far_the_longest"] = ["never"]
+    async with two_tenants(declared) as (_, client, headers):
+        told = await answers(client, headers, messages=[{"role": "user", "content": "word " * 100}])
+        assert told[FREE][0] == 200
+        assert told[FREE] == told[CAPPED]
+
+
+# A prompt that is too long for its model is refused for both in the same words.
+async def test_a_prompt_that_is_too_long():
+    async with two_tenants(later_prompt("word " * 60)) as (_, client, headers):
+        told = await answers(client, headers, messages=[{"role": "user", "content": "word " * 150}])
+        assert told[FREE][0] == 400
+        assert told[FREE] == told[CAPPED]
+
+
 # A prompt that no answer makes right is refused for both in the same words.
 async def test_a_prompt_that_never_works():
     declared = later_prompt("{{ messages[1].content }}")
