@@ -22,7 +22,8 @@ KEPT_S = 2.0
 
 _MOST = 10_000
 """How many answers are kept; made-up keys must not fill the memory."""
-_PATIENCE_S = 5.0
+_PATIENCE_S = 2.0
+"""How long a request waits for the store to tell whose key it has: its deadline is not known yet."""
 _MAX_ACTOR = 128
 _PROXIES = "a proxy here that adds no x-forwarded-for lets in everybody whom it forwards"
 

@@ -186,10 +186,17 @@ class ChainCall:
             InvalidRequest: an engine would refuse what the client sent.
             EngineUnavailable: an engine does not tell how long a prompt is.
             StoreUnavailable: the caps cannot be asked for.
+            DeadlineExceeded: the store did not answer within the chain's deadline.
 
         """
-        await self.hold.look()
-        await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else Amount())
+        try:
+            async with asyncio.timeout(self._left):
+                await self.hold.look()
+                await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else Amount())
+        except TimeoutError as error:
+            deadline = self._lease.chain.deadline
+            message = f"the chain's deadline of {deadline:g} s passed before its budgets had answered"
+            raise DeadlineExceeded(message) from error
 
     async def _worst_case(self) -> Amount:
         """Return what all hops may read and generate: later prompts may hold earlier answers.
@@ -253,7 +260,8 @@ class ChainCall:
             if self.hops and self.hold.counts_tokens:
                 # Now that its prompt is known: what was reserved for it was a guess at what it would hold.
                 worst = self._at_most(hop, *await self._worst_of(hop))
-                await self.hold.cover(self._spent_so_far.plus(worst))
+                with self._until_deadline(hop) as limit, limit:
+                    await self.hold.cover(self._spent_so_far.plus(worst))
             if hop.final:
                 self._answer = self._generate(hop, stream=self.request.stream)
                 self._first = await anext(self._answer, [])

@@ -13,8 +13,9 @@ from runtime.traffic.batches import Batches
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 5.0
-"""How long an answer's last byte waits for a store that does not answer."""
+PATIENCE_SECONDS = 1.5
+"""How long an answer's last byte waits for a store that does not answer; so much later than its deadline
+it may come."""
 
 
 class LedgerPort(Protocol):
