@@ -30,7 +30,7 @@ from runtime.core import events as ev
 from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.digest import Content
 from runtime.core.memory import Device
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Family, Told
 from runtime.core.specs import parse
 from runtime.core.state import ControlState
@@ -171,7 +171,7 @@ class Link:
             await asyncio.sleep(self._stall)
         return table
 
-    async def report(self, report: GatewayReport) -> int:
+    async def report(self, report: GatewayReport) -> TableStamp:
         """Report, and hear the version of the newest table."""
         await self._pass()
         version = self._simulation.controller.hub.report(report)

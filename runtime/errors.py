@@ -43,6 +43,7 @@ InterlockError
     ├── IllegalTransition   an event that the release table does not know
     ├── WrongEngine         an engine answered that is not of the leased release
     └── Fenced              another manager has taken over the journal
+        └── HistoryLost     the store has lost what was written to it, as after a restore
 """
 
 from __future__ import annotations
@@ -285,3 +286,7 @@ class WrongEngine(InternalError):
 
 class Fenced(InternalError):
     """Another manager has taken over the journal; this one must stop."""
+
+
+class HistoryLost(Fenced):
+    """The store does not hold what this manager has written to it; the next one reads what is there."""

@@ -93,7 +93,7 @@ class Controller:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
-        self.hub = Hub(clock, self.post, installation, roster)
+        self.hub = Hub(clock, self.post, installation, roster, journal.epoch)
         self._journal = journal
         self._cluster = cluster
         self._clock = clock

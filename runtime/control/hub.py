@@ -10,7 +10,7 @@ from dataclasses import replace
 from runtime.clock import TICK, Clock
 from runtime.control.roster import MemoryRoster, RollCall, Roster
 from runtime.core import events as ev
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.errors import EngineUnavailable
 
 POLL_SECONDS = 10.0
@@ -35,10 +35,12 @@ class Hub:
         post: Callable[[ev.Event], None],
         installation: str = "",
         roster: Roster | None = None,
+        epoch: int = 0,
     ) -> None:
         self.roll = RollCall(clock, roster or MemoryRoster())
         self._looked = float("inf")
         self._installation = installation
+        self._epoch = epoch
         self._astray: dict[str, float] = {}
         self._clock = clock
         self._post = post
@@ -51,7 +53,7 @@ class Hub:
 
         A table that differs only by version is kept back: nobody would route differently by it.
         """
-        table = replace(table, installation=self._installation)
+        table = replace(table, installation=self._installation, epoch=self._epoch)
         if replace(table, version=self._table.version) != self._table or self._table.version < 0:
             self._table = table
             self._news.set()
@@ -70,10 +72,10 @@ class Hub:
         self.report(report)
         if not self._is_astray(report):
             await self.roll.enrol(report.gateway, self._seen)
-        if self._table.version <= report.version and not self._is_astray(report):
+        if not self._is_news(report) and not self._is_astray(report):
             try:
                 async with asyncio.timeout(POLL_SECONDS):
-                    while self._table.version <= report.version:
+                    while not self._is_news(report):
                         await self._news.wait()
             except TimeoutError:
                 self._seen[report.gateway] = self._clock.now()
@@ -81,15 +83,25 @@ class Hub:
             raise EngineUnavailable("the manager has not recovered yet")
         return self._table
 
-    def report(self, report: GatewayReport) -> int:
-        """Take what a gateway says of itself; return the version of the newest table."""
+    def _is_news(self, report: GatewayReport) -> bool:
+        return self._table.version >= 0 and self._table.stamp > report.stamp
+
+    def report(self, report: GatewayReport) -> TableStamp:
+        """Take what a gateway says of itself; return which table is the newest.
+
+        A gateway that routes by a table of another epoch has none of this one's yet: that of a journal which
+        has lost its end may have a higher version, and says nothing of what is to be followed now.
+        """
         if self._is_astray(report):
             self._astray[report.gateway] = self._clock.now()
-            return report.version
+            return report.stamp
         self._seen[report.gateway] = self._clock.now()
         self.roll.hear(report.gateway)
-        self._post(ev.GatewayReported(at=self._clock.wall(), report=report))
-        return self._table.version
+        told = report
+        if report.epoch != self._epoch:
+            told = replace(report, version=min(report.version, 0), prepared=frozenset())
+        self._post(ev.GatewayReported(at=self._clock.wall(), report=told))
+        return self._table.stamp
 
     def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""

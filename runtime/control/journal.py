@@ -9,7 +9,7 @@ from typing import Protocol
 
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
-from runtime.errors import StoreUnavailable
+from runtime.errors import HistoryLost, StoreUnavailable
 from runtime.store.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -21,8 +21,13 @@ STORE_RETRY_SECONDS = 1.0
 class JournalPort(Protocol):
     """Where durable events go before they count."""
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the manager that writes, which no manager before it had."""
+        ...
+
     async def replay(self) -> list[ev.Durable]:
-        """Return every event from the first on."""
+        """Return every event from the first on. Raises StoreError: one is missing, or cannot be read."""
         ...
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
@@ -42,6 +47,11 @@ class StoredJournal:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the journal was opened with."""
+        return self._journal.epoch
 
     async def replay(self) -> list[ev.Durable]:
         """Return every event from the first on."""
@@ -75,6 +85,7 @@ class MemoryJournal:
     """A journal that a test can look into, and hand to a second controller as a restart does."""
 
     def __init__(self) -> None:
+        self.epoch = 1
         self.lines: list[str] = []
         self.entries: list[AuditEntry] = []
 
@@ -89,7 +100,7 @@ class MemoryJournal:
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Keep the event as the text that a database would keep."""
         if revision != len(self.lines) + 1:
-            raise AssertionError(f"revision {revision} does not follow {len(self.lines)}")
+            raise HistoryLost(f"revision {revision} does not follow {len(self.lines)}")
         self.lines.append(ev.encode(event))
         if entry is not None:
             self.entries.append(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from runtime.core.cost import Price
 from runtime.core.loops import LoopReport
@@ -43,12 +44,20 @@ class RoutedRelease:
         return frozenset((name, step) for name, chain in self.chains.items() for step in chain.latency_budget)
 
 
+class TableStamp(NamedTuple):
+    """Which of two tables is the newer one: that of the later epoch, and of one epoch the later version."""
+
+    epoch: int
+    version: int
+
+
 @dataclass(frozen=True)
 class ReleaseTable:
     """Which releases are resident and which one takes new requests.
 
-    ``version`` only grows, also across restarts of the manager: it is the number of journal entries
-    that were folded when this table came to be.
+    ``version`` is the number of journal entries that were folded when this table came to be. It only grows,
+    also across restarts of the manager, unless the store has lost what was written last; ``epoch`` grows
+    with each manager in any case.
     """
 
     version: int
@@ -58,6 +67,13 @@ class ReleaseTable:
     """Revision since which new requests wait at the gateways; 0 if they do not."""
     installation: str = ""
     """The id of the manager's installation: a gateway whose store is of another one must not follow."""
+    epoch: int = 0
+    """The epoch of the manager that has published it."""
+
+    @property
+    def stamp(self) -> TableStamp:
+        """What tells whether it is newer than another one."""
+        return TableStamp(self.epoch, self.version)
 
 
 @dataclass(frozen=True)
@@ -94,3 +110,10 @@ class GatewayReport:
     """Its long-lived loops that have broken since it started."""
     installation: str = ""
     """The id of the installation whose store this gateway uses."""
+    epoch: int = 0
+    """The epoch of the table that it routes by."""
+
+    @property
+    def stamp(self) -> TableStamp:
+        """Which table it routes by."""
+        return TableStamp(self.epoch, self.version)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from runtime.core.routes import TableStamp
+
 BEHIND_SECONDS = 5.0
 """How long a gateway may route by a table that is no longer the newest; less than the manager waits."""
 
@@ -53,15 +55,17 @@ class Standing:
         """Say whether it has known of a newer table for so long that it is out of readiness."""
         return self.behind is not None and at.since(self.behind) > BEHIND_SECONDS
 
-    def told(self, newest: int, version: int, asked: Moment, at: Moment) -> Standing:
+    def told(self, newest: TableStamp, held: TableStamp, asked: Moment, at: Moment) -> Standing:
         """Return what it knows once it has been told at ``at`` of the newest table, having ``asked`` then.
 
-        -1 says that the manager has no table yet. While it was out of date anything may have been decided:
-        then only the newest table helps.
+        Version -1 says that the manager has no table yet; an earlier epoch, that its time is over.
+        While it was out of date anything may have been decided: then only the newest table helps.
         """
-        if 0 <= newest <= version:
+        if newest.epoch < held.epoch:
+            return self
+        if newest.version >= 0 and newest <= held:
             return replace(self, asked=max(asked, self.asked), behind=None)
-        behind = self.behind or (at if newest > version else None)
+        behind = self.behind or (at if newest.version >= 0 else None)
         return replace(self, behind=behind).alone(asked, at)
 
     def alone(self, asked: Moment, at: Moment) -> Standing:

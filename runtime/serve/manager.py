@@ -23,7 +23,7 @@ from runtime.core import events as ev
 from runtime.core.commands import Command
 from runtime.core.digest import Content, change_digest
 from runtime.core.drain_time import check_deadlines
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Told
 from runtime.core.status import status
 from runtime.errors import Fenced, ModelSetError, StoreUnavailable
@@ -158,8 +158,8 @@ class SwapManager:
         """Answer a gateway's long poll."""
         return await self._controller.hub.next_table(report)
 
-    async def report(self, report: GatewayReport) -> int:
-        """Take a gateway's report; return the version of the newest table."""
+    async def report(self, report: GatewayReport) -> TableStamp:
+        """Take a gateway's report; return which table is the newest."""
         return self._controller.hub.report(report)
 
     async def leave(self, gateway: str) -> None:

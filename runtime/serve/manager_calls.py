@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from runtime.control.hub import POLL_SECONDS
 from runtime.core.commands import Command
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Told
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
 
@@ -57,7 +57,7 @@ _JSON = dict[str, Any]
 
 METHODS = {
     "next_table": Method(GatewayReport, ReleaseTable, POLL_SECONDS + 5.0),
-    "report": Method(GatewayReport, int, 5.0),
+    "report": Method(GatewayReport, TableStamp, 5.0),
     "leave": Method(str, None, 2.0),
     "count": Method(Told, None, 10.0),
     "metrics": Method(Told, bytes, 20.0),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from runtime.core.commands import Command
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Told
 from runtime.errors import InterlockError
 from runtime.serve.channel_server import Answer
@@ -19,7 +19,7 @@ class Answering(Protocol):
     """What the manager does for gateways. What it raises of Interlock's errors, they raise."""
 
     async def next_table(self, report: GatewayReport) -> ReleaseTable: ...  # noqa: D102 - see traffic.follower
-    async def report(self, report: GatewayReport) -> int: ...  # noqa: D102
+    async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
     async def count(self, told: Told) -> None: ...  # noqa: D102
     async def metrics(self, told: Told) -> bytes: ...  # noqa: D102

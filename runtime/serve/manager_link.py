@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from runtime.core.commands import Command
-from runtime.core.routes import GatewayReport, ReleaseTable
+from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Told
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
 from runtime.serve.channel import Channel
@@ -72,9 +72,9 @@ class ManagerLink:
         """Return the table once it is newer than the report's, or after a while."""
         return cast("ReleaseTable", await self._ask("next_table", report))
 
-    async def report(self, report: GatewayReport) -> int:
-        """Say what this gateway holds; return the version of the newest table."""
-        return cast("int", await self._ask("report", report))
+    async def report(self, report: GatewayReport) -> TableStamp:
+        """Say what this gateway holds; return which table is the newest."""
+        return cast("TableStamp", await self._ask("report", report))
 
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""

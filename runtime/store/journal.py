@@ -1,13 +1,17 @@
 """The journal: every durable event of a swap, in order, in a database.
 
 It is the truth about releases: a manager that starts reads it whole and folds it again. Writers are
-fenced by epoch: a manager takes the next epoch when it opens the journal, and an append by an older
+fenced by epoch: a manager takes a later epoch when it opens the journal, and an append by an older
 one is refused, so that two managers that overlap for a moment cannot both write.
+
+A store may lose what was committed last: by a restore, or by a fail-over to a server that had not got it
+yet. So an event is written only right behind the one before it, and no epoch comes twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,32 +20,48 @@ from sqlalchemy.engine import Connection, Engine
 
 from runtime.core import events as ev
 from runtime.core.audit import AuditEntry
-from runtime.errors import Fenced
+from runtime.errors import Fenced, HistoryLost, StoreError
 from runtime.store.audit import note
 from runtime.store.database import reading, writing
 from runtime.store.patience import REPORT_SECONDS
 from runtime.store.tables import AUDIT, EPOCH, JOURNAL
 
+_BEGINNING = 1_767_225_600
+"""The seconds that epochs count from: the beginning of 2026."""
+
+_EPOCH = sa.select(EPOCH.c.epoch).where(EPOCH.c.id == 1)
+
 
 class Journal:
     """One manager's hold on the journal. Calls block: make them from a thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, wall: Callable[[], float] = time.time) -> None:
+        """Open it, and fence off whoever has it open; ``wall`` is the clock. Raises StoreUnavailable."""
         self._engine = engine
-        self.epoch = self._take_epoch()
+        self.epoch = self._take_epoch(int(wall()) - _BEGINNING)
 
-    def _take_epoch(self) -> int:
+    def _take_epoch(self, now: int) -> int:
+        """Take the next epoch, or the time if that is later: one whose taking was lost is not taken again."""
         # The row is there: the migration that makes the table puts it in, so that no two can insert it.
         with writing(self._engine) as connection:
             connection.execute(sa.update(EPOCH).where(EPOCH.c.id == 1).values(epoch=EPOCH.c.epoch + 1))
-            return int(connection.execute(sa.select(EPOCH.c.epoch).where(EPOCH.c.id == 1)).scalar_one())
+            taken = max(now, int(connection.execute(_EPOCH).scalar_one()))
+            connection.execute(sa.update(EPOCH).where(EPOCH.c.id == 1).values(epoch=taken))
+            return taken
 
     def replay(self) -> Iterator[ev.Durable]:
-        """Yield every event from the first on."""
+        """Yield every event from the first on.
+
+        Raises:
+            StoreError: one is missing though there are later ones.
+
+        """
         with reading(self._engine, REPORT_SECONDS) as connection:
-            rows = connection.execute(sa.select(JOURNAL.c.event).order_by(JOURNAL.c.revision))
-            for (text,) in rows:
-                yield ev.decode(text)
+            rows = connection.execute(sa.select(JOURNAL).order_by(JOURNAL.c.revision)).all()
+        for expected, row in enumerate(rows, start=1):
+            if row.revision != expected:
+                raise StoreError(_gap(expected, rows[-1].revision))
+            yield ev.decode(row.event)
 
     def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Write ``event`` as number ``revision``, and what the audit log says of it, or neither.
@@ -50,15 +70,26 @@ class Journal:
 
         Raises:
             Fenced: a newer manager has taken the journal over.
+            HistoryLost: the event before it is not there any more, or another one is in its place.
 
         """
         row = {"revision": revision, "epoch": self.epoch, "event": ev.encode(event)}
         with writing(self._engine) as connection, self._fence(connection):
-            if self._is_written(connection, row):
+            last = self._last(connection)
+            if last == revision and self._is_written(connection, row):
                 return
+            if last != revision - 1:
+                raise HistoryLost(
+                    f"the store holds {last} events of the journal, and this manager has written "
+                    f"{revision - 1}: it was restored, or has failed over to a server that had not got them; "
+                    "this manager stops, and the next one reads what is there"
+                )
             connection.execute(sa.insert(JOURNAL).values(row))
             if entry is not None:
                 note(connection, entry)
+
+    def _last(self, connection: Connection) -> int:
+        return int(connection.execute(sa.select(sa.func.max(JOURNAL.c.revision))).scalar_one() or 0)
 
     def _is_written(self, connection: Connection, row: dict[str, Any]) -> bool:
         """Say whether this very row is there: a commit may succeed whose answer is lost."""
@@ -80,12 +111,25 @@ class Journal:
     def _fence(self, connection: Connection) -> Iterator[None]:
         """Hold the epoch's row for the transaction, so that a takeover waits or is seen."""
         mine = sa.update(EPOCH).where(EPOCH.c.id == 1, EPOCH.c.epoch == self.epoch)
-        if connection.execute(mine.values(epoch=self.epoch)).rowcount != 1:
-            raise Fenced(
-                f"epoch {self.epoch} is over: another manager has opened the journal, so this one stops"
+        if connection.execute(mine.values(epoch=self.epoch)).rowcount == 1:
+            yield
+            return
+        there = int(connection.execute(_EPOCH).scalar_one_or_none() or 0)
+        if there < self.epoch:
+            raise HistoryLost(
+                f"the store is of epoch {there}, and this manager has begun epoch {self.epoch} in it: it was "
+                "restored, or has failed over; this manager stops, and the next one reads what is there"
             )
-        yield
+        raise Fenced(f"epoch {self.epoch} is over: another manager has opened the journal, so this one stops")
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+
+def _gap(missing: int, last: int) -> str:
+    return (
+        f"the journal has no event {missing}, and later ones up to {last}: the store has lost some that a "
+        f"manager had written. Restore a backup that has it; or delete the rows of its table journal whose "
+        f"revision is above {missing}, to go on from event {missing - 1}"
+    )

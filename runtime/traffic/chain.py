@@ -190,7 +190,7 @@ class ChainCall:
 
         """
         try:
-            async with asyncio.timeout(self._left):
+            async with asyncio.timeout(self.left):
                 await self.hold.look()
                 await self.hold.begin(await self._worst_case() if self.hold.counts_tokens else Amount())
         except TimeoutError as error:

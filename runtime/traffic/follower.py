@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from runtime.clock import Clock
 from runtime.core.policy import ACKNOWLEDGE_TIMEOUT
-from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
 from runtime.core.series import Told
 from runtime.core.standing import Moment, Standing
 from runtime.engines.port import EngineClient
@@ -46,8 +46,8 @@ class Manager(Protocol):
         """Return the table when it is newer than the report's, or after a while."""
         ...
 
-    async def report(self, report: GatewayReport) -> int:
-        """Say what this gateway holds; return the version of the newest table."""
+    async def report(self, report: GatewayReport) -> TableStamp:
+        """Say what this gateway holds; return which table is the newest."""
         ...
 
     async def leave(self, gateway: str) -> None:
@@ -119,7 +119,7 @@ class Follower:
         self._installed = asyncio.Event()
         self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
         self._table = ReleaseTable(version=-1)
-        self._prepared: dict[int, PreparedRelease] = {}
+        self._prepared: dict[tuple[int, str], PreparedRelease] = {}
         self._faults: dict[int, str] = {}
         self._sequence = 0
         self._tellings = 0
@@ -195,7 +195,11 @@ class Follower:
             await asyncio.sleep(RETRY_SECONDS)
             return
         self._check_store(table)
-        self._compare(table.version, asked)
+        if table.stamp < self._table.stamp:
+            _log.warning("%s is of a manager whose time is over: routing goes on as it is", table.stamp)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        self._compare(table.stamp, asked)
         await self._apply(table, asked)
 
     def _hear_nothing(self, error: Unavailable, asked: Moment) -> None:
@@ -213,31 +217,33 @@ class Follower:
                 f"{theirs}: set INTERLOCK_STORE_URL to one PostgreSQL database, the same on every node"
             )
 
-    def _compare(self, newest: int, asked: Moment) -> None:
+    def _compare(self, newest: TableStamp, asked: Moment) -> None:
         """Take note of what the newest table is, or was when this gateway ``asked`` or later."""
         routing = self.routing
         fenced = self.fenced
-        routing.standing = routing.standing.told(newest, self.version, asked, routing.moment())
+        routing.standing = routing.standing.told(newest, self._table.stamp, asked, routing.moment())
         if self.fenced and not fenced:
-            _log.error("table %d is not followed: not ready any more", newest)
+            _log.error("%s is not followed: not ready any more", newest)
 
     async def _apply(self, table: ReleaseTable, asked: Moment) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
-        if table.live is not None and table.live not in self._prepared:
-            await self._prepare(table.releases[table.live])
-            if table.live not in self._prepared:
+        wanted = table.releases[table.live] if table.live is not None else None
+        if wanted is not None and _identity(wanted) not in self._prepared:
+            await self._prepare(wanted)
+            if _identity(wanted) not in self._prepared:
                 await asyncio.sleep(RETRY_SECONDS)
                 return
         begun = self._clock.now()
         moved = table.live != self._table.live
-        live = self._prepared[table.live] if table.live is not None else None
+        live = self._prepared[_identity(wanted)] if wanted is not None else None
         self.routing.install(live, paused=table.paused > 0)
         self._table = table
         self.routing.standing = self.routing.standing.installed(asked)
         routed = table.releases.values()
         engines = {digest for release in routed for digest in release.engines.values()}
         self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
-        self._prepared = {n: r for n, r in self._prepared.items() if n in table.releases}
+        kept = {_identity(release) for release in routed}
+        self._prepared = {known: r for known, r in self._prepared.items() if known in kept}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()
         self._changed.set()
@@ -267,7 +273,7 @@ class Follower:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _unprepared(self) -> list[RoutedRelease]:
-        return [r for r in self._table.releases.values() if r.number not in self._prepared]
+        return [r for r in self._table.releases.values() if _identity(r) not in self._prepared]
 
     async def _prepare(self, release: RoutedRelease) -> None:
         try:
@@ -278,7 +284,7 @@ class Follower:
             _log.warning("release %d is not reachable yet: %s", release.number, error)
             return
         self._faults.pop(release.number, None)
-        self._prepared[release.number] = PreparedRelease(release, clients)
+        self._prepared[_identity(release)] = PreparedRelease(release, clients)
 
     async def _resolve(self, engines: Mapping[str, str]) -> dict[str, EngineClient]:
         clients = await asyncio.gather(*(self._directory.resolve(digest) for digest in engines.values()))
@@ -351,7 +357,8 @@ class Follower:
             sequence=self._sequence,
             installation=self._installation,
             version=self._table.version,
-            prepared=frozenset(self._prepared),
+            epoch=self._table.epoch,
+            prepared=frozenset(self._table.releases) - {release.number for release in self._unprepared()},
             leases=self.routing.leases,
             oldest=self.routing.oldest,
             cutover_s=self._cutover_s,
@@ -372,3 +379,8 @@ class Follower:
         if now - self._tasks_counted >= self._heartbeat_s:
             self._tasks_counted, self._tasks = now, self._tasks_of_loop()
         return self._tasks
+
+
+def _identity(release: RoutedRelease) -> tuple[int, str]:
+    """Return what a release is known by: a journal that has lost its end gives its last numbers once more."""
+    return release.number, release.model_set

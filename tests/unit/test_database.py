@@ -71,7 +71,7 @@ def test_adopts_a_database_without_a_version(store_url):
         assert connection.execute(sa.select(JOURNAL)).all() == [(1, 7, "{}")]
         assert version_of(connection) == HEAD
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    assert Journal(engine).epoch == 8
+    assert Journal(engine, lambda: 0.0).epoch == 8
     engine.dispose()
 
 
@@ -121,7 +121,7 @@ def test_processes_that_start_together(store_url, monkeypatch):
     journal = Journal(open_store(store_url))
     epochs = {journal.epoch, int(late.communicate(timeout=60)[0])}
     journal.close()
-    assert epochs == {1, 2}
+    assert len(epochs) == 2
 
 
 # A process that finds its database up to date does not import alembic.

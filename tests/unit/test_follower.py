@@ -57,7 +57,7 @@ class Desk:
     async def report(self, report):
         self._hear()
         self.reports.append(report)
-        return self.shown.version
+        return self.shown.stamp
 
     async def count(self, told):
         self._hear()

@@ -22,6 +22,7 @@ class DirectJournal(StoredJournal):
 
     def __init__(self):
         self.stored = Journal(fresh_store())
+        super().__init__(self.stored)
 
     async def replay(self):
         return list(self.stored.replay())

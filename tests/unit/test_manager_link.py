@@ -12,7 +12,7 @@ from runtime.control.hub import Hub
 from runtime.core.commands import Action, Command
 from runtime.core.cost import Price
 from runtime.core.recent import Mark, What
-from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
 from runtime.core.series import Family, Kind, Series, Told
 from runtime.core.usage import Usage
 from runtime.errors import (
@@ -120,7 +120,7 @@ async def linked(manager):
     ("method", "argument", "answer"),
     [
         ("next_table", REPORT, TABLE),
-        ("report", REPORT, 12),
+        ("report", REPORT, TableStamp(3, 12)),
         ("leave", "g", None),
         ("count", TOLD, None),
         ("metrics", TOLD, b"asked_total 2\n"),
@@ -221,16 +221,16 @@ async def test_a_table_is_pushed():
 
 # While nobody listens where the manager was, there is none; that is told at once, and another is found.
 async def test_a_manager_that_is_replaced():
-    async with listening(Manager(report=1)) as (_, address):
+    async with listening(Manager(report=TableStamp(0, 1))) as (_, address):
         directory = Directory(address)
         link = ManagerLink(directory)
-        assert await link.report(REPORT) == 1
+        assert await link.report(REPORT) == (0, 1)
     async with asyncio.timeout(2):
         with pytest.raises(NoManager):
             await link.report(REPORT)
-    async with listening(Manager(report=2)) as (_, address):
+    async with listening(Manager(report=TableStamp(0, 2))) as (_, address):
         directory.known = address
-        assert await link.report(REPORT) == 2
+        assert await link.report(REPORT) == (0, 2)
         assert directory.asked == 3
         await link.close()
 
@@ -251,10 +251,10 @@ async def test_a_link_that_was_cut(monkeypatch):
 
 # The address is asked for while there is no connection only, however many ask at once.
 async def test_one_connection_for_all():
-    async with listening(Manager(report=1)) as (server, address):
+    async with listening(Manager(report=TableStamp(0, 1))) as (server, address):
         directory = Directory(address)
         link = ManagerLink(directory)
-        assert await asyncio.gather(*(link.report(REPORT) for _ in range(50))) == [1] * 50
+        assert await asyncio.gather(*(link.report(REPORT) for _ in range(50))) == [(0, 1)] * 50
         assert (directory.asked, len(server._callers)) == (1, 1)
         await link.close()
 
@@ -318,7 +318,7 @@ async def greedy(address, calls):
 async def test_a_gateway_that_takes_nothing(monkeypatch):
     monkeypatch.setattr(connection, "_BEAT_S", 0.05)
     monkeypatch.setattr(connection, "_STUCK_S", 0.3)
-    async with linked(Manager(status={"much": "x" * 100_000}, report=1)) as (link, server):
+    async with linked(Manager(status={"much": "x" * 100_000}, report=TableStamp(0, 1))) as (link, server):
         await link.report(REPORT)
         writer = await greedy(link._directory.known, calls=300)
         async with asyncio.timeout(5):
@@ -326,7 +326,7 @@ async def test_a_gateway_that_takes_nothing(monkeypatch):
                 await asyncio.sleep(0.01)
             while len(server._callers) > 1:
                 async with asyncio.timeout(0.5):
-                    assert await link.report(REPORT) == 1
+                    assert await link.report(REPORT) == (0, 1)
         writer.transport.abort()
         await asyncio.sleep(0.01)
 

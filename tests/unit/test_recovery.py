@@ -1,6 +1,7 @@
 """A new manager on an old journal: the wanted set goes live and nothing is lost."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,11 +13,12 @@ from runtime.core.digest import SHORT
 from runtime.core.release import Move, ReleaseState
 from runtime.core.routes import GatewayReport
 from runtime.core.state import EngineRecord, EngineState
-from runtime.errors import EngineLoadError, EngineUnavailable, Fenced
+from runtime.errors import EngineLoadError, EngineUnavailable, Fenced, HistoryLost
 from tests.unit.world import LoopClock, World, content
 
 FIRST = content(1, writer={"load": "1s", "tokens": 100}, rollback_window="2s")
 SECOND = content(2, writer={"load": "1s"}, rollback_window="2s")
+THIRD = content(3, writer={"load": "1s"}, rollback_window="2s")
 
 
 def moved(release, move):
@@ -384,3 +386,74 @@ async def test_the_state_is_not_told_before_it_is_known(takes, told):
         else:
             with pytest.raises(EngineUnavailable, match="reads its journal"):
                 await world.manager.status()
+
+
+def forget(world, number):
+    """Lose every journal line from the wish of release ``number`` on, as a restored store has."""
+    decoded = [ev.decode(line) for line in world.journal.lines]
+    wishes = [n for n, event in enumerate(decoded) if isinstance(event, ev.Wanted)]
+    del world.journal.lines[wishes[number - 1] :]
+
+
+# A store that has lost its end while the manager lived: nothing is written behind the gap, the manager stops,
+# and the next one goes on from what is there. Gateways, whose tables are newer by their version, follow it.
+async def test_a_store_that_has_lost_its_end():
+    async with World() as world:
+        world.want(FIRST)
+        await world.until_live(FIRST)
+        world.want(SECOND)
+        await world.until_live(SECOND)
+        await settled(world)
+        version = min(follower.version for follower in world.followers)
+        forget(world, 2)
+        world.want(THIRD)
+        await world.until(lambda _: world.manager_ended)
+        assert isinstance(await world.stop_manager(), HistoryLost)
+        assert await world.ask() is not None
+        world.start_manager()
+        await world.until_live(FIRST)
+        assert {follower.routing.live.number for follower in world.followers} == {1}
+        assert all(follower.version < version for follower in world.followers)
+
+
+# What is wanted then gets the number of a release that was lost, and is another: gateways that had prepared
+# that one prepare this one, and no request meets the old one's engines.
+async def test_a_number_comes_twice():
+    async with World() as world:
+        world.want(FIRST)
+        await world.until_live(FIRST)
+        world.want(SECOND)
+        await world.until_live(SECOND)
+        forget(world, 2)
+        await world.stop_manager()
+        world.start_manager()
+        world.want(THIRD)
+        asks = []
+        while not asks or world.state.live is None or world.state.live.number != 2:
+            asks += [asyncio.create_task(world.ask(gateway)) for gateway in (0, 1)]
+            await asyncio.sleep(0.25)
+        await world.until_live(THIRD)
+        assert world.state.live.number == 2
+        for gateway in (0, 1):
+            call = await world.ask(gateway)
+            assert call.release.model_set == THIRD.digest
+        await asyncio.gather(*asks)
+        assert world.tally.mixed == 0
+        assert world.cluster.served_cold() == 0
+        await settled(world)
+        assert await world.cluster.engines() == short(THIRD)
+
+
+# A gateway keeps the table of a newer manager, whatever an older one tells that has not stopped yet.
+async def test_a_manager_whose_time_is_over():
+    async with World(gateways=1) as world:
+        world.want(FIRST)
+        await world.until_live(FIRST)
+        await world.stop_manager()
+        world.start_manager()
+        await world.until_live(FIRST)
+        (follower,) = world.followers
+        held = follower._table
+        world.manager.controller.hub._table = replace(held, epoch=held.epoch - 1, version=held.version + 9)
+        await asyncio.sleep(60)
+        assert follower._table == held

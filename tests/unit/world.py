@@ -327,6 +327,7 @@ class World:
 
     def start_manager(self):
         """Start a new manager on the same journal and cluster."""
+        self.journal.epoch += 1
         self.controller = self.manager.controller = self._controller()
         self._tasks[0] = asyncio.create_task(self.controller.run())
 
