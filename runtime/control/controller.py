@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from runtime.clock import Clock
@@ -175,7 +175,7 @@ class Controller:
     async def _recover(self) -> None:
         """Fold the journal again and note where the cluster differs from it."""
         for event in await self._journal.replay():
-            self.state = fold(self.state, event)
+            self.state = self._folded_again(event)
         await self.hub.roll.begin(first=not self.state.revision)
         if self.state.revision:
             await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
@@ -187,6 +187,19 @@ class Controller:
         for digest in sorted(exist - known):
             await self._commit(ev.EngineFound(at=self._clock.wall(), engine=digest))
         await self._settle()
+
+    def _folded_again(self, event: ev.Durable) -> ControlState:
+        """Return the state after an event of the journal; one that does not fit any more is only counted.
+
+        When it was written it did: an older Interlock's rules were others. What the cluster has is seen next.
+        """
+        try:
+            return fold(self.state, event)
+        except IllegalTransition as error:
+            _log.error(
+                "journal %d does not fit any more: %s: %s", self.state.revision + 1, _line(event), error
+            )
+            return replace(self.state, revision=self.state.revision + 1)
 
     async def _serve(self) -> None:
         """Take one item after the other, and settle after each.

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runtime.core.digest import Content
+from runtime.core.history import as_it_was
 from runtime.core.memory import SwapPlan
 from runtime.core.phase import Stage
 from runtime.core.release import Move
@@ -282,5 +284,29 @@ def encode(event: Durable) -> str:
 
 
 def decode(text: str) -> Durable:
-    """Return the event that ``encode`` wrote."""
-    return _CODEC.validate_json(text)
+    """Return the event that ``encode`` wrote, this Interlock's or an older one's.
+
+    A wish for a set that cannot be read any more is one that was refused; if it is wanted still, it is
+    read anew.
+
+    Raises:
+        ValueError: it is of no kind that is known here, or has not what belongs to its kind.
+
+    """
+    try:
+        return _CODEC.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["loc"][:1] == ("wanted",):
+            return _wish_as_it_was(json.loads(text))
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def _wish_as_it_was(told: dict[str, Any]) -> Wanted | Refused:
+    rest = {"at": told.get("at"), "change": told.get("change"), "source": told.get("source")}
+    try:
+        return Wanted(**rest, content=as_it_was(Content, told.get("content")))
+    except ValueError as error:
+        reason = f"an older Interlock took this set, and this one cannot read what it kept of it: {error}"
+        return Refused(**{**rest, "change": ""}, reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -70,6 +71,15 @@ class HopTag(NamedTuple):
     """What a token costs, in pico-units, by the hop's release: a later one may ask another price."""
     cached_price: int = 0
     completion_price: int = 0
+
+    @classmethod
+    def read(cls, told: Sequence[Any]) -> HopTag:
+        """Return the tag that was sent as ``told``; a later Interlock's may say more than is known here."""
+        return cls(*told[: len(cls._fields)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross processes as values: the other one's tag may have more of them, or fewer."""
+        return HopTag.read, (tuple(self),)
 
     @property
     def price(self) -> Price:

@@ -116,5 +116,5 @@ class Tally:
 
 def tag_of(body: Body) -> HopTag:
     """Return the tag in a body. A call without one, or with one that has no id, gets an id here."""
-    tag = HopTag(*body[TAG]) if body.get(TAG) else HopTag("")
+    tag = HopTag.read(body[TAG]) if body.get(TAG) else HopTag("")
     return tag if tag.hop else tag._replace(hop=uuid.uuid4().hex)

@@ -53,7 +53,7 @@ class Journal:
         """Yield every event from the first on.
 
         Raises:
-            StoreError: one is missing though there are later ones.
+            StoreError: one is missing though there are later ones, or cannot be read.
 
         """
         with reading(self._engine, REPORT_SECONDS) as connection:
@@ -61,7 +61,13 @@ class Journal:
         for expected, row in enumerate(rows, start=1):
             if row.revision != expected:
                 raise StoreError(_gap(expected, rows[-1].revision))
-            yield ev.decode(row.event)
+            try:
+                yield ev.decode(row.event)
+            except ValueError as error:
+                raise StoreError(
+                    f"event {expected} of the journal cannot be read: {error}; another Interlock has written "
+                    "it: run that one, or set INTERLOCK_STORE_URL to another database"
+                ) from error
 
     def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Write ``event`` as number ``revision``, and what the audit log says of it, or neither.

@@ -374,7 +374,7 @@ class ChainCall:
 
     def _told(self, count: _HopCount) -> dict[str, Any]:
         """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
-        return {TAG: count.tag, WITHIN: self.left, TRACE: count.span.context}
+        return {TAG: tuple(count.tag), WITHIN: self.left, TRACE: count.span.context}
 
     def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
         retried = self._retried(hop, span) if span else None

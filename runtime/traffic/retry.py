@@ -41,7 +41,7 @@ class RetryingEngine:
     def _attempt(self, body: Body) -> Body:
         if TAG not in body:
             return body
-        first = HopTag(*body[TAG])
+        first = HopTag.read(body[TAG])
         self.tag = first if self.tag is None else first._replace(hop=f"{first.hop}-again")
         return {**body, TAG: self.tag}
 
