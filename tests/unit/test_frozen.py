@@ -199,8 +199,8 @@ def test_a_store(store):
     assert folded(map(ev.encode, Journal(store).replay())).live.number == 8
     budgets = Budgets(store, SystemClock())
     assert [cap.limit for cap in budgets.caps()] == [5000, 500, 10**9]
-    month = next(counter for cap, counter in budgets.standing() if cap.limit == 5000)
-    assert (month.spent, month.reserved) == (150, 100)
+    month = next(standing for standing in budgets.standing() if standing.cap.limit == 5000)
+    assert (month.counter.spent, month.counter.reserved) == (150, 100)
     assert Ledger(store).total() == Usage(90, 60, 15)
     key = KeyStore(store).find(digest_of("il-frozen-example-key-0000000000000000000000000"))
     assert (key.id, key.tenant, key.revoked) == ("k1", "acme", None)

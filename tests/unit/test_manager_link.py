@@ -238,14 +238,14 @@ async def test_a_manager_that_is_replaced():
 # A manager that can be reached again is found where it was, though what tells of it does not answer yet.
 async def test_a_link_that_was_cut(monkeypatch):
     monkeypatch.setattr(manager_link, "CONNECT_SECONDS", 0.1)
-    async with listening(Manager(report=1)) as (_, address):
+    async with listening(Manager(report=TableStamp(0, 1))) as (_, address):
         directory = Directory(address)
         link = ManagerLink(directory)
         await link.report(REPORT)
         link._channel._connection.close("the network is broken")
         await asyncio.sleep(0.05)
         directory.address = asyncio.Event().wait
-        assert await link.report(REPORT) == 1
+        assert await link.report(REPORT) == (0, 1)
         await link.close()
 
 
