@@ -412,6 +412,8 @@ async def test_a_store_that_has_lost_its_end():
         assert await world.ask() is not None
         world.start_manager()
         await world.until_live(FIRST)
+        await world.until(lambda s: s.live.warm)  # its engines had gone by then
+        await asyncio.sleep(2)
         assert {follower.routing.live.number for follower in world.followers} == {1}
         assert all(follower.version < version for follower in world.followers)
 
