@@ -145,7 +145,7 @@ def test_a_swap_of_one_engine_of_three_loads_one(interlock, write_set):
 
 
 # An engine that Serve scales by load, and has scaled down since, is reused: a warm-up reaches what runs now.
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_scaled_down_engine_is_reused(interlock, write_set):
     scaling = {"min_replicas": 1, "initial_replicas": 2, "max_replicas": 2, "downscale_delay_s": 1.0}
     writer = {"deployment_config": {"autoscaling_config": {**scaling, "metrics_interval_s": 0.5}}}
