@@ -27,6 +27,7 @@ def keys():
         ("GET", "/admin/v1/releases/{}", "number"),
         ("POST", "/admin/v1/releases/{}/promote", "number"),
         ("POST", "/admin/v1/releases/{}/abort", "number"),
+        ("POST", "/admin/v1/releases/{}/retry", "number"),
         ("DELETE", "/admin/v1/budgets/{}", "cap"),
     ],
 )

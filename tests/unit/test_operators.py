@@ -9,6 +9,7 @@ from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.release import ReleaseState
 from runtime.core.status import status
 from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
+from tests.unit.test_api import serving
 from tests.unit.world import World, content
 
 QUICK = {"load": "100ms"}
@@ -225,6 +226,19 @@ async def test_retry():
         assert await serves(world, 3)
         entry = world.journal.entries[-1]
         assert (entry.actor, entry.action, entry.to_release, entry.outcome) == ("ann", "retry", 2, "accepted")
+
+
+# The command's way in: what was given up comes up again, and what has not failed is refused with a 409.
+async def test_retry_over_http():
+    async with serving() as (world, client):
+        world.want(content(2, writer={"load": "1h"}))
+        await world.until(lambda s: states(s).get(2) is ReleaseState.LOADING)
+        any_edition = {"if-match": "*"}
+        assert (await client.post("/admin/v1/releases/abort", headers=any_edition)).status_code == 200
+        again = await client.post("/admin/v1/releases/2/retry", headers=any_edition)
+        assert (again.status_code, again.json()["wanted"]["release"]) == (200, 3)
+        refused = await client.post("/admin/v1/releases/retry", headers=any_edition)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "wrong_state")
 
 
 # A set that could not be read has nothing to be tried again: it is mended and deployed.
