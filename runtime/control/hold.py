@@ -13,7 +13,7 @@ from typing import Protocol
 
 from runtime.clock import Clock
 from runtime.core.holder import BEAT_SECONDS, Holder, Verdict, decide, refusal
-from runtime.errors import Fenced, StoreHeld
+from runtime.errors import Fenced, StoreHeld, StoreUnavailable
 from runtime.store.holder import Held
 
 _log = logging.getLogger(__name__)
@@ -84,16 +84,20 @@ class Hold:
             seen = await asyncio.to_thread(self._row.read)
 
     async def keep(self) -> None:
-        """Say that this manager is there, for as long as it is.
+        """Say that this manager is there, for as long as it is. While the store is away nobody takes it over.
 
         Raises:
             Fenced: another one has taken the store over.
-            StoreUnavailable: the store does not answer.
 
         """
         while True:
-            if not await asyncio.to_thread(self._row.beat, self._own):
-                raise Fenced("another manager has taken the store over, so this one stops")
+            try:
+                held = await asyncio.to_thread(self._row.beat, self._own)
+            except StoreUnavailable as error:
+                _log.info("the store does not hear that this manager works on it: %s", error)
+            else:
+                if not held:
+                    raise Fenced("another manager has taken the store over, so this one stops")
             await asyncio.sleep(BEAT_SECONDS)
 
     async def leave(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.control.hold import Hold
 from runtime.core.holder import PATIENCE_SECONDS, Holder
-from runtime.errors import Fenced, StoreHeld
+from runtime.errors import Fenced, StoreHeld, StoreUnavailable
 from runtime.store.holder import HolderRow
 from tests.unit.fresh_store import fresh_store
 from tests.unit.world import LoopClock
@@ -115,3 +115,24 @@ async def test_one_of_two_takes_over(store):
     assert isinstance(lost.exception(), StoreHeld)
     for task in tasks:
         task.cancel()
+
+
+# A store that is away for a while ends no hold: the manager says so again once it is back.
+async def test_a_store_that_is_away(store, monkeypatch):
+    first = store.hold(manager())
+    await first.take()
+    beat, away = store.row.beat, True
+
+    def beat_or_not(own):
+        if away:
+            raise StoreUnavailable("the store does not answer")
+        return beat(own)
+
+    monkeypatch.setattr(store.row, "beat", beat_or_not)
+    keeping = asyncio.create_task(first.keep())
+    await asyncio.sleep(30)
+    away = False
+    await asyncio.sleep(5)
+    with pytest.raises(StoreHeld):
+        await store.hold(manager("beside", pid=2)).take()
+    keeping.cancel()
