@@ -90,6 +90,15 @@ class Settings(BaseSettings):
     address: str = "http://127.0.0.1:8000"
     """Where the ``interlock`` command finds the gateway."""
 
+    @field_validator("models_dir", "root")
+    @classmethod
+    def _at_home(cls, path: Path) -> Path:
+        """Take ``~`` as a home folder: no shell has seen what stands in a file."""
+        try:
+            return path.expanduser()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
     @field_validator("admin_key")
     @classmethod
     def _sendable(cls, key: SecretStr | None) -> SecretStr | None:

@@ -43,7 +43,10 @@ def actor_of(request: Request, settings: Settings) -> str:
     if settings.admin_key is not None:
         given = _bearer_of(request)
         if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
-            raise AccessDenied("this needs the admin key as a bearer token", code="invalid_admin_key")
+            what = "what came is another" if given else "none came with the call"
+            message = f"this needs the admin key as a bearer token: {what}; the interlock command sends what "
+            message += "INTERLOCK_ADMIN_KEY says where it runs, which must be what it says on the Ray nodes"
+            raise AccessDenied(message, code="invalid_admin_key")
         return named or "admin key"
     if (who := stranger(request, settings)) is not None:
         message = f"no admin key is set, so admin calls are answered on loopback only, not {_from(who)}"

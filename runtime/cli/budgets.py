@@ -9,13 +9,11 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
+from runtime.cli.tables import Grid, console
 from runtime.core.budget import Kind, Per, Unit, Window
 from runtime.errors import CommandError
 from runtime.settings import Settings
@@ -114,10 +112,10 @@ def show(address: Address = None, *, as_json: AsJson = False) -> None:
         if as_json:
             sys.stdout.write(json.dumps(budgets, sort_keys=True) + "\n")
             return
-        table = Table(*_COLUMNS)
+        grid = Grid(_COLUMNS)
         for budget in budgets:
-            table.add_row(*(Text(str(budget[column])) for column in _COLUMNS))
-        Console().print(table)
+            grid.row(*(str(budget[column]) for column in _COLUMNS))
+        console().print(grid)
 
 
 @budgets_app.command("remove")

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
+from runtime.cli.tables import Grid, console
 from runtime.core.health import Verdict
 from runtime.settings import Settings
 
@@ -35,13 +34,13 @@ def health(address: Address = None, *, as_json: AsJson = False) -> None:
         if as_json:
             sys.stdout.write(json.dumps(told, sort_keys=True) + "\n")
         else:
-            Console().print(_table(told))
+            console().print(_table(told))
         raise typer.Exit(_EXITS[Verdict(told["verdict"])])
 
 
-def _table(told: Mapping[str, Any]) -> Table:
-    table = Table("tier", "verdict", "what is wrong")
+def _table(told: Mapping[str, Any]) -> Grid:
+    grid = Grid(("tier", "verdict", "what is wrong"), sentences=("what is wrong",))
     for name, tier in told["tiers"].items():
         verdict = Verdict(tier["verdict"])
-        table.add_row(name, Text(verdict.value, _STYLES[verdict]), Text("\n".join(tier["reasons"])))
-    return table
+        grid.row(name, Text(verdict.value, _STYLES[verdict]), "\n".join(tier["reasons"]))
+    return grid

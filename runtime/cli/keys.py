@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from runtime.cli.budgets import budget_of
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
+from runtime.cli.tables import Grid, console
 from runtime.settings import Settings
 
 keys_app = typer.Typer(no_args_is_help=True)
@@ -47,11 +46,11 @@ def show(address: Address = None, *, as_json: AsJson = False) -> None:
         if as_json:
             sys.stdout.write(json.dumps(keys, sort_keys=True) + "\n")
             return
-        table = Table("id", "begins with", "tenant", "name", "created", "revoked")
+        grid = Grid(("id", "begins with", "tenant", "name", "created", "revoked"))
         for key in keys:
-            cells = (Text(key[cell]) for cell in ("id", "prefix", "tenant", "name"))
-            table.add_row(*cells, _when(key["created"]), _when(key["revoked"]))
-        Console().print(table)
+            cells = (key[cell] for cell in ("id", "prefix", "tenant", "name"))
+            grid.row(*cells, _when(key["created"]), _when(key["revoked"]))
+        console().print(grid)
 
 
 @keys_app.command("revoke")
@@ -63,7 +62,7 @@ def revoke(
     with exit_codes():
         ended = AdminClient(Settings(), address).revoke_key(key)
         told = f"{ended['id']} of tenant {ended['tenant']} is revoked since {_when(ended['revoked'])}"
-        Console().print(Text(told))
+        console().print(Text(told))
 
 
 def _when(at: float | None) -> str:

@@ -1,44 +1,100 @@
-"""A model set's file as one mapping, to send where its files are not."""
+"""A model set's file: checked where it is, and as one mapping, to send where its files are not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+import typer
 
-from runtime.errors import CommandError
+from runtime.cli.exits import exit_codes
+from runtime.cli.serve_config import CONFIG_KEY, model_set_in
+from runtime.cli.tables import counted
+from runtime.core.document import Document
+from runtime.core.specs import Generate, ModelSet
+from runtime.errors import ModelSetError
+from runtime.settings import Settings
+from runtime.store.model_sets import find_weights, read_document, read_model_set
+from runtime.store.sources import expanded
+
+_INVALID = 2
+"""Exit code of a check that has found something: 1 is one that could not be made."""
+
+
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="Model sets, or Serve configs that name or hold one.")],
+) -> None:
+    """Check model sets without a cluster: every mistake with its line. Exit 2 if there is one.
+
+    Whether weights are there is a note, for only the cluster's nodes can tell: `interlock plan` asks them.
+    """
+    failed = False
+    for path in paths:
+        with exit_codes():
+            try:
+                typer.echo(f"{path}: {_checked(path)}")
+            except ModelSetError as error:
+                typer.echo(str(error), err=True)
+                failed = True
+    if failed:
+        raise typer.Exit(_INVALID)
+
+
+def _checked(path: Path) -> str:
+    """Return what a valid file holds. Raises ModelSetError."""
+    document, folder = model_set_at(path, Settings().root)
+    model_set = read_model_set(document, folder)
+    try:
+        find_weights(model_set, document, folder, Settings().models_dir)
+    except ModelSetError as error:
+        typer.echo("\n".join(f"note: {line}" for line in str(error).splitlines()), err=True)
+    engines, chains = counted(len(model_set.engines), "engine"), ", ".join(model_set.chains)
+    return f"model set {model_set.name} is valid: {engines}, chains {chains}"
+
+
+def model_set_at(path: Path, root: Path) -> tuple[Document, Path]:
+    """Return the document of a model set, and the folder that its names start from.
+
+    ``path`` is its file, or a Serve config that names or holds one. Raises ModelSetError.
+    """
+    document = read_document(path, str(path))
+    if not isinstance(document.value, dict) or CONFIG_KEY not in document.value:
+        return document, path.parent
+    if document.problems:
+        raise document.refusal(document.problems)
+    wanted = model_set_in(document)
+    if isinstance(wanted, Document):
+        return wanted, root
+    named = root / expanded(wanted, str(path))
+    return read_document(named, str(named)), named.parent
 
 
 def read_whole(path: Path) -> dict[str, Any]:
-    """Return the model set at ``path`` with its prompt files' text in place of their names.
+    """Return the model set at ``path`` with its prompts' text in place of their files' names.
+
+    Folders of weights beside it get their whole paths: the server would look for them elsewhere.
 
     Raises:
-        CommandError: unreadable, or no mapping. What is wrong inside it, the server says.
+        ModelSetError: with all that is wrong in the file.
 
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise CommandError(f"{path}: a model set is a mapping with name, engines and chains")
-        for generate in _generates(document):
-            prompt = generate.get("prompt")
-            if isinstance(prompt, str) and prompt.endswith(".j2"):
-                generate["prompt"] = (path.parent / prompt).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CommandError(f"cannot read {path}: {error}") from error
-    return document
+    document, folder = model_set_at(path, Settings().root)
+    model_set = read_model_set(document, folder)
+    whole: dict[str, Any] = document.value
+    for name, chain in model_set.chains.items():
+        for position, step in enumerate(chain.steps):
+            if isinstance(step.call, Generate) and step.call.prompt is not None:
+                whole["chains"][name]["steps"][position]["generate"]["prompt"] = step.call.prompt
+    _anchor_folders(whole, model_set, folder)
+    return whole
 
 
-def _generates(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the generate steps as far as the document has the form of a model set."""
-    chains = document.get("chains")
-    found = []
-    for chain in chains.values() if isinstance(chains, Mapping) else ():
-        steps = chain.get("steps") if isinstance(chain, Mapping) else None
-        for step in steps if isinstance(steps, list) else ():
-            generate = step.get("generate") if isinstance(step, Mapping) else None
-            if isinstance(generate, dict):
-                found.append(generate)
-    return found
+def _anchor_folders(whole: dict[str, Any], model_set: ModelSet, folder: Path) -> None:
+    for name, engine in model_set.engines.items():
+        beside = folder / expanded(engine.source or "", name)
+        if engine.source and beside.is_dir():
+            declared = whole["engines"][name]
+            if "llm_config" in declared:
+                declared["llm_config"]["model_loading_config"]["model_source"] = str(beside.resolve())
+            else:
+                declared["model"] = str(beside.resolve())

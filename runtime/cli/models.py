@@ -66,7 +66,7 @@ def verify(names: Names = None, models_dir: ModelsDir = None) -> None:
 
 
 def _folder(models_dir: Path | None) -> Path:
-    return models_dir or Settings().models_dir
+    return Settings().models_dir if models_dir is None else Settings(models_dir=models_dir).models_dir
 
 
 def _chosen(names: list[str] | None) -> list[str]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from runtime.cli.tables import Grid
 from runtime.core.digest import SHORT
 from runtime.core.units import size_text
 
@@ -20,28 +20,28 @@ def render_plan(plan: Mapping[str, Any]) -> RenderableType:
     return Group(_engines(plan), _devices(plan), *gpus, *cpus, _cost(plan))
 
 
-def _engines(plan: Mapping[str, Any]) -> Table:
-    table = Table("engine", "what", "replicas", "weights", "KV cache", "overhead", title="engines")
+def _engines(plan: Mapping[str, Any]) -> Grid:
+    grid = Grid(("engine", "what", "replicas", "weights", "KV cache", "overhead"), title="engines")
     for name in plan["reused"]:
-        table.add_row(Text(name), "reused", "", "", "", "")
+        grid.row(Text(name), "reused", "", "", "", "")
     for engine in plan["loaded"]:
         taken = engine["footprint"]
         sizes = (size_text(taken[part]) for part in ("weights", "kv_cache", "overhead"))
-        table.add_row(
+        grid.row(
             Text(f"{engine['name']} {engine['digest'][:SHORT]}"), "loaded", str(engine["replicas"]), *sizes
         )
     for digest in plan["unloaded"]:
-        table.add_row(digest[:SHORT], "unloaded after the rollback window", "", "", "", "")
-    return table
+        grid.row(digest[:SHORT], "unloaded after the rollback window", "", "", "", "")
+    return grid
 
 
-def _devices(plan: Mapping[str, Any]) -> Table:
-    table = Table("device", "total", "free", "freed meanwhile", "needed", "short of", title="devices")
+def _devices(plan: Mapping[str, Any]) -> Grid:
+    grid = Grid(("device", "total", "free", "freed meanwhile", "needed", "short of"), title="devices")
     for device in plan["devices"]:
         short = device["shortfall"]
         sizes = (size_text(device[part]) for part in ("total", "free", "freed", "needed"))
-        table.add_row(Text(device["device"]), *sizes, Text(size_text(short) if short else "", "red"))
-    return table
+        grid.row(Text(device["device"]), *sizes, Text(size_text(short) if short else "", "red"))
+    return grid
 
 
 def _gpus(gpus: Mapping[str, Any]) -> Text:

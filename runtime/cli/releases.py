@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.model_set import read_whole
 from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
+from runtime.cli.tables import Grid, console, counted
 from runtime.core.audit import MAX_AUDIT
 from runtime.errors import CommandError
 from runtime.settings import Settings
+from runtime.store.model_sets import INLINE
 
 _POLL_S = 0.05
 _LONGEST_S = 7 * 86_400
@@ -53,13 +52,21 @@ def plan(
 ) -> None:
     """Show what a swap to a model set would load, reuse, need and cost. Touches nothing. Exit 1: no room."""
     with exit_codes():
-        planned = AdminClient(Settings(), address).plan(read_whole(path))
+        planned = _planned(AdminClient(Settings(), address), path)
         if as_json:
             sys.stdout.write(json.dumps(planned, sort_keys=True) + "\n")
         else:
-            Console().print(render_plan(planned))
+            console().print(render_plan(planned))
         if not planned["fits"]:
             raise CommandError("it does not fit; nothing was touched")
+
+
+def _planned(client: AdminClient, path: Path) -> dict[str, Any]:
+    """Return the plan for a file. What the server refuses is told of the file: it gets its content alone."""
+    try:
+        return client.plan(read_whole(path))
+    except CommandError as error:
+        raise CommandError(str(error).replace(INLINE, str(path))) from error
 
 
 def releases(address: Address = None, *, as_json: AsJson = False) -> None:
@@ -69,7 +76,7 @@ def releases(address: Address = None, *, as_json: AsJson = False) -> None:
         if as_json:
             sys.stdout.write(json.dumps(client.releases()[0], sort_keys=True) + "\n")
         else:
-            Console().print(releases_table(client.status()))
+            console().print(releases_table(client.status()))
 
 
 def promote(
@@ -105,7 +112,7 @@ def abort(
         path = "releases/abort" if release is None else f"releases/{release}/abort"
         after = client.command(path, client.releases()[1])
         number = after["wanted"]["release"] if release is None else release
-        Console().print(f"release {number} is given up; live is release {after['live']}", highlight=False)
+        console().print(f"release {number} is given up; live is release {after['live']}", highlight=False)
 
 
 def retry(
@@ -117,7 +124,7 @@ def retry(
         client = AdminClient(Settings(), address)
         path = "releases/retry" if release is None else f"releases/{release}/retry"
         number = client.command(path, client.releases()[1])["wanted"]["release"]
-        Console().print(f"release {number} is brought up", highlight=False)
+        console().print(f"release {number} is brought up", highlight=False)
 
 
 def audit(
@@ -132,12 +139,12 @@ def audit(
         if as_json:
             sys.stdout.write(json.dumps(entries, sort_keys=True) + "\n")
             return
-        table = Table("when", "who", "what", "from", "to", "outcome", "detail")
+        grid = Grid(("when", "who", "what", "from", "to", "outcome", "detail"), sentences=("detail",))
         for entry in entries:
             when = datetime.fromtimestamp(entry["at"]).astimezone().isoformat(timespec="seconds")
             cells = ("actor", "action", "from_release", "to_release", "outcome", "detail")
-            table.add_row(when, *(Text("" if entry[c] is None else str(entry[c])) for c in cells))
-        Console().print(table)
+            grid.row(when, *("" if entry[c] is None else str(entry[c]) for c in cells))
+        console().print(grid)
 
 
 def _cut_over(address: str | None, path: str, body: Mapping[str, Any] | None, timeout: float | None) -> None:
@@ -148,12 +155,12 @@ def _cut_over(address: str | None, path: str, body: Mapping[str, Any] | None, ti
         begun = time.monotonic()
         number = client.command(path, etag, body)["wanted"]["release"]
         if timeout is None:
-            Console().print(f"release {number} is to go live", highlight=False)
+            console().print(f"release {number} is to go live", highlight=False)
             return
         gateways = _until_acknowledged(client, number, begun + timeout)
         seconds = time.monotonic() - begun
-        Console().print(
-            f"release {number} is live; {gateways} gateways acknowledged within {seconds:.2f} s",
+        console().print(
+            f"release {number} is live; {counted(gateways, 'gateway')} acknowledged within {seconds:.2f} s",
             highlight=False,
         )
 

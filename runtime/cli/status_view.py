@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from runtime.cli.tables import Grid, counted
 from runtime.core.digest import SHORT
 from runtime.core.progress import of_about
+from runtime.core.units import span_text
 
 _STYLES = {"live": "green", "failed": "red", "draining": "yellow", "standby": "cyan", "retired": "dim"}
 
@@ -35,48 +36,60 @@ def _headline(status: Mapping[str, Any]) -> Text:
     return text
 
 
-def releases_table(status: Mapping[str, Any]) -> Table:
+def releases_table(status: Mapping[str, Any]) -> Grid:
     """Return the releases and what each waits for."""
-    columns = ("release", "model set", "state", "elapsed / expected", "leases", "what it waits for")
-    table = Table(*columns, title="releases")
+    heads = ("release", "model set", "state", "for", "leases", "what it waits for")
+    grid = Grid(heads, sentences=("what it waits for",), title="releases")
     for release in status["releases"]:
         state = release["state"]
-        table.add_row(
+        grid.row(
             str(release["number"]),
-            Text(f"{release['name'] or '-'} {(release['model_set'] or '')[:SHORT]}"),
+            f"{release['name'] or '-'} {(release['model_set'] or '')[:SHORT]}",
             Text(state, _STYLES.get("failed" if release["outcome"] == "failed" else state, "")),
             _times(release["since"], release["expected_in_state_s"]),
             str(release["leases"]),
-            Text(release["waits_for"]),
+            release["waits_for"],
         )
-    return table
+    return grid
 
 
 def _times(since: float | None, expected: float | None) -> str:
-    return "" if since is None else of_about(max(0.0, time.time() - since), expected)
+    """Return how long it has been so, and how long that should take where it passes by itself."""
+    if since is None:
+        return ""
+    elapsed = max(0.0, time.time() - since)
+    return of_about(elapsed, expected) if expected is not None else span_text(elapsed)
 
 
-def _engines(status: Mapping[str, Any]) -> Table:
-    columns = ("engine", "kind", "state", "elapsed / expected", "progress", "releases")
-    table = Table(*columns, title="engines")
+def _engines(status: Mapping[str, Any]) -> Grid:
+    heads = ("engine", "kind", "state", "for", "progress", "releases")
+    grid = Grid(heads, sentences=("progress",), title="engines")
     for engine in status["engines"]:
-        table.add_row(
+        grid.row(
             engine["digest"][:SHORT],
             engine["kind"] or "-",
             Text(engine["state"], "red" if engine["state"] == "failed" else ""),
             _times(engine["since"], engine["expected_s"]),
-            Text(engine["reason"] or engine["progress"] or ""),
+            engine["reason"] or engine["progress"] or "",
             ", ".join(str(number) for number in engine["releases"]),
         )
-    return table
+    return grid
 
 
 def _footer(status: Mapping[str, Any]) -> Text:
     metered = status["metered"]
     text = Text(
-        f"{len(status['gateways'])} gateways; metered {metered['prompt_tokens']} prompt and "
+        f"{counted(len(status['gateways']), 'gateway')}; metered {metered['prompt_tokens']} prompt and "
         f"{metered['completion_tokens']} completion tokens"
     )
+    for release in status["releases"]:
+        cache = release.get("prefix_cache") or {"hit_rate": None}
+        if release["state"] == "live" and cache["hit_rate"] is not None:
+            first = counted(cache["requests"], "first request", "first requests")
+            text.append(
+                f"\nrelease {release['number']}: {cache['hit_rate']:.0%} of the prompts of its {first} "
+            )
+            text.append("came from the prefix cache")
     for chain, steps in status["overruns"].items():
         counts = ", ".join(f"{step} {count}" for step, count in steps.items())
         text.append(f"\n{chain}: hops over their share of the latency budget: {counts}")

@@ -12,13 +12,11 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address
+from runtime.cli.tables import Grid, console
 from runtime.core.ledger import GROUPS
 from runtime.core.units import parse_duration
 from runtime.errors import CommandError
@@ -116,7 +114,7 @@ def _print(rows: Sequence[Mapping[str, Any]], by: str, form: Format) -> None:
             writer.writeheader()
             writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         case Format.TABLE:
-            table = Table(*(name.replace("_", " ") for name in columns))
+            grid = Grid([name.replace("_", " ") for name in columns])
             for row in rows:
-                table.add_row(*(Text(str(row[name])) for name in columns))
-            Console().print(table)
+                grid.row(*("" if row[name] is None else str(row[name]) for name in columns))
+            console().print(grid)

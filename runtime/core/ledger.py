@@ -14,6 +14,9 @@ from runtime.errors import DeadlineExceeded
 GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "purpose", "outcome", "day")
 """What usage can be summed up by."""
 
+WARM_UPS = "(warm-ups)"
+"""What warm-ups are told as by chain and by step."""
+
 
 class Purpose(StrEnum):
     """What a hop was for."""

@@ -31,6 +31,9 @@ _CONTEXT_LENGTH = 32_768
 _RESULT_WORD = "a "
 """A made-up answer has as many bytes as its tokens are counted for."""
 
+_LONGEST_RESULT = 2**20
+"""Tokens of a made-up answer. A set may declare more than fits into memory, and ask for many at once."""
+
 
 def warmup_bound(content: Content) -> int:
     """Return how many tokens a warm-up takes at most: prompts and answers, on every replica."""
@@ -62,7 +65,7 @@ def _walk_bound(run: Run, chosen: Mapping[str, Mapping[str, Any]], model_set: Mo
         engine = model_set.engines[step.call.engine]
         usage = _hop_bound(run, walk, engine)
         tokens += engine.replicas * usage.total
-        walk.record(chosen.get(step.id) or {"text": _RESULT_WORD * usage.completion})
+        walk.record(chosen.get(step.id) or {"text": _RESULT_WORD * min(usage.completion, _LONGEST_RESULT)})
     return tokens
 
 

@@ -94,10 +94,7 @@ def _gateways(state: ControlState, release: Release) -> str:
         return f"out of readiness, for they did not follow: {', '.join(sorted(state.lagging))}"
     if release.acknowledged is None:
         return "gateways to acknowledge"
-    requests, hit_rate = prefix_cache(state, release)
-    return (
-        f"prefix cache hits of the {requests} first requests: {hit_rate:.0%}" if hit_rate is not None else ""
-    )
+    return ""
 
 
 def prefix_cache(state: ControlState, release: Release) -> tuple[int, float | None]:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from runtime.core.budget import Amount, Crossing
 from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
-from runtime.core.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.ledger import WARM_UPS, HopTag, LedgerRow, Outcome, Purpose
 from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets, MissingCounters
 from runtime.store.database import Turn, insert_into, reading, take_turns, writing_directly
@@ -98,7 +98,7 @@ class Ledger:
         The cost is text, in units of the currency that the model sets' prices are in. ``since`` is in
         seconds since the Unix epoch.
         """
-        group = _day(self._engine) if by == "day" else LEDGER.c[by]
+        group = _day(self._engine) if by == "day" else _named(by)
         whose = [LEDGER.c.tenant] if by == "session" else []
         sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
         select = sa.select(
@@ -119,6 +119,17 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+
+def _named(by: str) -> Any:
+    """Return the column of a group. Warm-ups are told together: their chains and steps are no client's.
+
+    Literals, not parameters: PostgreSQL must see the same expression in what is grouped by.
+    """
+    if by not in ("chain", "step"):
+        return LEDGER.c[by]
+    warms_up = LEDGER.c.purpose == sa.literal_column(f"'{Purpose.WARMUP}'")
+    return sa.case((warms_up, sa.literal_column(f"'{WARM_UPS}'")), else_=LEDGER.c[by])
 
 
 def _as_it_is(value: Any) -> Any:

@@ -90,6 +90,17 @@ def test_usage_by_group(ledger):
     assert all(ledger.usage(group) for group in GROUPS)
 
 
+# Warm-ups are told together by chain and by step, not as chains that nobody has.
+def test_warm_ups_are_no_chains(ledger):
+    warming = tag("w", chain="chains.agent.samples[0]", step="answer", purpose=Purpose.WARMUP)
+    ledger.write(
+        [row_of(EndedHop(1, warming, Usage(3, 4), 0.1)), row_of(EndedHop(2, tag("a"), Usage(1, 1), 0.1))]
+    )
+    assert [group["chain"] for group in ledger.usage("chain")] == ["(warm-ups)", tag("a").chain]
+    assert [group["step"] for group in ledger.usage("step")] == ["(warm-ups)", tag("a").step]
+    assert {group["purpose"] for group in ledger.usage("purpose")} == {"live", "warmup"}
+
+
 # What is in the ledger already is not written again; what is missing, or counts more, is.
 def test_reconcile_writes_what_is_missing(ledger):
     ledger.write([row("a"), row("b", usage=Usage(10, 1))])

@@ -48,3 +48,13 @@ def test_origins(monkeypatch):
     assert Settings().cors_origins == ("https://app.example", "http://localhost:3000")
     settings = Settings(cors_origins=["*"], admin_key="key")
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+# `~` is a home folder wherever a folder is set; a home that nobody has is told.
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("INTERLOCK_MODELS_DIR", "~/models")
+    assert Settings(root="~/sets").models_dir == tmp_path / "models"
+    assert Settings(root="~/sets").root == tmp_path / "sets"
+    with pytest.raises(SettingsError, match="INTERLOCK_ROOT"):
+        Settings(root="~nobody-here/sets")

@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from runtime.cli import main
+from runtime.cli import wait
 from runtime.cli.client import AdminClient
 from runtime.errors import CommandError
 from runtime.settings import Settings
@@ -27,9 +27,9 @@ class Gateway:
 
 
 def waited(gateway, monkeypatch, seconds=30.0):
-    monkeypatch.setattr(main, "_POLL_S", 0.0)
+    monkeypatch.setattr(wait, "_POLL_S", 0.0)
     client = AdminClient(Settings(), "http://gateway", httpx.MockTransport(gateway))
-    return main._wait(client, lambda _: True, time.monotonic() + seconds)
+    return wait.wait_for(client, lambda _: True, time.monotonic() + seconds, lambda seen, times: None)
 
 
 # A release that is live by the journal while its engines come up again is waited for.

@@ -1,0 +1,137 @@
+"""``interlock wait``: until a model set is live, telling meanwhile what is waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import typer
+from rich.status import Status
+
+from runtime.cli.client import AdminClient
+from runtime.cli.exits import exit_codes
+from runtime.cli.releases import Address, Timeout
+from runtime.cli.serve_config import change_of
+from runtime.cli.tables import console
+from runtime.core.progress import of_about
+from runtime.errors import CommandError, Unavailable
+from runtime.settings import Settings
+
+_POLL_S = 0.5
+_SAY_AGAIN_S = 10.0
+"""In a log, what has not changed is said again so often: silence looks like a hang."""
+
+
+def wait_until_live(
+    address: Address = None,
+    timeout: Timeout = 600.0,
+    config: Annotated[
+        Path | None, typer.Option(help="Wait for the change that this Serve config asks for.")
+    ] = None,
+    model_set: Annotated[
+        str | None, typer.Option(help="Wait for this model_set, as user_config names it.")
+    ] = None,
+) -> None:
+    """Wait until the wanted model set is live. Exit 0 when it is, 1 with the reason when it failed.
+
+    `serve deploy` returns before the manager has heard of the change: name the config that was deployed
+    to wait for that change. Without it, whatever is wanted now is waited for. Meanwhile stderr tells how
+    far it is.
+    """
+    with exit_codes():
+        change = change_of(config) if config is not None else None
+        client = AdminClient(Settings(), address)
+        end = time.monotonic() + timeout
+
+        def meant(wanted: Mapping[str, Any]) -> bool:
+            return model_set in (None, wanted["source"]) and change in (None, wanted["change"])
+
+        with Teller() as teller:
+            status = wait_for(client, meant, end, teller.tell)
+        wanted = status["wanted"]
+        if wanted["outcome"] == "failed":
+            raise CommandError(f"release {wanted['release']} failed: {wanted['reason']}")
+        console().print(f"release {wanted['release']} from {wanted['source']} is live", highlight=False)
+
+
+def wait_for(
+    client: AdminClient,
+    meant: Callable[[Mapping[str, Any]], bool],
+    end: float,
+    tell: Callable[[str, str], None],
+) -> Mapping[str, Any]:
+    """Return the status in which the wish is settled. Raises CommandError after ``end``.
+
+    After a restart of the cluster a release is live by the journal while its engines come up again: then it
+    is settled once the gateway that answers is ready. ``tell`` hears what is waited for, and for how long.
+    """
+    while True:
+        times = ""
+        try:
+            status = client.status()
+            wanted = status["wanted"]
+            if wanted is None:
+                seen = "no model set is wanted yet"
+            elif not meant(wanted):
+                seen = f"the manager has not heard of it yet: release {wanted['release']} is wanted"
+            elif wanted["outcome"] == "in progress":
+                seen, times = _how_far(status, wanted["release"])
+            elif wanted["outcome"] != "live" or client.ready():
+                return status
+            else:
+                seen = f"release {wanted['release']} is live, and the gateway is not ready yet"
+        except Unavailable as error:
+            seen = str(error)
+        if time.monotonic() > end:
+            raise CommandError(f"not live in time: {seen}")
+        tell(seen, times)
+        time.sleep(_POLL_S)
+
+
+def _how_far(status: Mapping[str, Any], number: int) -> tuple[str, str]:
+    """Return where a release is and what it waits for, and for how long it has."""
+    release = next((r for r in status.get("releases", ()) if r["number"] == number), None)
+    if release is None:
+        return f"release {number} is in progress", ""
+    told = [f"release {number} is {release['state']}", release["waits_for"]]
+    told += [
+        f"{engine['digest'][:12]}: {engine['progress']}"
+        for engine in status["engines"]
+        if number in engine["releases"] and engine["progress"] and engine["state"] == "loading"
+    ]
+    since, expected = release["since"], release["expected_in_state_s"]
+    times = "" if since is None else of_about(max(0.0, time.time() - since), expected)
+    return "; ".join(part for part in told if part), times
+
+
+class Teller:
+    """Says on stderr what is waited for: in place on a terminal, elsewhere as a line whenever it changes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console(stderr=True)
+        self._clock = clock
+        self._said = ""
+        self._said_at = -_SAY_AGAIN_S
+        self._status = Status("", console=self._console) if self._console.is_terminal else None
+        self._shown: AbstractContextManager[Any] = self._status or nullcontext()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._shown.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the line back."""
+        self._shown.__exit__(*error)  # type: ignore[arg-type]  # the three of an exception, or None
+
+    def tell(self, seen: str, times: str) -> None:
+        """Say what is waited for; ``times`` alone is no news."""
+        text = f"{seen} ({times})" if times else seen
+        if self._status is not None:
+            self._status.update(text)
+        elif seen != self._said or self._clock() - self._said_at >= _SAY_AGAIN_S:
+            self._said, self._said_at = seen, self._clock()
+            self._console.print(text, markup=False, highlight=False)
