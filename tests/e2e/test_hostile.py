@@ -9,8 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from runtime.core.ledger import HopTag
-from runtime.engines.tally import TAG
+from runtime.control.collector import AGE_SECONDS, PERIOD_SECONDS
 from runtime.errors import InvalidRequest
 from tests.hostile_bodies import ASKED, REFUSED, SPENDING, STEERING
 from tests.prometheus import total_of
@@ -45,14 +44,21 @@ def counted(support):
     return in_ledger, total_of(metrics, "vllm:generation_tokens_total")
 
 
+@pytest.fixture(scope="module")
 def settled(support):
-    """Both counts once the ledger has what only engines know of."""
-    end = time.monotonic() + 20
-    while True:
-        ledger, engine = counted(support)
-        if ledger == engine or time.monotonic() > end:
-            return ledger, engine
-        time.sleep(0.2)
+    """Return both counts once the ledger has what only engines know of, as told from when these tests began."""
+    time.sleep(AGE_SECONDS + 2 * PERIOD_SECONDS)  # by then it has all that was before
+    first = counted(support)
+
+    def settle():
+        end = time.monotonic() + 20
+        while True:
+            ledger, engine = (now - then for now, then in zip(counted(support), first, strict=True))
+            if ledger == engine or time.monotonic() > end:
+                return ledger, engine
+            time.sleep(0.2)
+
+    return settle
 
 
 def processes(support):
@@ -106,8 +112,8 @@ class Beside(threading.Thread):
 
 # Whatever a client sends is answered or refused; the engines' processes live on, a stream beside it flows,
 # health has nothing to say, and the ledger has every token that vLLM has generated.
-def test_hostile_bodies(support, tenants):
-    alive, (before, _) = processes(support), settled(support)
+def test_hostile_bodies(support, tenants, settled):
+    alive, (before, _) = processes(support), settled()
     beside = Beside(support, tenants[FREE])
     bodies = STEERING | {name: members for name, (members, _) in REFUSED.items()} | SPENDING
     said = {}
@@ -121,15 +127,15 @@ def test_hostile_bodies(support, tenants):
     assert beside.parts > 100
     assert beside.longest < STALL_SECONDS
     assert processes(support) == alive
-    ledger, engine = settled(support)
+    ledger, engine = settled()
     assert ledger == engine > before
     health = support.http.get("/admin/v1/health").json()["tiers"]
     assert health["orchestration"]["reasons"] == []
 
 
 # Answers of several choices that their clients leave count in full, whether they were to come whole or not.
-def test_answers_that_are_left(support, tenants):
-    _, before = settled(support)
+def test_answers_that_are_left(support, tenants, settled):
+    _, before = settled()
     left = {"n": 4, "temperature": 0.7, "max_tokens": 400, "ignore_eos": True}
     with pytest.raises(httpx.ReadTimeout):
         ask(support, tenants[CAPPED], left, timeout=4)
@@ -138,7 +144,7 @@ def test_answers_that_are_left(support, tenants):
         for number, _ in enumerate(answer.iter_lines()):
             if number == 40:
                 break
-    ledger, engine = settled(support)
+    ledger, engine = settled()
     assert ledger == engine > before + 40
 
 
@@ -167,7 +173,7 @@ async def test_the_replica_refuses_by_itself(engine_of, stream):
 @pytest.mark.parametrize("name", [name for name in STEERING if name not in OF_THE_OPERATOR])
 async def test_what_is_counted_is_read(engine_of, name):
     engine, plain = engine_of("writer"), {"messages": ASKED, "max_tokens": 2}
-    body = {**plain, **STEERING[name], TAG: HopTag("steered", step="answer")}
+    body = {**plain, **STEERING[name]}
     begun = time.monotonic()
     count = await engine.count("generate", body)
     assert count >= await engine.count("generate", plain)
