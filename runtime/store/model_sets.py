@@ -12,7 +12,7 @@ from runtime.core.review import reviewed
 from runtime.core.specs import EngineSpec, ModelSet
 from runtime.errors import ModelFetchError, ModelSetError
 from runtime.store import models
-from runtime.store.sources import expanded, misnamed, unpinned, without_chat_template
+from runtime.store.sources import expanded, misnamed, unpinned, unpinned_beside, without_chat_template
 from runtime.store.yaml_text import read_yaml
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -132,8 +132,9 @@ def _fault_of_source(
     fetched = models.find(source, models_dir)
     path = fetched.path if fetched is not None else folder / expanded(source, source)
     if fetched is None and not path.is_dir():
-        return misnamed(key, source, path) or unpinned(key, source, engine)
-    return without_chat_template(key, engine, path)
+        own = misnamed(key, source, path) or unpinned(key, source, engine)
+        return own or unpinned_beside(key, engine, folder)
+    return unpinned_beside(key, engine, folder) or without_chat_template(key, engine, path)
 
 
 def _weights(engine_source: str, folder: Path, models_dir: Path) -> Weights:

@@ -77,6 +77,25 @@ def unpinned(key: Key, source: str, engine: EngineSpec) -> Problem | None:
     return Problem(where, reason)
 
 
+def unpinned_beside(key: Key, engine: EngineSpec, folder: Path) -> Problem | None:
+    """Return which model beside its own an engine takes from a hub without saying the commit."""
+    if not isinstance(engine, VllmEngine):
+        return None
+    kwargs = engine.llm_config.engine_kwargs
+    drafts = kwargs.get("speculative_config")
+    drafts = drafts if isinstance(drafts, dict) else {}
+    named = (
+        ("tokenizer", kwargs.get("tokenizer"), "tokenizer_revision", kwargs.get("tokenizer_revision")),
+        ("speculative_config", drafts.get("model"), "revision", drafts.get("revision")),
+    )
+    for name, source, says, revision in named:
+        of_hub = isinstance(source, str) and _HUB_ID.fullmatch(source) and not (folder / source).is_dir()
+        if of_hub and source != engine.source and not _COMMIT.fullmatch(str(revision)):
+            reason = f"{source!r} is a hub's: say which commit of it, as `{says}: <its 40 hex digits>`"
+            return Problem((*key, "llm_config", "engine_kwargs", name), reason)
+    return None
+
+
 def _beside(path: Path) -> list[str]:
     """Return the names of the folders where the path would be one; not of hidden ones."""
     try:

@@ -46,7 +46,7 @@ def counted(support):
 
 @pytest.fixture(scope="module")
 def settled(support):
-    """Return both counts once the ledger has what only engines know of, as told from when these tests began."""
+    """Return both counts since these tests began, once the ledger has what only engines know of."""
     time.sleep(AGE_SECONDS + 2 * PERIOD_SECONDS)  # by then it has all that was before
     first = counted(support)
 

@@ -142,6 +142,28 @@ def test_a_hubs_id_without_a_commit(tmp_path, revision):
             read_content(changed(("engines", name), declared), tmp_path, tmp_path / "models")
 
 
+# So are the tokenizer and the draft model that an engine takes from elsewhere.
+@pytest.mark.parametrize(
+    ("kwargs", "pinned"),
+    [
+        ({"tokenizer": "org/tokenizer"}, {"tokenizer_revision": "a" * 40}),
+        (
+            {"speculative_config": {"model": "org/draft"}},
+            {"speculative_config": {"model": "org/draft", "revision": "a" * 40}},
+        ),
+    ],
+    ids=["tokenizer", "speculative_config"],
+)
+def test_other_models_of_a_hub(tmp_path, kwargs, pinned):
+    def read(**more):
+        declared = writer("org/writer", revision="b" * 40, **{**kwargs, **more})
+        return read_content(changed(("engines", "writer"), declared), tmp_path, tmp_path / "models")
+
+    with pytest.raises(ModelSetError, match=rf"engine_kwargs\.{next(iter(kwargs))}.*say which commit"):
+        read()
+    assert read(**pinned)[1].engines["writer"]
+
+
 # The commit is in the engine's digest: another commit is another engine.
 def test_a_hubs_id_with_its_commit(tmp_path):
     def digest(revision):
