@@ -39,7 +39,7 @@ def _headline(status: Mapping[str, Any]) -> Text:
 def releases_table(status: Mapping[str, Any]) -> Grid:
     """Return the releases and what each waits for."""
     heads = ("release", "model set", "state", "for", "leases", "what it waits for")
-    grid = Grid(heads, sentences=("what it waits for",), title="releases")
+    grid = Grid(heads, sentences=("model set", "for", "what it waits for"), title="releases")
     for release in status["releases"]:
         state = release["state"]
         grid.row(
@@ -63,7 +63,7 @@ def _times(since: float | None, expected: float | None) -> str:
 
 def _engines(status: Mapping[str, Any]) -> Grid:
     heads = ("engine", "kind", "state", "for", "progress", "releases")
-    grid = Grid(heads, sentences=("progress",), title="engines")
+    grid = Grid(heads, sentences=("for", "progress"), title="engines")
     for engine in status["engines"]:
         grid.row(
             engine["digest"][:SHORT],

@@ -13,8 +13,8 @@ from rich.text import Text
 _WIDE = 10_000
 """Columns of what is no terminal."""
 
-_LEAST = 24
-"""Of a column of sentences: in less, words stand below each other."""
+_LEAST = 12
+"""Of a column that is wrapped: a digest as it is shown, and a long word."""
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -6,7 +6,7 @@ A set from the journal is not reviewed again: it was taken by the rules of its t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 from runtime.core import templates
@@ -41,8 +41,8 @@ _LONGEST: Mapping[str, float] = {
 
 _MAX_SHARDS = 1024
 _MAX_CONTEXT = 2**24
-_MAX_RENDERED = 64
-"""How many renderings a chain's prompts are tried with."""
+_MAX_RENDERED = 32
+"""How many renderings a set's prompts are tried with: the slowest that there is takes a tenth of a second."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _GIVES: Mapping[str, frozenset[str]] = {
@@ -74,8 +74,9 @@ def review(model_set: ModelSet) -> Iterator[Problem]:
         if name not in used:
             yield Problem(("engines", name), "no chain uses it; take it out, or name it in a step")
         yield from _engine(("engines", name), engine)
+    tries = iter(range(_MAX_RENDERED))
     for name, chain in model_set.chains.items():
-        yield from _chain(("chains", name), chain)
+        yield from _chain(("chains", name), chain, tries)
 
 
 def _times(key: Key, holder: Any, name: str, least: float | None = None) -> Iterator[Problem]:
@@ -150,7 +151,7 @@ def _kv_space(key: Key, engine: VllmEngine) -> Iterator[Problem]:
 # -- chains ---------------------------------------------------------------------------------------
 
 
-def _chain(key: Key, chain: Chain) -> Iterator[Problem]:
+def _chain(key: Key, chain: Chain, tries: Iterator[int]) -> Iterator[Problem]:
     yield from _times(key, chain, "deadline")
     for position, sample in enumerate(chain.samples):
         below = (*key, "samples", position)
@@ -160,7 +161,7 @@ def _chain(key: Key, chain: Chain) -> Iterator[Problem]:
     prompts = list(_prompts(key, chain))
     yield from prompts
     if not prompts:
-        yield from _rendered(key, chain)
+        yield from _rendered(key, chain, tries)
 
 
 def _sampling(key: Key, members: Mapping[str, Any]) -> Iterator[Problem]:
@@ -208,19 +209,20 @@ def _prompts(key: Key, chain: Chain) -> Iterator[Problem]:
         given[step.id] = _GIVES["route" if step.route is not None else "generate"]
 
 
-def _rendered(key: Key, chain: Chain) -> Iterator[Problem]:
+def _rendered(key: Key, chain: Chain, tries: Iterator[int]) -> Iterator[Problem]:
     """Yield that a prompt cannot be made of a sample, whatever its routes choose.
 
     A prompt that computes on what an earlier step has generated is left to the warm-up: only there is such
     an answer.
     """
-    tried = islice(product(enumerate(chain.samples), combinations(chain)), _MAX_RENDERED)
     failed: set[int] = set()
-    for (number, sample), chosen in tried:
+    for (number, sample), chosen in product(enumerate(chain.samples), combinations(chain)):
         for position, step in enumerate(chain.steps):
             written = {earlier.id for earlier in chain.steps[:position] if earlier.generate is not None}
             if position in failed or not _made_of_routes(step, written):
                 continue
+            if next(tries, None) is None:
+                return
             given = {**{earlier.id: {"text": ""} for earlier in chain.steps[:position]}, **chosen}
             given = {name: result for name, result in given.items() if name != step.id}
             try:

@@ -1,5 +1,6 @@
 """Reading a model set from disk: what is wrong with a file is said with the file."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,47 @@ def test_weights_of_a_hub(folder):
     found = read(folder)[1].weights
     assert (found["router"].location, found["router"].digest) == ("someone/encoder", "hub:someone/encoder")
     assert "writer" not in found
+
+
+# What YAML reads otherwise than it is written is told with its line, where text or a time belongs.
+@pytest.mark.parametrize(
+    ("right", "written", "says"),
+    [
+        (
+            "content: my bill",
+            "content: no",
+            "samples[0].messages[0].content: is text, or a list of parts; no is read",
+        ),
+        ("content: my bill", "content: 2026-11-25", "is read as a date: put it in quotes"),
+        ("deadline: 30s", "deadline: 1:30", "1:30 is read as 90: put it in quotes"),
+        (
+            "- bill",
+            "- yes",
+            "choices.a[0]: Input should be a valid string; yes is read as true: put it in quotes",
+        ),
+        ("- bill", "- 7", "choices.a[0]: Input should be a valid string; 7 is a number: put it in quotes"),
+        ("          a:", "          no:", "the key no is read as false: put it in quotes"),
+        ("name: support", "name: 5", "name: Input should be a valid string; 5 is a number: put it in quotes"),
+    ],
+)
+def test_other_than_written(folder, right, written, says):
+    text = yaml.safe_dump(document(1), indent=2)
+    assert right in text
+    changed = text.replace(right, written, 1)
+    write(folder, changed)
+    line = next(
+        n for n, (a, b) in enumerate(zip(text.splitlines(), changed.splitlines(), strict=True), 1) if a != b
+    )
+    told = str(refusal(folder))
+    assert says in told
+    assert f"sets/v1.yaml:{line}: " in told
+
+
+# A set that refuses takes milliseconds, whatever its templates do.
+def test_slow_templates(folder):
+    declared = with_prompt("{% for i in range(19000) %}{{ i }}{% endfor %}")
+    declared["chains"]["agent"]["samples"] *= 500
+    write(folder, declared)
+    begun = time.perf_counter()
+    read(folder)
+    assert time.perf_counter() - begun < 10.0
