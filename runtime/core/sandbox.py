@@ -17,7 +17,7 @@ from jinja2 import StrictUndefined, Undefined, nodes, pass_context
 from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.filters import FILTERS
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
@@ -80,6 +80,9 @@ _METHODS: Mapping[type, frozenset[str]] = {
 }
 """What a template may call of what it has. The rest can grow without a limit, or has no use."""
 
+
+_BUILT_IN = (*_METHODS, bytes, int, float)
+"""Of these no other method is called."""
 
 _SCALARS = {int, float, bool, type(None)}
 
@@ -175,6 +178,8 @@ def _foresee(meter: _Meter, name: str, value: Any, args: tuple[Any, ...], kwargs
         case "indent" | "expandtabs" | "wordwrap":
             wide = max((len(a) if isinstance(a, str) else int(a) for a in given if a), default=8)
             meter.take(len(re.findall(r"\s", str(value))) * min(wide, _MAX_ARGUMENT))
+        case "striptags":  # it cuts each tag out of the whole text
+            meter.take(str(value).count("<") * len(str(value)))
         case "format" | "format_map":
             _check_format(value)
         case "tojson" | "round":
@@ -190,7 +195,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     passed = str(getattr(function, "jinja_pass_arg", "")).rpartition(".")[2]
     times = 16 if name in _LASTING else 1
     shallow = name in _PER_ITEM
-    foreseen = name in {"indent", "wordwrap"}
+    foreseen = name in {"indent", "wordwrap", "striptags"}
 
     @pass_context
     def bounded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -350,26 +355,25 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         meter = _meter(context)
         meter.step()
         if args or kwargs:
+            meter.take((len(args) + len(kwargs)) * _ITEM)
             _check_numbers((*args, *kwargs.values()))
+        owner = getattr(obj, "__self__", None)
         if obj is DEFAULT_NAMESPACE["lipsum"]:
             raise TooMuch("lipsum is not for prompts")
         if isinstance(obj, LoopContext):
             args = (meter.counted(args[0]), *args[1:])
-        elif isinstance(obj, BuiltinMethodType):
-            args = self._of_builtin(meter, obj, args, kwargs)
-        elif getattr(obj, "__name__", "") in {"format", "format_map"}:
+        elif isinstance(obj, BuiltinMethodType) or isinstance(owner, _BUILT_IN):
+            args = self._of_builtin(meter, owner, obj.__name__, args, kwargs)
+        elif not isinstance(obj, Macro | BlockReference):
+            args = tuple(list(meter.counted(a)) if isinstance(a, Iterator) else a for a in args)
             meter.weigh((args, tuple(kwargs.values())))
-        elif obj is dict:
-            args = tuple(list(meter.counted(a)) if isinstance(a, Iterator) else meter.sized(a) for a in args)
         return meter.sized(super().call(context, obj, *args, **kwargs))
 
     @staticmethod
     def _of_builtin(
-        meter: _Meter, method: BuiltinMethodType, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        meter: _Meter, owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         """Count what a method of a built-in type reads and makes; return its arguments."""
-        owner: Any = method.__self__
-        name = method.__name__
         allowed = next((names for kind, names in _METHODS.items() if isinstance(owner, kind)), frozenset())
         if name not in allowed:
             raise TooMuch(f"{name} of {type(owner).__name__} is not for prompts")

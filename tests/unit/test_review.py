@@ -249,7 +249,7 @@ def test_mutated(mutations):
             node = node[part] if (isinstance(node, dict) and part in node) else {}
         if isinstance(node, dict):
             node.pop(path[-1], None) if value is DROP else node.update({path[-1]: value})
-    begun = time.perf_counter()
+    begun = time.thread_time()
     try:
         reviewed(document_of(declared, "v1.yaml"), lambda name: name)
     except ModelSetError as refused:
@@ -257,7 +257,7 @@ def test_mutated(mutations):
     else:
         said = "v1.yaml: "
     assert said.startswith("v1.yaml: ")
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 _TEXTS = st.lists(
@@ -273,7 +273,7 @@ _TEXTS = st.lists(
 @settings(max_examples=200)
 @given(_TEXTS.map("\n".join) | _TEXTS.map(" ".join) | st.text(max_size=60))
 def test_any_text(text):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     try:
         reviewed(read_yaml(text, "v1.yaml"), lambda name: name)
     except ModelSetError as refused:
@@ -281,4 +281,4 @@ def test_any_text(text):
     else:
         said = "v1.yaml:"
     assert said.startswith("v1.yaml:")
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0

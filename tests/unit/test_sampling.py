@@ -110,6 +110,6 @@ _JSON = st.recursive(
 # Whatever is given, it is judged; nothing else is raised, and at once.
 @given(st.dictionaries(st.sampled_from(["temperature", "stop", "tools", "response_format", "n", "x"]), _JSON))
 def test_anything(members):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     told(members)
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0

@@ -114,6 +114,11 @@ BOMBS = {
     "wrapped": "{{ ('a ' * 9999999) | wordwrap(1, wrapstring='b' * 9999) }}",
     "cycle": "{% for a in range(19999) %}{{ loop.cycle(*(['a' * 99999] * 99)) }}{% endfor %}",
     "dict": "{{ dict(range(99999) | map('string') | batch(1) | list) }}",
+    "markup": "{{ (('a' * 9999) | escape).replace('a', 'b' * 9999) }}",
+    "markup join": "{{ (('a' * 9999) | escape).join(('b' * 9999) | list) }}",
+    "comments": "{{ ('<!---->' * 140000) | striptags }}",
+    "splat": "{% macro f() %}{{ varargs | length }}{% endmacro %}{% for a in range(9999) %}{{ f(*range(99999)) }}{% endfor %}",
+    "changed": "{% set x = range(9999) | list %}{% for a in range(19999) %}{{ loop.changed(x + [a]) }}{% endfor %}",
     "deep": "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
 }  # fmt: skip
 
@@ -121,19 +126,19 @@ BOMBS = {
 # No template works for long or takes much memory: it is ended with an error that says what was too much.
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb(name):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(templates.TemplateError):
         templates.render(BOMBS[name], VARIABLES)
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 # A long conversation is no bomb: a template may read all of it more than once.
 def test_long_conversation():
     messages = [{"role": "user", "content": "word " * 200} for _ in range(3000)]
     text = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}{{ messages | length }}"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert templates.render(text, {"input": "", "messages": messages, "steps": {}}).endswith("3000")
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 _PIECES = [
@@ -149,8 +154,8 @@ _PIECES = [
 @given(st.lists(st.sampled_from(_PIECES), max_size=12))
 def test_any_template(pieces):
     text = "".join(pieces)
-    begun = time.perf_counter()
+    begun = time.thread_time()
     if templates.check(text, frozenset()) is None:
         with contextlib.suppress(templates.TemplateError):
             templates.render(text, VARIABLES)
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0

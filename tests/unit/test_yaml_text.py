@@ -83,9 +83,9 @@ def test_not_what_it_looks(text, says):
     ],
 )
 def test_refused(text, says):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert says in refusal(text)
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 # A megabyte of anything is read or refused within a second.
@@ -94,12 +94,12 @@ def test_refused(text, says):
 )
 def test_a_megabyte(piece):
     text = piece * (2**20 // len(piece))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     try:
         read_yaml(text, "a.yaml")
     except ModelSetError as refused:
         assert len(str(refused)) < 5000  # noqa: PT017 - whether it is refused is no matter
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 _PLAIN = (
