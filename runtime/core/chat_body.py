@@ -65,9 +65,16 @@ class StreamOptions(TypedDict, total=False):
     continuous_usage_stats: bool | None
 
 
+LONGEST_VARIABLE = 256
+"""Characters of what a variable of a chat template is set to: they are switches, levels and dates."""
+
 _Variable = Annotated[str, Field(min_length=1, max_length=64)]
 _Value = (
-    bool | int | Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1024)] | None
+    bool
+    | int
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=LONGEST_VARIABLE)]
+    | None
 )
 
 

@@ -45,8 +45,14 @@ _INSTEAD = {
 """Members of OpenAI's API and of vLLM's that are not taken, and what to write instead."""
 
 _OF_THE_OPERATOR = frozenset(SetMembers.__annotations__) | {
-    *("ec_transfer_params", "return_assistant_tokens_mask", "return_prompt_text", "return_token_offsets"),
-    *("routed_experts_prompt_start", "kv_transfer_params"),
+    *(
+        "chat_template",
+        "ec_transfer_params",
+        "return_assistant_tokens_mask",
+        "return_prompt_text",
+        "return_token_offsets",
+    ),
+    "routed_experts_prompt_start",
 }
 """Members that vLLM knows; those of them that are not taken are for the operator alone."""
 

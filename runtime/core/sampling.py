@@ -179,7 +179,6 @@ class SetMembers(OpenedMembers, total=False):
     """What a model set may say: a client's members, those that it can open, and vLLM's own."""
 
     add_special_tokens: bool | None
-    chat_template: str | None
     chat_template_kwargs: dict[str, Any] | None
     echo: bool | None
     kv_transfer_params: dict[str, Any] | None

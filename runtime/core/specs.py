@@ -393,12 +393,14 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 OF_THE_RENDERER = frozenset(
     {
-        *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents"),
-        *("max_length", "messages", "padding", "return_assistant_tokens_mask", "return_dict"),
-        *("return_tensors", "tokenize", "tokenizer_kwargs", "tools", "truncation"),
+        *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
+        *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+        *("raise_exception", "strftime_now", "namespace", "range", "conversation", "chat_template"),
+        *("tokenize", "tokenizer_kwargs", "processor_kwargs", "padding", "truncation", "max_length"),
+        *("return_tensors", "return_dict", "return_assistant_tokens_mask", "additional_special_tokens"),
     }
 )
-"""Arguments of what renders a chat template, which goes by the same names: no variables of any template."""
+"""Names that a template is given, and options of who renders it: no variables of any template's own."""
 
 
 class Route(Spec):

@@ -10,24 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from runtime.core.chat_body import LONGEST_VARIABLE
 from runtime.core.sampling import SetMembers
+from runtime.core.specs import OF_THE_RENDERER
 
-MEMBERS = (frozenset(SetMembers.__annotations__) | {"messages", "stream"}) - {"chat_template"}
+MEMBERS = frozenset(SetMembers.__annotations__) | {"messages", "stream"}
 """Members of a body that become members of vLLM's request."""
-
-_RESERVED = frozenset(
-    {
-        *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
-        *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
-        *("raise_exception", "strftime_now", "namespace", "range", "conversation", "chat_template"),
-        *("tokenize", "tokenizer_kwargs", "processor_kwargs", "padding", "truncation", "max_length"),
-        *("return_tensors", "return_dict", "return_assistant_tokens_mask", "additional_special_tokens"),
-    }
-)
-"""Names in a template's scope that are given to it, and options of who renders it."""
-
-_LONGEST_VALUE = 256
-"""How many characters a template's variable may hold: they are switches, levels and dates."""
 
 
 def admitted(body: Mapping[str, Any], variables: Collection[str]) -> dict[str, Any]:
@@ -44,11 +32,11 @@ def admitted(body: Mapping[str, Any], variables: Collection[str]) -> dict[str, A
 
 def template_variables(given: Mapping[str, Any], variables: Collection[str]) -> dict[str, Any]:
     """Return those of ``given`` that are the template's own variables, and plain values."""
-    own = set(variables) - _RESERVED
+    own = set(variables) - OF_THE_RENDERER
     return {name: value for name, value in given.items() if name in own and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= _LONGEST_VALUE
+        return len(value) <= LONGEST_VARIABLE
     return isinstance(value, bool | int | float)
