@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from runtime.core.budget import Kind, Per, Unit, Window
+from runtime.core.health import Verdict
 
 # -- clients --------------------------------------------------------------------------------------
 
@@ -123,11 +124,19 @@ class Plan(BaseModel):
     fits: bool
 
 
+class HealthTier(BaseModel):
+    """One tier: its verdict, why, and the numbers behind it."""
+
+    verdict: Verdict
+    reasons: list[str]
+    numbers: dict[str, Any]
+
+
 class HealthReport(BaseModel):
     """The three tiers of health."""
 
-    verdict: str
-    tiers: dict[str, Any]
+    verdict: Verdict
+    tiers: dict[str, HealthTier]
 
 
 # -- operators: keys and money --------------------------------------------------------------------

@@ -20,6 +20,7 @@ STRANGERS = [
     httpx.Response(200, content=b"\xff\xfe\x00", headers={"content-type": "application/json"}),
     httpx.Response(200, content=b"[" * 100_000, headers={"content-type": "application/json"}),
     httpx.Response(200, json={"wanted": 7, "releases": {}, "live": "x"}),
+    httpx.Response(200, json={"verdict": "fine", "tiers": {}}),
     httpx.Response(302, headers={"location": "http://elsewhere"}),
     httpx.Response(401, text="<html>log in</html>" * 1000, headers=HTML),
     httpx.Response(403, json={"error": "no"}),
