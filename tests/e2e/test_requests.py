@@ -50,7 +50,7 @@ def test_sampling_parameters_pass_through(client):
     assert all(len(choice.logprobs.content) == 8 for choice in answer.choices)
 
 
-# A stream of several choices counts the tokens of all of them.
+# A stream of several choices counts the tokens of all of them; the shipped set leaves room for chance.
 def test_stream_of_two_choices(client):
     chunks = list(
         client.chat.completions.create(
@@ -58,7 +58,6 @@ def test_stream_of_two_choices(client):
             messages=QUESTION,
             n=2,
             max_tokens=6,
-            temperature=1.0,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
