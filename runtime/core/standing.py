@@ -58,10 +58,11 @@ class Standing:
     def told(self, newest: TableStamp, held: TableStamp, asked: Moment, at: Moment) -> Standing:
         """Return what it knows once it has been told at ``at`` of the newest table, having ``asked`` then.
 
-        Version -1 says that the manager has no table yet; an earlier epoch, that its time is over.
+        Version -1 says that the manager has no table yet, of whatever epoch; an earlier epoch of one that
+        has, that its time is over.
         While it was out of date anything may have been decided: then only the newest table helps.
         """
-        if newest.epoch < held.epoch:
+        if newest.epoch < held.epoch and newest.version >= 0:
             return self
         if newest.version >= 0 and newest <= held:
             return replace(self, asked=max(asked, self.asked), behind=None)
