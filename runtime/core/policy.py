@@ -286,7 +286,9 @@ def _needs_awake(state: ControlState, release: Release) -> frozenset[str]:
         case ReleaseState.LIVE:
             needed = not pausing(state) or not no_leases_while_paused(state, release)
         case ReleaseState.STANDBY:
-            needed = state.is_wanted(release) or not release.was_live or _is_to_prove(state, release)
+            # One that has served, and waits for an operator again, sleeps on: the live one may have its room.
+            promoted = state.is_wanted(release) and not release.held
+            needed = promoted or not release.was_live or _is_to_prove(state, release)
         case ReleaseState.DRAINING if not state.is_wanted(release):
             # What sleeps already did so before the cutover, with no lease left on it.
             return release.engines & state.in_states(EngineState.LOADED)

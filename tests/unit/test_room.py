@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.control.fake import FakeCluster
+from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.memory import Device, refusal
 from runtime.core.planning import plan
 from runtime.core.release import ReleaseState
@@ -219,3 +220,23 @@ async def test_what_does_not_go_is_not_waited_for_for_ever():
         await world.until(lambda s: 3 in s.releases and s.releases[3].reason is not None)
         assert "short of" in world.state.releases[3].reason
         assert 100 < world.clock.wall() - begun < 140
+
+
+# A set that waits for an operator again takes no memory before: its engines wake once it is promoted.
+async def test_what_is_held_again_sleeps_until_it_is_promoted():
+    async with small_world() as world:
+        manual = sized(1, cutover="manual", rollback_window="1h")
+        world.want(manual)
+        await world.until(lambda s: states(s).get(1) is ReleaseState.STANDBY)
+        await world.controller.command(Command(Action.PROMOTE, "ann", ANY_EDITION, 1))
+        await live(world, sized(2, strategy="sleep_live", rollback_window="1h"))
+        await world.until(lambda s: s.engines[manual.engines["writer"]].state == "asleep")
+        world.want(manual, change="back")
+        await asyncio.sleep(200)
+        assert (world.state.wanted.release, world.state.live.number, world.state.paused) == (1, 2, 0)
+        assert world.state.engines[manual.engines["writer"]].state == "asleep"
+        assert await world.ask() is not None
+        await world.controller.command(Command(Action.PROMOTE, "ann", ANY_EDITION, 1))
+        await world.until(lambda s: s.live.number == 1 and s.live.acknowledged is not None)
+        assert (await world.ask()).release.number == 1
+        assert world.tally.failed == []
