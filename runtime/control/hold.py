@@ -43,9 +43,21 @@ class Row(Protocol):
 
 
 class Hold:
-    """One manager's hold on the store. ``has_ended`` says whether a holder's process is known to be over."""
+    """One manager's hold on the store.
 
-    def __init__(self, row: Row, own: Holder, clock: Clock, has_ended: Callable[[Holder], bool]) -> None:
+    ``has_ended`` says whether a holder's process is known to be over; ``is_deployed``, which blocks, whether
+    its application is in this Ray cluster.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        own: Holder,
+        clock: Clock,
+        has_ended: Callable[[Holder], bool],
+        is_deployed: Callable[[Holder], bool],
+    ) -> None:
+        self._is_deployed = is_deployed
         self._row = row
         self._own = own
         self._clock = clock
@@ -69,17 +81,19 @@ class Hold:
             holder = seen.holder
             if holder != first.holder:
                 return False
+            beats = seen.beats != first.beats
             verdict = decide(
                 self._own,
                 holder,
                 ended=holder is not None and self._has_ended(holder),
-                beats=seen.beats != first.beats,
+                beats=beats,
+                deployed=holder is not None and await asyncio.to_thread(self._is_deployed, holder),
                 watched=self._clock.now() - since,
             )
             if verdict is Verdict.TAKE:
                 return await asyncio.to_thread(self._row.take, self._own, seen)
             if verdict is Verdict.REFUSE and holder is not None:
-                raise StoreHeld(refusal(self._own, holder))
+                raise StoreHeld(refusal(self._own, holder, beats=beats))
             await asyncio.sleep(LOOK_SECONDS)
             seen = await asyncio.to_thread(self._row.read)
 

@@ -50,20 +50,33 @@ class Verdict(Enum):
     REFUSE = "refuse"
 
 
-def decide(own: Holder, holder: Holder | None, *, ended: bool, beats: bool, watched: float) -> Verdict:
+def decide(
+    own: Holder, holder: Holder | None, *, ended: bool, beats: bool, deployed: bool, watched: float
+) -> Verdict:
     """Return what ``own`` does about ``holder``, which it has watched for so many seconds.
 
-    ``ended`` says that its process is known to be over, ``beats`` that it has said since that it is there.
+    ``ended`` says that its process is known to be over, ``beats`` that it has said since that it is there,
+    ``deployed`` that its application is in this Ray cluster: then it comes back, or works on another store,
+    of which this one is a copy, and two would take the same engines for theirs.
     """
-    if holder is None or ended or own.replaces(holder):
+    if holder is None or own.replaces(holder) or (ended and not deployed):
         return Verdict.TAKE
     if watched < PATIENCE_SECONDS:
         return Verdict.WAIT
-    return Verdict.REFUSE if beats else Verdict.TAKE
+    return Verdict.REFUSE if beats or deployed else Verdict.TAKE
 
 
-def refusal(own: Holder, holder: Holder) -> str:
+_OF_A_COPY = (
+    "if this store is a copy of its store, give the copy an id of its own first "
+    "(update installation set id = '8 hexadecimal digits'; update holder set holder = '')"
+)
+
+
+def refusal(own: Holder, holder: Holder, *, beats: bool) -> str:
     """Return why ``own`` does not start."""
+    if not beats:
+        last = f"the store was last in use by {holder}, whose application is still in this Ray cluster"
+        return f"{last}: remove that, or, {_OF_A_COPY}"
     where = "this Ray cluster" if own.cluster == holder.cluster else "another Ray cluster"
     return (
         f"the store is in use by {holder} of {where}, and one manager at a time may work on it: "

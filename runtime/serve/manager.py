@@ -34,7 +34,7 @@ from runtime.serve.cluster import RayCluster
 from runtime.serve.declared import check_manager
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.manager_calls import SILENT_S
-from runtime.serve.own_process import has_ended, own_holder
+from runtime.serve.own_process import has_ended, is_deployed, own_holder
 from runtime.serve.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
@@ -75,7 +75,9 @@ class SwapManager:
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         context = serve.get_replica_context()
-        self._hold = Hold(HolderRow(store), own_holder(context.app_name), self._clock, has_ended)
+        self._hold = Hold(
+            *(HolderRow(store), own_holder(context.app_name), self._clock), has_ended, is_deployed
+        )
         await self._hold.take()
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)

@@ -11,6 +11,7 @@ import psutil
 from ray._private.worker import global_worker
 
 from runtime.core.holder import Holder
+from runtime.serve.serve_status import serve_status
 
 _log = logging.getLogger(__name__)
 
@@ -20,13 +21,25 @@ _SAME_START_SECONDS = 1.0
 def own_holder(application: str) -> Holder:
     """Return this manager as others that look at its store know it."""
     return Holder(
-        cluster=str(global_worker.gcs_client.cluster_id.hex()),
+        cluster=_cluster(),
         application=application,
         host=socket.gethostname(),
         machine=_machine(),
         pid=os.getpid(),
         started=psutil.Process().create_time(),
     )
+
+
+def is_deployed(holder: Holder) -> bool:
+    """Say whether the manager's application is in this Ray cluster, and stays. Raises EngineUnavailable."""
+    if holder.cluster != _cluster():
+        return False
+    application = serve_status().applications.get(holder.application)
+    return application is not None and application.status != "DELETING"
+
+
+def _cluster() -> str:
+    return str(global_worker.gcs_client.cluster_id.hex())
 
 
 def has_ended(holder: Holder) -> bool:

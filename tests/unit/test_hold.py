@@ -24,8 +24,8 @@ class DirectRow:
     def __init__(self):
         self.row = HolderRow(fresh_store())
 
-    def hold(self, own, ended=()):
-        return Hold(self.row, own, LoopClock(), lambda holder: holder in ended)
+    def hold(self, own, ended=(), deployed=()):
+        return Hold(self.row, own, LoopClock(), lambda h: h in ended, lambda h: h.application in deployed)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,16 @@ async def test_a_manager_that_is_gone_is_replaced(store):
     assert await seconds_to_take(store.hold(old, ended=[new])) == 0
     await store.hold(old).leave()
     assert await seconds_to_take(store.hold(new)) == 0
+
+
+# It does not take over from one whose application is still there: that one comes back, or this store is a
+# copy of its store, and both would take the same engines for theirs.
+async def test_a_copy_of_a_store_is_not_worked_on(store):
+    await store.hold(manager()).take()
+    for ended in ([], [manager()]):
+        with pytest.raises(StoreHeld, match="a copy of its store, give the copy an id of its own"):
+            await store.hold(manager("beside", pid=2), ended=ended, deployed=["interlock"]).take()
+    assert await seconds_to_take(store.hold(manager(pid=3), deployed=["interlock"])) == 0
 
 
 # A replica that Serve makes in the place of another takes over at once; the other one stops.
