@@ -133,6 +133,19 @@ def test_hostile_bodies(support, tenants, settled):
     assert health["orchestration"]["reasons"] == []
 
 
+# A prompt counts once, as vLLM has counted it, which counts it for each choice.
+@pytest.mark.parametrize("choices", [1, 2])
+def test_a_prompt_counts_once(support, tenants, choices):
+    def read_by_vllm():
+        return total_of(support.http.get("/metrics").raise_for_status().text, "vllm:prompt_tokens_total")
+
+    before = read_by_vllm()
+    answer = ask(support, tenants[CAPPED], {"n": choices, "temperature": 0.7}).json()
+    counted_once = answer["interlock"]["hops"][-1]["prompt_tokens"]
+    assert counted_once > 0
+    assert read_by_vllm() - before == choices * counted_once
+
+
 # Answers of several choices that their clients leave count in full, whether they were to come whole or not.
 def test_answers_that_are_left(support, tenants, settled):
     _, before = settled()
