@@ -72,10 +72,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "outputs of nothing": ({"structured_outputs": {}}, "structured_outputs"),
     "a regular expression": ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
     "a rule that there is not": ({"structured_outputs": {"grammar": "root ::= foo"}}, "structured_outputs"),
-    "a rule twice": (
-        {"structured_outputs": {"grammar": 'root ::= "a"\nroot ::= "b"'}},
-        "structured_outputs",
-    ),
     "no choice": ({"structured_outputs": {"choice": []}}, "structured_outputs"),
     "a budget of thoughts below none": ({"thinking_token_budget": -5}, "thinking_token_budget"),
     "a budget of thoughts": ({"thinking_token_budget": 5}, "thinking_token_budget"),
@@ -111,6 +107,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "many beams": ({"n": 64, "use_beam_search": True}, "n"),
 }
 """What an engine refuses, and the member that it names."""
+
+GRAMMARS: dict[str, dict[str, Any]] = {
+    "a rule twice": {"structured_outputs": {"grammar": 'root ::= "a"\nroot ::= "b"'}},
+    "another rule twice": {"structured_outputs": {"grammar": 'root ::= a\na ::= "x"\na ::= "y"'}},
+    "a rule of itself": {"structured_outputs": {"grammar": 'root ::= root "a" | "b"'}},
+    "no end": {"structured_outputs": {"grammar": 'root ::= "a" root'}},
+    "a nested count": {"structured_outputs": {"regex": "((a{1,300}){1,300}){1,300}"}},
+    "nothing but the end": {"structured_outputs": {"regex": "^$"}},
+    "a tag": {
+        "structured_outputs": {"structural_tag": '{"type": "structural_tag", "format": {"type": "x"}}'}
+    },
+    "a schema of itself": _schema({"$ref": "#"}),
+    "a schema that denies": _schema({"not": {}}),
+    "a schema of anything": _schema({}),
+}
+"""Forms of an answer: each is followed or refused by name."""
 
 SPENDING: dict[str, dict[str, Any]] = {
     "two choices": {"n": 2, "temperature": 0.7, "max_tokens": 8, "ignore_eos": True},
