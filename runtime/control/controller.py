@@ -19,7 +19,7 @@ from runtime.control.cluster import Cluster
 from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
-from runtime.control.journal import JournalPort
+from runtime.control.journal import JournalPort, Length
 from runtime.control.roster import Roster
 from runtime.control.waits import WaitLog
 from runtime.core import events as ev
@@ -94,7 +94,7 @@ class Controller:
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
         self.hub = Hub(clock, self.post, installation, roster, journal.epoch)
-        self._journal = journal
+        self._journal, self._length = journal, Length(journal, self.loops)
         self._cluster = cluster
         self._clock = clock
         self._collector = Collector(cluster, ledger or NoLedger(), clock)
@@ -174,6 +174,8 @@ class Controller:
 
     async def _recover(self) -> None:
         """Fold the journal again and note where the cluster differs from it."""
+        self.state = await self._journal.begins()
+        self._length.begins = self.state.revision
         for event in await self._journal.replay():
             self.state = self._folded_again(event)
         await self.hub.roll.begin(first=not self.state.revision)
@@ -214,6 +216,7 @@ class Controller:
             more = following is not None and _is_told(following)
             if not (_is_told(item) and (more or self._unsettled)):
                 await self._try_to_settle()
+                await self._length.look(self.state)
             item = await self._inbox.get() if following is None else following
 
     async def _take(self, item: _Item) -> None:
@@ -323,7 +326,7 @@ class Controller:
         except Fenced:
             raise
         except Exception:
-            there = len(await self._journal.replay())
+            there = await self._journal.last()
             if there == revision - 1:
                 raise
             if there != revision:

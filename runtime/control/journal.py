@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from runtime.core import events as ev
+from runtime.core import snapshot
 from runtime.core.audit import AuditEntry
-from runtime.errors import HistoryLost, StoreUnavailable
+from runtime.core.state import ControlState
+from runtime.errors import Fenced, HistoryLost, StoreUnavailable
+from runtime.loops import LoopWatch
 from runtime.store.journal import Journal
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+EVENTS_KEPT = 500
+"""How many events a journal may have before it is made shorter: those of some forty swaps."""
 
 STORE_RETRY_SECONDS = 1.0
 """Pause before a store that did not answer is asked again."""
@@ -26,8 +34,23 @@ class JournalPort(Protocol):
         """The epoch of the manager that writes, which no manager before it had."""
         ...
 
+    async def begins(self) -> ControlState:
+        """Return the state that the events to ``replay`` begin from. Raises StoreError: it cannot be read."""
+        ...
+
     async def replay(self) -> list[ev.Durable]:
-        """Return every event from the first on. Raises StoreError: one is missing, or cannot be read."""
+        """Return every event after that. Raises StoreError: one is missing, or cannot be read."""
+        ...
+
+    async def last(self) -> int:
+        """Return the number of the last event."""
+        ...
+
+    async def compact(self, state: ControlState) -> None:
+        """Put ``state``, which the last event has led to, in the place of all events.
+
+        Raises StoreUnavailable: nothing was done. Raises Fenced.
+        """
         ...
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
@@ -53,9 +76,21 @@ class StoredJournal:
         """The epoch that the journal was opened with."""
         return self._journal.epoch
 
+    async def begins(self) -> ControlState:
+        """Return the state that the journal begins from."""
+        return await _until_it_answers(self._journal.begins)
+
     async def replay(self) -> list[ev.Durable]:
-        """Return every event from the first on."""
-        return await asyncio.to_thread(lambda: list(self._journal.replay()))
+        """Return every event after that."""
+        return await _until_it_answers(lambda: list(self._journal.replay()))
+
+    async def last(self) -> int:
+        """Return the number of the last event."""
+        return await _until_it_answers(self._journal.last)
+
+    async def compact(self, state: ControlState) -> None:
+        """Put ``state`` in the place of all events."""
+        await asyncio.to_thread(self._journal.compact, state)
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Write ``event``; it survives the machine once this returns."""
@@ -66,19 +101,40 @@ class StoredJournal:
         await _until_it_answers(lambda: self._journal.note(entry))
 
 
-async def _until_it_answers(write: Callable[[], None]) -> None:
-    """Write, again and again while the store does not answer: until it does, nothing may count.
+async def _until_it_answers(ask: Callable[[], _T]) -> _T:
+    """Read or write, again and again while the store does not answer: until it does, nothing may count.
 
     Gateways go on by the table that they have; a manager that gave up would find no store either.
     """
     while True:
         try:
-            await asyncio.to_thread(write)
+            return await asyncio.to_thread(ask)
         except StoreUnavailable as error:
             _log.warning("the journal waits for its store: %s", error)
             await asyncio.sleep(STORE_RETRY_SECONDS)
-        else:
+
+
+class Length:
+    """Keeps a journal short, so that a start is quick: at times its events' state is put in their place."""
+
+    def __init__(self, journal: JournalPort, loops: LoopWatch) -> None:
+        self._journal = journal
+        self._loops = loops
+        self.begins = 0
+        """Revision that the journal begins from, or at which it could not be made shorter."""
+
+    async def look(self, state: ControlState) -> None:
+        """Shorten the journal, which ``state`` has just been settled by, if it is long. Raises Fenced."""
+        if state.revision - self.begins < EVENTS_KEPT:
             return
+        self.begins = state.revision
+        try:
+            await self._journal.compact(state)
+            _log.info("journal %d: the state stands for all events up to here", state.revision)
+        except Fenced:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing was done: it is tried again when it has grown as much
+            self._loops.broke("shorten the journal", error)
 
 
 class MemoryJournal:
@@ -86,11 +142,26 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.epoch = 1
+        self.beginning = snapshot.encode(ControlState())
         self.lines: list[str] = []
         self.entries: list[AuditEntry] = []
 
+    async def begins(self) -> ControlState:
+        """Return the state that the journal begins from."""
+        return snapshot.decode(self.beginning)
+
+    async def last(self) -> int:
+        """Return the number of the last event."""
+        return (await self.begins()).revision + len(self.lines)
+
+    async def compact(self, state: ControlState) -> None:
+        """Put ``state`` in the place of all events."""
+        if state.revision != await self.last():
+            raise HistoryLost(f"revision {state.revision} is not the last one")
+        self.beginning, self.lines = snapshot.encode(state), []
+
     async def replay(self) -> list[ev.Durable]:
-        """Return every event from the first on."""
+        """Return every event after the beginning."""
         return [ev.decode(line) for line in self.lines]
 
     async def note(self, entry: AuditEntry) -> None:
@@ -99,8 +170,9 @@ class MemoryJournal:
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Keep the event as the text that a database would keep."""
-        if revision != len(self.lines) + 1:
-            raise HistoryLost(f"revision {revision} does not follow {len(self.lines)}")
+        last = await self.last()
+        if revision != last + 1:
+            raise HistoryLost(f"revision {revision} does not follow {last}")
         self.lines.append(ev.encode(event))
         if entry is not None:
             self.entries.append(entry)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -278,13 +279,21 @@ Durable = (
 _CODEC: TypeAdapter[Durable] = TypeAdapter(Annotated[Durable, Field(discriminator="type")])
 
 
-def encode(event: Durable) -> str:
-    """Return ``event`` as the JSON text that the journal keeps."""
-    return event.model_dump_json()
+def encode(event: Durable, put_away: Callable[[Any], Any] | None = None) -> str:
+    """Return ``event`` as the JSON text that the journal keeps.
+
+    ``put_away`` keeps a model set's JSON elsewhere and returns what stands for it.
+    """
+    if put_away is None or not isinstance(event, Wanted):
+        return event.model_dump_json()
+    told = event.model_dump(mode="json")
+    return json.dumps(told | {"content": put_away(told["content"])})
 
 
-def decode(text: str) -> Durable:
+def decode(text: str, fetch: Callable[[Any], Any] | None = None) -> Durable:
     """Return the event that ``encode`` wrote, this Interlock's or an older one's.
+
+    ``fetch`` returns the model set for what stands for it.
 
     A wish for a set that cannot be read any more is one that was refused; if it is wanted still, it is
     read anew.
@@ -293,12 +302,15 @@ def decode(text: str) -> Durable:
         ValueError: it is of no kind that is known here, or has not what belongs to its kind.
 
     """
+    told = json.loads(text)
+    if fetch is not None and isinstance(told, dict) and told.get("type") == "wanted":
+        told |= {"content": fetch(told.get("content"))}
     try:
-        return _CODEC.validate_json(text)
+        return _CODEC.validate_python(told)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["loc"][:1] == ("wanted",):
-            return _wish_as_it_was(json.loads(text))
+            return _wish_as_it_was(told)
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
 

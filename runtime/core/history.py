@@ -35,7 +35,7 @@ def as_it_was(kind: type[_Model], value: Any) -> _Model:
                 raise ValueError(f"{kind.__name__} has no {name}")
             continue
         try:
-            parts[name] = _part(_declared(field), value[name])
+            parts[name] = part_as_it_was(_declared(field), value[name])
         except ValueError:  # pydantic's errors are, too
             if field.is_required():
                 parts[name] = _plain(field, value[name])
@@ -54,15 +54,16 @@ def _plain(field: FieldInfo, value: Any) -> Any:
     raise ValueError(f"it cannot be {value!r:.80}")
 
 
-def _part(kind: Any, value: Any) -> Any:
+def part_as_it_was(kind: Any, value: Any) -> Any:
+    """Return ``value`` as a part of this kind. Raises ValueError, as ``as_it_was`` does."""
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     origin, arguments = get_origin(plain), get_args(plain)
     if isinstance(plain, type) and origin is None and issubclass(plain, BaseModel):
         return as_it_was(plain, value)
     if origin is dict and isinstance(value, Mapping):
-        return {key: _part(arguments[1], item) for key, item in value.items()}
+        return {key: part_as_it_was(arguments[1], item) for key, item in value.items()}
     if origin in (list, tuple) and isinstance(value, list):
-        return origin(_part(arguments[0], item) for item in value)
+        return origin(part_as_it_was(arguments[0], item) for item in value)
     if origin in (Union, types.UnionType):
         return _of_union(plain, value)
     return TypeAdapter(kind).validate_python(value)
@@ -76,7 +77,7 @@ def _of_union(kind: Any, value: Any) -> Any:
     for possible in get_args(kind):
         try:
             if possible is not types.NoneType and _is_meant(possible, value):
-                return _part(possible, value)
+                return part_as_it_was(possible, value)
         except (ValueError, ValidationError) as error:
             errors.append(str(error))
     raise ValueError("; ".join(errors) or f"no kind of it is {value!r:.80}")

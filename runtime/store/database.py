@@ -23,7 +23,7 @@ from runtime.store.prepared import Direct, Prepared
 from runtime.store.tables import PULSE
 from runtime.store.urls import IN_MEMORY, make_folder, parsed
 
-HEAD = "0011"
+HEAD = "0012"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))

@@ -4,6 +4,8 @@ It is the truth about releases: a manager that starts reads it whole and folds i
 fenced by epoch: a manager takes a later epoch when it opens the journal, and an append by an older
 one is refused, so that two managers that overlap for a moment cannot both write.
 
+The journal does not grow for ever: now and then the state that its events have led to is put in their place.
+
 A store may lose what was committed last: by a restore, or by a fail-over to a server that had not got it
 yet. So an event is written only right behind the one before it, and no epoch comes twice.
 """
@@ -19,12 +21,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from runtime.core import events as ev
+from runtime.core import snapshot
 from runtime.core.audit import AuditEntry
+from runtime.core.state import ControlState
 from runtime.errors import Fenced, HistoryLost, StoreError
 from runtime.store.audit import note
+from runtime.store.contents import Contents, fetching
 from runtime.store.database import reading, writing
 from runtime.store.patience import REPORT_SECONDS
-from runtime.store.tables import AUDIT, EPOCH, JOURNAL
+from runtime.store.tables import AUDIT, EPOCH, JOURNAL, SNAPSHOT
 
 _BEGINNING = 1_767_225_600
 """The seconds that epochs count from: the beginning of 2026."""
@@ -49,20 +54,45 @@ class Journal:
             connection.execute(sa.update(EPOCH).where(EPOCH.c.id == 1).values(epoch=taken))
             return taken
 
+    def begins(self) -> ControlState:
+        """Return the state that the events to ``replay`` begin from.
+
+        Raises:
+            StoreError: it cannot be read.
+
+        """
+        with reading(self._engine, REPORT_SECONDS) as connection:
+            row = connection.execute(sa.select(SNAPSHOT)).one_or_none()
+            try:
+                return ControlState() if row is None else snapshot.decode(row.state, fetching(connection))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(
+                    f"the journal's beginning, event {row.revision if row else 0}, cannot be read: {error}; "
+                    "another Interlock has written it: run that one, or set INTERLOCK_STORE_URL to another "
+                    "database"
+                ) from error
+
+    def last(self) -> int:
+        """Return the number of the last event."""
+        with reading(self._engine) as connection:
+            return self._last(connection)
+
     def replay(self) -> Iterator[ev.Durable]:
-        """Yield every event from the first on.
+        """Yield every event after the beginning.
 
         Raises:
             StoreError: one is missing though there are later ones, or cannot be read.
 
         """
         with reading(self._engine, REPORT_SECONDS) as connection:
+            begins = connection.execute(sa.select(SNAPSHOT.c.revision)).scalar_one_or_none() or 0
             rows = connection.execute(sa.select(JOURNAL).order_by(JOURNAL.c.revision)).all()
-        for expected, row in enumerate(rows, start=1):
+            fetch = fetching(connection)
+        for expected, row in enumerate(rows, start=begins + 1):
             if row.revision != expected:
                 raise StoreError(_gap(expected, rows[-1].revision))
             try:
-                yield ev.decode(row.event)
+                yield ev.decode(row.event, fetch)
             except ValueError as error:
                 raise StoreError(
                     f"event {expected} of the journal cannot be read: {error}; another Interlock has written "
@@ -79,8 +109,9 @@ class Journal:
             HistoryLost: the event before it is not there any more, or another one is in its place.
 
         """
-        row = {"revision": revision, "epoch": self.epoch, "event": ev.encode(event)}
         with writing(self._engine) as connection, self._fence(connection):
+            text = ev.encode(event, Contents(connection).put_away)
+            row = {"revision": revision, "epoch": self.epoch, "event": text}
             last = self._last(connection)
             if last == revision and self._is_written(connection, row):
                 return
@@ -94,8 +125,30 @@ class Journal:
             if entry is not None:
                 note(connection, entry)
 
+    def compact(self, state: ControlState) -> None:
+        """Put ``state``, which the last event has led to, in the place of all events. It is that, or nothing.
+
+        Raises:
+            Fenced: a newer manager has taken the journal over.
+            HistoryLost: the store does not hold that event, or holds later ones.
+
+        """
+        with writing(self._engine) as connection, self._fence(connection):
+            last = self._last(connection)
+            if last != state.revision:
+                raise HistoryLost(f"the store holds {last} events, and this is the state of {state.revision}")
+            contents = Contents(connection)
+            text = snapshot.encode(state, contents.put_away)
+            connection.execute(sa.delete(SNAPSHOT))
+            connection.execute(sa.insert(SNAPSHOT).values(only=1, revision=last, state=text))
+            connection.execute(sa.delete(JOURNAL).where(JOURNAL.c.revision <= last))
+            contents.forget_others()
+
     def _last(self, connection: Connection) -> int:
-        return int(connection.execute(sa.select(sa.func.max(JOURNAL.c.revision))).scalar_one() or 0)
+        last = connection.execute(sa.select(sa.func.max(JOURNAL.c.revision))).scalar_one_or_none()
+        if last is None:
+            last = connection.execute(sa.select(SNAPSHOT.c.revision)).scalar_one_or_none()
+        return int(last or 0)
 
     def _is_written(self, connection: Connection, row: dict[str, Any]) -> bool:
         """Say whether this very row is there: a commit may succeed whose answer is lost."""

@@ -14,6 +14,21 @@ JOURNAL = sa.Table(
     sa.Column("event", sa.Text, nullable=False),
 )
 
+CONTENTS = sa.Table(
+    "contents",
+    METADATA,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+)
+
+SNAPSHOT = sa.Table(
+    "snapshot",
+    METADATA,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+)
+
 AUDIT = sa.Table(
     "audit",
     METADATA,

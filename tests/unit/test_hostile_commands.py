@@ -24,6 +24,12 @@ class DirectJournal(StoredJournal):
         self.stored = Journal(fresh_store())
         super().__init__(self.stored)
 
+    async def begins(self):
+        return self.stored.begins()
+
+    async def last(self):
+        return self.stored.last()
+
     async def replay(self):
         return list(self.stored.replay())
 

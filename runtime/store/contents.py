@@ -1,0 +1,56 @@
+"""Model sets as the journal keeps them: each once, by the digest of its text, however often it is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from runtime.core.digest import canonical
+from runtime.store.tables import CONTENTS
+
+_KEPT_AS = "stored"
+"""The one member of what stands for a model set. No set has it."""
+
+
+class Contents:
+    """Puts model sets into a transaction's database, and notes which."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.digests: set[str] = set()
+
+    def put_away(self, told: Any) -> dict[str, str]:
+        """Keep a set's JSON; return what stands for it."""
+        text = canonical(told)
+        digest = hashlib.sha256(text).hexdigest()
+        known = sa.select(CONTENTS.c.digest).where(CONTENTS.c.digest == digest)
+        # One manager writes at a time: it holds the epoch's row meanwhile.
+        if self._connection.execute(known).first() is None:
+            row = {"digest": digest, "content": text.decode()}
+            self._connection.execute(sa.insert(CONTENTS).values(row))
+        self.digests.add(digest)
+        return {_KEPT_AS: digest}
+
+    def forget_others(self) -> None:
+        """Forget what has not been put away here."""
+        self._connection.execute(sa.delete(CONTENTS).where(CONTENTS.c.digest.not_in(sorted(self.digests))))
+
+
+def fetching(connection: Connection) -> Callable[[Any], Any]:
+    """Return what gives a set's JSON for what stands for it; one that stands for itself is left as it is."""
+    kept = {row.digest: row.content for row in connection.execute(sa.select(CONTENTS))}
+
+    def fetch(told: Any) -> Any:
+        if not isinstance(told, dict) or told.keys() != {_KEPT_AS}:
+            return told
+        try:
+            return json.loads(kept[told[_KEPT_AS]])
+        except KeyError:
+            raise ValueError(f"the model set {told[_KEPT_AS]!r} is not in the store") from None
+
+    return fetch
