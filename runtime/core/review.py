@@ -59,7 +59,7 @@ def reviewed(document: Document, read: Callable[[str], str]) -> ModelSet:
 
     """
     model_set = parse_document(document, read)
-    problems = list(review(model_set))
+    problems = [*document.problems, *review(model_set)]
     if problems:
         raise document.refusal(problems)
     return model_set

@@ -657,11 +657,15 @@ def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:
         ModelSetError: with the file, the key's path, the reason and the nearest valid key.
 
     """
-    return parse_document(document_of(document, source), read)
+    read_in = document_of(document, source)
+    model_set = parse_document(read_in, read)
+    if read_in.problems:
+        raise read_in.refusal(read_in.problems)
+    return model_set
 
 
 def parse_document(document: Document, read: Callable[[str], str]) -> ModelSet:
-    """Return the model set that a document declares.
+    """Return the model set that a document declares; what is wrong with the document as such is not told.
 
     Raises:
         ModelSetError: with the file, the line, the key's path, the reason and the nearest valid key, and
@@ -673,13 +677,10 @@ def parse_document(document: Document, read: Callable[[str], str]) -> ModelSet:
             raise document.refusal(document.problems)
         raise ModelSetError(document.source, "", "a model set is a mapping with name, engines and chains")
     try:
-        model_set = ModelSet.model_validate(document.value, context={"read": read})
+        return ModelSet.model_validate(document.value, context={"read": read})
     except ValidationError as error:
         found = [_problem(detail, document.value) for detail in error.errors(include_url=False)]
         raise document.refusal([*document.problems, *found]) from error
-    if document.problems:
-        raise document.refusal(document.problems)
-    return model_set
 
 
 def _problem(detail: ErrorDetails, document: Mapping[str, Any]) -> Problem:

@@ -57,6 +57,14 @@ def test_invalid(tmp_path):
     assert "cannot read" in lines[4]
 
 
+# What only a review finds is told beside what the text has wrong as such.
+def test_all_kinds_at_once(tmp_path):
+    (tmp_path / "v1.yaml").write_text(yaml.safe_dump({**document(1), "rollback_window": "99d"}) + "name: b\n")
+    told = run("validate", tmp_path / "v1.yaml").stderr
+    assert "name: is written twice" in told
+    assert "rollback_window: is longer than 30d" in told
+
+
 # That weights are not here is a note: they are wanted on the cluster's nodes.
 def test_weights_are_a_note(tmp_path):
     declared = document(1)
