@@ -48,7 +48,7 @@ test-ray: .venv/installed  ## local Ray clusters, fake engines
 test-e2e: .venv/installed models  ## real vLLM and real models, on the CPU
 	$(PYTEST) -m "not faults" tests/e2e
 
-test-faults: .venv/installed models  ## processes killed in each phase of a swap, beyond the four in test-ray; a hundred swaps: 20 minutes
+test-faults: .venv/installed models  ## processes killed in each phase of a swap, beyond the four in test-ray; a dark node (as root, with iproute2); a hundred swaps: 20 minutes
 	$(PYTEST) -n auto --dist worksteal -m faults tests/unit
 	$(PYTEST) -m faults tests/ray
 	$(PYTEST) -m faults tests/e2e

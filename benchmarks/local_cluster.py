@@ -69,6 +69,15 @@ class LocalCluster:
     otherwise. ``environment`` is what else the cluster's processes find in theirs.
     """
 
+    host = "127.0.0.1"
+    """The node's address, and what its processes listen on."""
+
+    inside: tuple[str, ...] = ()
+    """What a command of the cluster is begun with."""
+
+    options: tuple[str, ...] = ()
+    """What else ``ray start`` is told."""
+
     def __init__(
         self, root: Path, store_url: str | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
@@ -85,12 +94,12 @@ class LocalCluster:
         changes = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_ADDRESS": f"127.0.0.1:{self.gcs_port}",
+            "RAY_ADDRESS": f"{self.host}:{self.gcs_port}",
             # Workers are niced by default; beside a load generator on the same cores they would starve.
             "RAY_worker_niceness": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             # This node's address for Ray. vLLM looks for one itself, and without a network finds none.
-            "VLLM_HOST_IP": "127.0.0.1",
+            "VLLM_HOST_IP": self.host,
             "VLLM_NO_USAGE_STATS": "1",
             "INTERLOCK_STORE_URL": self.store_url,
             "INTERLOCK_ROOT": str(root),
@@ -113,9 +122,9 @@ class LocalCluster:
 
     def _start(self) -> None:
         command = [
-            *(*_RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+            *(*self.inside, *_RAY, "start", "--head", "--block", f"--node-ip-address={self.host}"),
             *(f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}"),
-            *("--dashboard-host=127.0.0.1", f"--num-cpus={_LOGICAL_CPUS}"),
+            *(f"--dashboard-host={self.host}", f"--num-cpus={_LOGICAL_CPUS}", *self.options),
             *(f"--temp-dir={self.folder / 'ray'}", f"--dashboard-agent-listen-port={free_port()}"),
             f"--ray-client-server-port={free_port()}",
         ]
@@ -169,11 +178,11 @@ class LocalCluster:
     @property
     def dashboard(self) -> str:
         """Where ``serve deploy`` finds the cluster."""
-        return f"http://127.0.0.1:{self.dashboard_port}"
+        return f"http://{self.host}:{self.dashboard_port}"
 
     def deploy(self, config: Path) -> None:
         """Run ``serve deploy`` with ``config``. Raises CommandError with what it printed."""
-        command = [*_SERVE, "deploy", "-a", self.dashboard, str(config)]
+        command = [*self.inside, *_SERVE, "deploy", "-a", self.dashboard, str(config)]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             raise CommandError(f"serve deploy {config} failed:\n{done.stdout}{done.stderr}")

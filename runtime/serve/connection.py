@@ -3,7 +3,7 @@
 Of asyncio's own, with nothing in between: a gateway hears thousands of messages a second on the loop that
 also writes to its clients, and a library with threads of its own hands Python's lock to and fro for each.
 
-Nothing waits for an end that is gone: a network that has broken ends the connection within ``_UNREACHED_S``,
+Nothing waits for an end that is gone: a network that has broken ends the connection within ``UNREACHED_S``,
 and so does a process that says nothing for ``silent_s``, or takes nothing of what is sent to it.
 """
 
@@ -23,15 +23,15 @@ _STRANGER = 1024
 GREATEST = 256 * 1024 * 1024
 """Bytes of the greatest message of one that has."""
 
-_UNREACHED_S = 8
+UNREACHED_S = 8
 """How long a network may lose everything. The system finds out: a machine that is gone does not say so. What
 TCP tries again it tries at doubling times, so after a break of less than this it is whole in as long."""
 
 _OPTIONS = {
-    "TCP_KEEPIDLE": _UNREACHED_S // 2,
-    "TCP_KEEPINTVL": _UNREACHED_S // 4,
+    "TCP_KEEPIDLE": UNREACHED_S // 2,
+    "TCP_KEEPINTVL": UNREACHED_S // 4,
     "TCP_KEEPCNT": 2,
-    "TCP_USER_TIMEOUT": _UNREACHED_S * 1000,
+    "TCP_USER_TIMEOUT": UNREACHED_S * 1000,
 }
 
 SILENT_S = 20.0

@@ -35,6 +35,9 @@ ASTRAY_PATIENCE_SECONDS = 60.0
 RETELL_SECONDS = 10.0
 """How often a gateway that has nothing new to count tells what it has counted."""
 
+GOODBYE_SECONDS = 2.0
+"""How long a gateway that ends waits for the manager to hear each of its last words."""
+
 METRICS_SECONDS = 8.0
 """How long a scrape waits for the manager; Prometheus waits for ten seconds unless told otherwise."""
 
@@ -168,13 +171,15 @@ class Follower:
 
     async def _say_goodbye(self) -> None:
         try:
-            await self._manager.count(await self._told())
-        except Unavailable as error:
-            _log.info("the manager did not hear what was counted last: %s", error)
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._manager.count(await self._told())
+        except (Unavailable, TimeoutError) as error:
+            _log.info("the manager did not hear what was counted last: %r", error)
         try:
-            await self._manager.leave(self._gateway)
-        except Unavailable as error:
-            _log.info("the manager did not hear the goodbye: %s", error)
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._manager.leave(self._gateway)
+        except (Unavailable, TimeoutError) as error:
+            _log.info("the manager did not hear the goodbye: %r", error)
 
     # -- following --------------------------------------------------------------------------------
 

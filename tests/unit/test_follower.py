@@ -400,6 +400,16 @@ async def test_goodbye(away, left):
     assert gateway.task.cancelled()
 
 
+# Nor does it end any later because the manager cannot be reached.
+async def test_a_goodbye_that_nobody_hears():
+    never = asyncio.Event()
+    async with Gateway(table(1, 1, 1)) as gateway:
+        gateway.desk.count = gateway.desk.leave = lambda _: never.wait()
+        begun = LoopClock().now()
+    assert LoopClock().now() - begun < 5.0
+    assert gateway.task.cancelled()
+
+
 # A gateway that says goodbye holds no drain up, not even for the time of a silence.
 async def test_drain_after_a_goodbye():
     async with World() as world:
