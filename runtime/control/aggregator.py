@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from runtime.clock import Clock
 from runtime.control.cluster import Cluster
 from runtime.core.digest import SHORT
 from runtime.core.series import Family, Sums, Told
@@ -50,9 +51,11 @@ class Aggregator:
         store: MetricsPort,
         state: Callable[[], ControlState],
         loops: Callable[[], Family],
+        clock: Clock,
     ) -> None:
         """Add up; ``loops`` tells how often the manager's own loops were started again."""
         self._loops = loops
+        self._clock = clock
         self._source, self._tellings = f"manager-{uuid.uuid4().hex}", 0
         self._cluster = cluster
         self._store = store
@@ -110,7 +113,7 @@ class Aggregator:
         # After a restart, gateways and replicas that are well may not have been heard yet.
         if not state.hearing and len(self._replicas) == len(engines):
             replicas = (r for replicas in self._replicas.values() for r in replicas)
-            sums.retain({self._source, *state.gateways, *replicas})
+            sums.retain({self._source, *state.gateways, *replicas}, self._clock.wall())
         sums.prune({engine[:SHORT] for engine in state.engines})
 
     async def _keep(self, sums: Sums) -> None:

@@ -92,7 +92,9 @@ class Controller:
     ) -> None:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
-        self.metrics = Aggregator(cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family)
+        self.metrics = Aggregator(
+            cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family, clock
+        )
         self.hub = Hub(clock, self.post, installation, roster, journal.epoch)
         self._journal, self._length = journal, Length(journal, self.loops)
         self._cluster = cluster

@@ -8,7 +8,7 @@ if an answer was lost and is told again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ Labels = tuple[tuple[str, str], ...]
 WINDOW = 20
 """Of how many releases and engines that are gone, the newest ones, counts are shown."""
 
-GONE_KEPT = 16
-"""Of how many processes that were not heard of lately the last word is kept: they may only be slow."""
+GONE_KEPT_SECONDS = 86_400.0
+"""For how long the last word of a process that is not heard of is kept: it may only be slow, or cut off, and
+all that it has counted would be added once more. By age, for a hiccup may silence any number at once."""
 
 _FORMAT = 1
 
@@ -95,6 +96,8 @@ class _Source:
     counted: Mapping[Series, float] = field(default_factory=dict)
     present: Mapping[str, Mapping[Series, float]] = field(default_factory=dict)
     """Its gauges, by family."""
+    gone: float | None = None
+    """Since when it has not been among those that live; None while it is."""
 
 
 class Sums:
@@ -134,14 +137,21 @@ class Sums:
             if more or before is None:
                 totals[series] = totals.get(series, 0.0) + more
 
-    def retain(self, living: Collection[str]) -> None:
-        """Forget the gauges of all other processes and, but for the last few, what they told last."""
-        gone = [source for source in self._sources if source not in living]
-        for source in gone:
-            known = self._sources[source]
-            self._sources[source] = _Source(known.sequence, known.counted)
-        for source in gone[:-GONE_KEPT]:
-            del self._sources[source]
+    def retain(self, living: Collection[str], now: float) -> None:
+        """Forget the gauges of all other processes and, after ``GONE_KEPT_SECONDS``, what they told last.
+
+        ``now`` is in seconds since the Unix epoch, for it outlasts this process.
+        """
+        for source, known in list(self._sources.items()):
+            if source in living:
+                if known.gone is not None:
+                    self._sources[source] = replace(known, gone=None)
+                continue
+            since = now if known.gone is None else min(known.gone, now)
+            if now - since > GONE_KEPT_SECONDS:
+                del self._sources[source]
+            else:
+                self._sources[source] = _Source(known.sequence, known.counted, gone=since)
 
     def prune(self, engines: Collection[str]) -> None:
         """Let go of the series of releases and of engines that have been gone for long.
@@ -203,7 +213,7 @@ class Sums:
                 for name, (kind, text) in self._kinds.items()
             },
             "sources": {
-                name: [source.sequence, {numbers[s]: v for s, v in source.counted.items()}]
+                name: [source.sequence, {numbers[s]: v for s, v in source.counted.items()}, source.gone]
                 for name, source in self._sources.items()
             },
         }
@@ -224,8 +234,9 @@ class Sums:
             sums._kinds[name] = Kind(kind), text
             if Kind(kind).counts:
                 sums._totals[name] = {series[int(n)]: value for n, value in totals.items()}
-        for name, (sequence, counted) in kept["sources"].items():
-            sums._sources[name] = _Source(sequence, {series[int(n)]: v for n, v in counted.items()})
+        for name, (sequence, counted, *gone) in kept["sources"].items():  # once it was not told since when
+            known = {series[int(n)]: v for n, v in counted.items()}
+            sums._sources[name] = _Source(sequence, known, gone=gone[0] if gone else None)
         return sums
 
 

@@ -11,7 +11,7 @@ import pytest
 from runtime.core.budget import Kind, Unit, Window
 from runtime.core.ledger import HopTag, Outcome
 from runtime.core.outcomes import RequestOutcome
-from runtime.core.series import GONE_KEPT, WINDOW
+from runtime.core.series import WINDOW
 from runtime.core.usage import HopRecord, Usage
 from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineUnavailable, Fenced, QuotaExhausted, RateLimited, StoreUnavailable
@@ -331,7 +331,7 @@ async def test_a_gateway_comes_back(restarts):
 @pytest.mark.simulation
 @pytest.mark.parametrize("unheard", ["gateways", "replicas"])
 async def test_a_scrape_right_after_a_restart(unheard, monkeypatch):
-    many = GONE_KEPT + 4
+    many = 20
     wanted = content(1, writer=QUICK | {"deployment_config": {"num_replicas": many}})
     async with live(wanted, gateways=many) as world:
         for gateway in range(many):

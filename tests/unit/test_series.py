@@ -3,12 +3,13 @@
 import json
 import random
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.core.series import GONE_KEPT, WINDOW, Family, Kind, Series, Sums, Told, counted, measured
+from runtime.core.series import GONE_KEPT_SECONDS, WINDOW, Family, Kind, Series, Sums, Told, counted, measured
 from runtime.core.usage import Usage
 from runtime.errors import Fenced
 from runtime.observe.exposition import text_of
@@ -63,7 +64,7 @@ def test_the_sum_is_exact():
         name = f"p{chance.randrange(30)}"
         values[name] = values.get(name, 0) + chance.randrange(9)
         sums.take(told(name, sequence, values[name]))
-    sums.retain({"p1"})
+    sums.retain({"p1"}, 0.0)
     assert sum_of(sums) == sum(values.values())
 
 
@@ -94,19 +95,38 @@ def test_gauges():
         peak = Family("p", Kind.PEAK, "P.", {Series("p"): value})
         sums.take(Told(name, 1, [measured("g", "G.", [({}, value)]), peak]))
     assert (sum_of(sums, "g"), sum_of(sums, "p")) == (4.0, 3.0)
-    sums.retain({"a"})
+    sums.retain({"a"}, 0.0)
     assert (sum_of(sums, "g"), sum_of(sums, "p")) == (1.0, 1.0)
 
 
-# Of processes that were not heard of lately the last word is kept for a while, but not of all that ever were.
-def test_what_is_kept_of_the_gone_is_bounded():
+# The last word of a process that is not heard of is kept for a day, of however many there are, also over a
+# restart of the manager: when they come back, nothing is added twice. After that it is forgotten.
+def test_what_is_kept_of_the_gone():
     sums = Sums()
     for number in range(100):
-        sums.take(told(f"p{number}", 1, 1.0))
-    sums.retain({"p0"})
-    assert set(sums.as_json()["sources"]) == {"p0", *(f"p{n}" for n in range(100 - GONE_KEPT, 100))}
-    sums.take(told("p99", 2, 1.0))
-    assert sum_of(sums) == 100.0
+        sums.take(told(f"p{number}", 1, 1000.0))
+    for at in (0.0, GONE_KEPT_SECONDS / 2, GONE_KEPT_SECONDS):
+        sums.retain({"p0"}, at)
+        sums = Sums.of_json(orjson.loads(orjson.dumps(sums.as_json(), option=orjson.OPT_NON_STR_KEYS)))
+    for number in range(50):
+        sums.take(told(f"p{number}", 2, 1000.0))
+    assert sum_of(sums) == 100_000.0
+    sums.retain({f"p{number}" for number in range(50)}, GONE_KEPT_SECONDS + 1.0)
+    assert set(sums.as_json()["sources"]) == {f"p{number}" for number in range(50)}
+    sums.retain(set(), GONE_KEPT_SECONDS + 2.0)
+    assert len(sums.as_json()["sources"]) == 50
+    assert sum_of(sums) == 100_000.0
+
+
+# What an earlier Interlock has kept of its processes, without since when they are gone, is read.
+def test_sources_of_before():
+    sums = Sums()
+    sums.take(told("p", 1, 5.0))
+    kept = sums.as_json()
+    kept["sources"] = {name: source[:2] for name, source in kept["sources"].items()}
+    known = Sums.of_json(kept)
+    known.take(told("p", 2, 6.0))
+    assert sum_of(known) == 6.0
 
 
 # Series of releases and engines that are gone leave the view when enough others have gone after them.
