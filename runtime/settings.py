@@ -87,6 +87,15 @@ class Settings(BaseSettings):
     heartbeat_s: _Seconds = 1.0
     """How often a gateway reports when nothing changes."""
 
+    ledger_days: Annotated[int, Field(ge=15, le=36_500)] = 90
+    """How many days the ledger keeps a row for each hop, and what a session has spent of a budget in total.
+
+    Sums stay for ever. The forecast looks back for fourteen days.
+    """
+
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
+    """How many days the audit log is kept."""
+
     address: str = "http://127.0.0.1:8000"
     """Where the ``interlock`` command finds the gateway."""
 

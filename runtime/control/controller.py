@@ -20,6 +20,7 @@ from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
 from runtime.control.hub import Hub
 from runtime.control.journal import JournalPort, Length
+from runtime.control.retention import NoRetention, RetentionPort, retain
 from runtime.control.roster import Roster
 from runtime.control.waits import WaitLog
 from runtime.core import events as ev
@@ -89,6 +90,7 @@ class Controller:
         metrics: MetricsPort | None = None,
         installation: str = "",
         roster: Roster | None = None,
+        retention: RetentionPort | None = None,
     ) -> None:
         self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
@@ -99,6 +101,7 @@ class Controller:
         self._journal, self._length = journal, Length(journal, self.loops)
         self._cluster = cluster
         self._clock = clock
+        self._retention = retention or NoRetention()
         self._collector = Collector(cluster, ledger or NoLedger(), clock)
         self._effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
@@ -159,7 +162,11 @@ class Controller:
         try:
             await self._recover()  # before it is known which engines there are, none can be asked
             self._recovered.set()
-            loops = {"collect": lambda: self._collector.run(self._loaded), "sweep": self._collector.sweep}
+            loops = {
+                "collect": lambda: self._collector.run(self._loaded),
+                "sweep": self._collector.sweep,
+                "retain": lambda: retain(self._retention),
+            }
             beside += [asyncio.create_task(self.loops.keep(name, loop)) for name, loop in loops.items()]
             await self._serve()
         finally:

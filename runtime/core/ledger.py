@@ -18,6 +18,14 @@ WARM_UPS = "(warm-ups)"
 """What warm-ups are told as by chain and by step."""
 
 
+HOUR_SECONDS, DAY_SECONDS = 3_600, 86_400
+
+
+def hour_of(at: float) -> int:
+    """Return when the hour in UTC begins that holds ``at``, in seconds since the Unix epoch."""
+    return int(at // HOUR_SECONDS) * HOUR_SECONDS
+
+
 class Purpose(StrEnum):
     """What a hop was for."""
 
@@ -125,6 +133,11 @@ class LedgerRow:
     duration_ms: float
 
     @property
+    def at(self) -> float:
+        """When its request began, or the hop itself if no request made it: it is summed up with that hour."""
+        return self.tag.admitted or self.tag.started
+
+    @property
     def cost(self) -> int:
         """What it has cost, in nano-units."""
         return cost_of(self.tag.price, self.usage)
@@ -133,6 +146,7 @@ class LedgerRow:
         """Return the row's columns."""
         return {
             **self.tag._asdict(),
+            "admitted": self.at,
             "prompt": self.usage.prompt,
             "cached": self.usage.cached,
             "completion": self.usage.completion,

@@ -19,10 +19,12 @@ from runtime.control.health import Checkup
 from runtime.control.hold import Hold
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
+from runtime.control.retention import StoredRetention
 from runtime.core import events as ev
 from runtime.core.commands import Command
 from runtime.core.digest import Content, change_digest
 from runtime.core.drain_time import check_deadlines
+from runtime.core.ledger import DAY_SECONDS
 from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.series import Told
 from runtime.core.status import status
@@ -45,6 +47,7 @@ from runtime.store.holder import HolderRow
 from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
 from runtime.store.ledger import Ledger
+from runtime.store.ledger_sums import LedgerSums
 from runtime.store.metrics import MetricsStore
 from runtime.store.model_sets import read_content
 from runtime.store.urls import check_shared
@@ -82,15 +85,17 @@ class SwapManager:
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
         self._cluster = RayCluster(self._installation, context.app_name, settings.drain_timeout_s)
+        budgets = Budgets(store, self._clock, sessions_kept_s=settings.ledger_days * DAY_SECONDS)
         self._controller = Controller(
             StoredJournal(self._journal),
             self._cluster,
             self._clock,
             settings.gateway_silence_s,
-            StoredLedger(Ledger(store, Budgets(store, self._clock), tells_of_others=True)),
+            StoredLedger(Ledger(store, budgets, tells_of_others=True)),
             StoredMetrics(MetricsStore(store, self._journal.epoch)),
             self._installation.id,
             registry := Registry(context.app_name),
+            StoredRetention(LedgerSums(store, settings.ledger_days, settings.audit_days), budgets),
         )
         self._checkup = Checkup(
             self._controller,

@@ -23,7 +23,7 @@ from runtime.store.prepared import Direct, Prepared
 from runtime.store.tables import PULSE
 from runtime.store.urls import IN_MEMORY, make_folder, parsed
 
-HEAD = "0012"
+HEAD = "0013"
 """The version of the tables that this code works with: the newest in ``runtime/store/migrations``."""
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
@@ -34,6 +34,7 @@ class Turn(IntEnum):
 
     UPGRADE = 0x494C4B
     LEDGER = 0x494C4C
+    SUMS = 0x494C4D
 
 
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("turn")))

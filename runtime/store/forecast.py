@@ -36,10 +36,10 @@ def _recent(connection: Connection, cap: Cap, at: float) -> dict[str, Recent]:
     """Return what was spent within the cap's trail, by subject."""
     trail = TRAIL_SECONDS[cap.window]
     subject: Any = LEDGER.c[cap.per.value]
-    within = LEDGER.c.started >= at - trail
-    of_it = [LEDGER.c.tenant == cap.tenant, subject != "", LEDGER.c.started >= at - 2 * trail]
+    within = LEDGER.c.admitted >= at - trail
+    of_it = [LEDGER.c.tenant == cap.tenant, subject != "", LEDGER.c.admitted >= at - 2 * trail]
     of_it += [LEDGER.c.key == cap.key] if cap.key else []
-    amounts = sa.select(subject, _amount(cap.unit, within), sa.func.min(LEDGER.c.started))
+    amounts = sa.select(subject, _amount(cap.unit, within), sa.func.min(LEDGER.c.admitted))
     rows = connection.execute(amounts.where(*of_it).group_by(subject))
     return {name: Recent(int(amount), first) for name, amount, first in rows}
 

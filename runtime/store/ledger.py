@@ -1,4 +1,4 @@
-"""The ledger: one row per hop, for good.
+"""The ledger: one row per hop, for as long as rows are kept, and sums of them for good.
 
 A row may be told more than once and by two witnesses: the gateway that made the call knows how it
 ended and how long it took, the engine knows exactly what it came to. Rows of one hop are merged, and
@@ -7,23 +7,24 @@ the merge gives the same row in whatever order and however often they come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from runtime.clock import Clock, SystemClock
 from runtime.core.budget import Amount, Crossing
-from runtime.core.cost import PICO_PER_NANO, cost_of, money_text
-from runtime.core.ledger import WARM_UPS, HopTag, LedgerRow, Outcome, Purpose
+from runtime.core.cost import PICO_PER_NANO, cost_of
+from runtime.core.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.usage import NOTHING, Usage
 from runtime.store.budgets import Budgets, MissingCounters
 from runtime.store.database import Turn, insert_into, reading, take_turns, writing_directly
+from runtime.store.ledger_sums import COUNTS, LateRows
 from runtime.store.patience import REPORT_SECONDS
 from runtime.store.prepared import Direct, Prepared, PreparedAmong
 from runtime.store.tables import LEDGER
-
-_COUNTS = ("prompt", "cached", "completion", "reasoning")
+from runtime.store.usage import total_of, usage_by
 
 _KNOWN = PreparedAmong(
     [LEDGER.c.hop],
@@ -39,10 +40,17 @@ class Ledger:
     """Reads and writes the ledger. Calls block: make them from a thread. All raise StoreUnavailable."""
 
     def __init__(
-        self, engine: Engine, budgets: Budgets | None = None, *, tells_of_others: bool = False
+        self,
+        engine: Engine,
+        budgets: Budgets | None = None,
+        *,
+        tells_of_others: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         """Write to ``engine``; ``tells_of_others`` if other processes tell of the same hops."""
         self._tells_of_others = tells_of_others
+        self._clock = clock or SystemClock()
+        self._late = LateRows(engine)
         self._engine = engine
         self._budgets = budgets
         new = insert_into(engine, LEDGER)
@@ -67,12 +75,15 @@ class Ledger:
 
     def _try_to_write(self, told: Sequence[LedgerRow], ended: Sequence[str]) -> int:
         crossed: list[Crossing] = []
+        now = self._clock.wall() + (self._budgets.skew if self._budgets is not None else 0.0)
         with writing_directly(self._engine) as direct:
             # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
             take_turns(direct, Turn.LEDGER, alone=self._tells_of_others)
+            told = self._late.without_gone(direct, told, now)
             known = _known(direct, told)
             new = [row for row in told if _is_news(row, known)]
             self._merge.each(direct, [row.as_row() for row in new])
+            self._late.mark(direct, new, now)
             if self._budgets is not None:
                 crossed = self._budgets.settle(direct, _added(new, known), ended)
         if self._budgets is not None:
@@ -87,53 +98,21 @@ class Ledger:
 
     def total(self) -> Usage:
         """Return every token that the ledger knows of."""
-        sums = [sa.func.coalesce(sa.func.sum(LEDGER.c[name]), 0) for name in _COUNTS]
         with reading(self._engine, REPORT_SECONDS) as connection:
-            prompt, cached, completion, reasoning = connection.execute(sa.select(*sums)).one()
-        return Usage(int(prompt), int(completion), int(cached), int(reasoning))
+            return total_of(connection)
 
     def usage(self, by: str, since: float = 0.0) -> list[dict[str, Any]]:
         """Return requests, hops, tokens and cost by one of ``GROUPS``; sessions with whose tenants' they are.
 
         The cost is text, in units of the currency that the model sets' prices are in. ``since`` is in
-        seconds since the Unix epoch.
+        seconds since the Unix epoch, and is about when requests began.
         """
-        group = _day(self._engine) if by == "day" else _named(by)
-        whose = [LEDGER.c.tenant] if by == "session" else []
-        sums = [sa.func.sum(LEDGER.c[name]).label(f"{name}_tokens") for name in _COUNTS]
-        select = sa.select(
-            group.label(by),
-            *whose,
-            sa.func.count(sa.distinct(LEDGER.c.request)).label("requests"),
-            sa.func.count().label("hops"),
-            *sums,
-            sa.func.sum(LEDGER.c.cost).label("cost"),
-        )
-        grouped = select.where(LEDGER.c.started >= since).group_by(group, *whose).order_by(group, *whose)
         with reading(self._engine, REPORT_SECONDS) as connection:
-            rows = connection.execute(grouped).mappings().all()
-        told: dict[str, Callable[[Any], Any]] = {by: _as_it_is, "cost": lambda nano: money_text(int(nano))}
-        told |= {column.name: _as_it_is for column in whose}
-        return [{name: told.get(name, int)(value) for name, value in row.items()} for row in rows]
+            return usage_by(connection, by, since)
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
-
-
-def _named(by: str) -> Any:
-    """Return the column of a group. Warm-ups are told together: their chains and steps are no client's.
-
-    Literals, not parameters: PostgreSQL must see the same expression in what is grouped by.
-    """
-    if by not in ("chain", "step"):
-        return LEDGER.c[by]
-    warms_up = LEDGER.c.purpose == sa.literal_column(f"'{Purpose.WARMUP}'")
-    return sa.case((warms_up, sa.literal_column(f"'{WARM_UPS}'")), else_=LEDGER.c[by])
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _known(direct: Direct, rows: Sequence[LedgerRow]) -> dict[str, Usage]:
@@ -162,7 +141,7 @@ def _added(rows: Iterable[LedgerRow], known: Mapping[str, Usage]) -> Iterator[tu
 def _merged(new: Any) -> dict[str, Any]:
     """Return what becomes of a row that is told again: the greater counts, and what anybody measured."""
     old = LEDGER.c
-    merged: dict[str, Any] = {name: _greater(old[name], new[name]) for name in _COUNTS}
+    merged: dict[str, Any] = {name: _greater(old[name], new[name]) for name in COUNTS}
     merged["cost"] = _cost(merged["prompt"], merged["cached"], merged["completion"])
     orphaned = old.outcome == Outcome.ORPHANED.value
     merged["outcome"] = sa.case((orphaned, new.outcome), else_=old.outcome)
@@ -181,10 +160,3 @@ def _cost(prompt: Any, cached: Any, completion: Any) -> Any:
 
 def _greater(one: Any, other: Any) -> Any:
     return sa.case((one >= other, one), else_=other)
-
-
-def _day(engine: Engine) -> Any:
-    """Return the UTC day of a row, as text."""
-    if engine.dialect.name == "postgresql":
-        return sa.func.to_char(sa.func.timezone("UTC", sa.func.to_timestamp(LEDGER.c.started)), "YYYY-MM-DD")
-    return sa.func.strftime("%Y-%m-%d", LEDGER.c.started, "unixepoch")

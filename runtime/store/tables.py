@@ -87,8 +87,8 @@ LEDGER = sa.Table(
     sa.Column("release", sa.Integer, nullable=False),
     sa.Column("engine", sa.Text, nullable=False),
     sa.Column("purpose", sa.Text, nullable=False),
-    sa.Column("started", sa.Float, nullable=False, index=True),
-    sa.Column("admitted", sa.Float, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("admitted", sa.Float, nullable=False, index=True),
     sa.Column("prompt", sa.BigInteger, nullable=False),
     sa.Column("cached", sa.BigInteger, nullable=False),
     sa.Column("completion", sa.BigInteger, nullable=False),
@@ -101,6 +101,45 @@ LEDGER = sa.Table(
     sa.Column("queue_ms", sa.Float),
     sa.Column("ttft_ms", sa.Float),
     sa.Column("duration_ms", sa.Float, nullable=False),
+)
+
+_SUMMED = ("hops", "prompt", "cached", "completion", "reasoning", "cost")
+
+LEDGER_SUMS = sa.Table(
+    "ledger_sums",
+    METADATA,
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("tenant", "key", "chain", "step")),
+    sa.Column("release", sa.Integer, primary_key=True, autoincrement=False),
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("engine", "purpose", "outcome")),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False)
+        for name in ("requests", "requests_by_step", "requests_by_engine", "requests_by_outcome", *_SUMMED)
+    ),
+)
+
+SESSION_SUMS = sa.Table(
+    "session_sums",
+    METADATA,
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("session", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("requests", *_SUMMED)),
+)
+
+LEDGER_LATE = sa.Table(
+    "ledger_late",
+    METADATA,
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("edition", sa.BigInteger, nullable=False),
+)
+
+LEDGER_HORIZON = sa.Table(
+    "ledger_horizon",
+    METADATA,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("summed", sa.BigInteger, nullable=False),
+    sa.Column("kept", sa.BigInteger, nullable=False),
 )
 
 CAPS = sa.Table(
