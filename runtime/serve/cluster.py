@@ -44,8 +44,9 @@ from runtime.serve.serve_status import ApplicationStatus, serve_status
 
 _FAILED = "DEPLOY_FAILED"
 
-_DEVICES_SECONDS = 10.0
-"""How long a node may take to say what memory it has; one that has gone dark says nothing."""
+_DEVICES_SECONDS, _OTHERS_SECONDS = 30.0, 10.0
+"""How long a node may take to say what memory it has, and how much longer than another: a busy one starts a
+process for it first, and one that has gone dark says nothing."""
 
 _DEVICES = ray.remote(num_cpus=0)(devices_of)
 
@@ -210,18 +211,26 @@ class RayCluster:
     async def devices(self) -> list[Device]:
         """Ask every node."""
         alive = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        told = dict(zip(alive, await asyncio.gather(*map(self._devices_of, alive)), strict=True))
+        asking = {node: asyncio.create_task(self._devices_of(node)) for node in alive}
+        try:
+            if asking:
+                first = asyncio.FIRST_COMPLETED
+                await asyncio.wait(asking.values(), timeout=_DEVICES_SECONDS, return_when=first)
+                await asyncio.wait(asking.values(), timeout=_OTHERS_SECONDS)
+            told = {node: task.result() if task.done() else None for node, task in asking.items()}
+        finally:
+            for task in asking.values():
+                task.cancel()
         self.silent_nodes = tuple(node[:SHORT] for node, devices in told.items() if devices is None)
         if alive and len(self.silent_nodes) == len(alive):
             raise EngineUnavailable("no node tells what memory it has")
         return [device for devices in told.values() for device in devices or ()]
 
     async def _devices_of(self, node: str) -> list[Device] | None:
-        asked = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
         try:
-            async with asyncio.timeout(_DEVICES_SECONDS):
-                return cast("list[Device]", await asked)
-        except (RayError, TimeoutError) as error:
+            asked = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
+            return cast("list[Device]", await asked)
+        except RayError as error:
             _log.warning("node %s does not tell what memory it has: %r", node[:SHORT], error)
             return None
 
