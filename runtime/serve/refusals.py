@@ -55,8 +55,8 @@ def refused_by(
         return Overloaded(str(cause))
     if isinstance(cause, ValidationError):
         return refused_form(cause, body)
-    if "GenerationError" in kinds and not generated:
-        return _without_grammar(cause, body)
+    if "GenerationError" in kinds:
+        return _without_form(cause, body)
     of_request = "TemplateError" in kinds or isinstance(cause, (*_OF_THE_REQUEST, RecursionError))
     if "VLLMClientError" in kinds or (of_request and not generated):
         return refused_saying(_said(cause), getattr(cause, "parameter", None), body, default=default)
@@ -110,11 +110,11 @@ def _root(error: BaseException) -> BaseException:
     return _root(error.__cause__) if wrapped and error.__cause__ is not None else error
 
 
-def _without_grammar(error: BaseException, body: Mapping[str, Any]) -> InterlockError:
+def _without_form(error: BaseException, body: Mapping[str, Any]) -> InterlockError:
     form = _first(_FORMS, body)
     if form is None:
         return EngineUnavailable(f"vLLM failed: {_said(error)}")
-    return InvalidRequest(f"{form}: no grammar can be made of it", param=form)
+    return InvalidRequest(f"{form}: no answer of this form can be generated", param=form)
 
 
 def _said(error: BaseException) -> str:

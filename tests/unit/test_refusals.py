@@ -66,9 +66,14 @@ ASK = {"messages": [{"role": "user", "content": "hi"}]}
             GenerationError("Internal"),
             {"structured_outputs": {"regex": "("}},
             "structured_outputs",
-            "no grammar",
+            "no answer of this form",
         ),
-        (GenerationError("Internal"), {"response_format": {"type": "x"}}, "response_format", "no grammar"),
+        (
+            GenerationError("Internal"),
+            {"response_format": {"type": "x"}},
+            "response_format",
+            "no answer of this form",
+        ),
     ],
 )
 def test_what_is_the_requests_fault(error, members, param, text):
