@@ -69,7 +69,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a pattern": (_schema({"type": "string", "pattern": "("}), "response_format"),
     "outputs that are a text": ({"structured_outputs": "x"}, "structured_outputs"),
-    "outputs of nothing": ({"structured_outputs": {}}, "structured_outputs"),
     "a regular expression": ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
     "a rule that there is not": ({"structured_outputs": {"grammar": "root ::= foo"}}, "structured_outputs"),
     "no choice": ({"structured_outputs": {"choice": []}}, "structured_outputs"),
@@ -109,6 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 """What an engine refuses, and the member that it names."""
 
 GRAMMARS: dict[str, dict[str, Any]] = {
+    "outputs of nothing": {"structured_outputs": {}},
     "a rule twice": {"structured_outputs": {"grammar": 'root ::= "a"\nroot ::= "b"'}},
     "another rule twice": {"structured_outputs": {"grammar": 'root ::= a\na ::= "x"\na ::= "y"'}},
     "a rule of itself": {"structured_outputs": {"grammar": 'root ::= root "a" | "b"'}},

@@ -242,6 +242,8 @@ def test_valid_shapes_are_answered_alike(support, tenants):
         answers = []
         for tenant in (FREE, FREE, CAPPED):
             body = {"model": "support-agent", **members}
+            if body.get("temperature") is None:
+                body["temperature"] = 0.0  # the shipped set's answers are by chance
             answers.append(support.http.post("/v1/chat/completions", json=body, headers=tenants[tenant]))
         statuses = {answer.status_code for answer in answers}
         if statuses != {200} or told(answers[1]) != told(answers[2]):
