@@ -77,7 +77,8 @@ def test_what_is_left_lasts_until_then(window, spent, per_second, limit):
 
 
 @pytest.fixture
-def budgets(engine):
+def budgets(engine, monkeypatch):
+    monkeypatch.setattr("runtime.store.budgets.clock_of", lambda _: NOON)  # PostgreSQL has one of its own
     return Budgets(engine, StoppedClock())
 
 
