@@ -35,6 +35,8 @@ class _Record:
     """How often it has broken in a row."""
     error: str = ""
     at: float = 0.0
+    since: float = 0.0
+    """When it broke last, by the clock that measures."""
 
 
 class LoopWatch:
@@ -74,6 +76,9 @@ class LoopWatch:
     def broke(self, name: str, error: Exception) -> float:
         """Take note that a loop broke; return how many seconds to wait before it is started again."""
         record = self._records.setdefault(name, _Record())
+        if self._clock.now() - record.since >= STEADY_SECONDS:
+            record.failures = 0
+        record.since = self._clock.now()
         record.restarts += 1
         record.failures += 1
         record.error = f"{type(error).__name__}: {error}"[:_MOST_TEXT]

@@ -118,6 +118,8 @@ class Controller:
         """Whether settling broke, and waits to be tried again."""
         self._over = False
         self._recovered = asyncio.Event()
+        self._following: _Item | None = None
+        """What is taken next, and is not in the inbox any more."""
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -197,7 +199,7 @@ class Controller:
         known = {digest[:SHORT] for digest in self.state.engines}
         for digest in sorted(exist - known):
             await self._commit(ev.EngineFound(at=self._clock.wall(), engine=digest))
-        await self._settle()
+        await self._try_to_settle()
 
     def _folded_again(self, event: ev.Durable) -> ControlState:
         """Return the state after an event of the journal; one that does not fit any more is only counted.
@@ -221,7 +223,7 @@ class Controller:
         item = await self._inbox.get()
         while True:
             await self._take(item)
-            following = None if self._inbox.empty() else self._inbox.get_nowait()
+            self._following = following = None if self._inbox.empty() else self._inbox.get_nowait()
             more = following is not None and _is_told(following)
             if not (_is_told(item) and (more or self._unsettled)):
                 await self._try_to_settle()
@@ -304,9 +306,11 @@ class Controller:
 
     def _turn_away(self) -> None:
         """Answer those whose commands wait: nobody takes them any more."""
+        waiting = [self._following]
         while not self._inbox.empty():
-            item = self._inbox.get_nowait()
-            if isinstance(item, _Asked):
+            waiting.append(self._inbox.get_nowait())
+        for item in waiting:
+            if isinstance(item, _Asked) and not item.done.done():
                 _fail(item, EngineUnavailable("this manager ends; another one is coming"))
 
     def _retire(self, ended: _Ended) -> ev.Event | None:

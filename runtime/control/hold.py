@@ -82,12 +82,13 @@ class Hold:
             if holder != first.holder:
                 return False
             beats = seen.beats != first.beats
+            other = holder if holder is not None and not self._own.replaces(holder) else None
             verdict = decide(
                 self._own,
                 holder,
-                ended=holder is not None and self._has_ended(holder),
+                ended=other is not None and self._has_ended(other),
                 beats=beats,
-                deployed=holder is not None and await asyncio.to_thread(self._is_deployed, holder),
+                deployed=other is not None and await asyncio.to_thread(self._is_deployed, other),
                 watched=self._clock.now() - since,
             )
             if verdict is Verdict.TAKE:

@@ -31,7 +31,7 @@ class Holder(BaseModel):
     """The boot and the process namespace in which ``pid`` means something."""
     pid: int
     started: float
-    """Wall time at which the process began: process ids are used again."""
+    """When the process began, in seconds since the machine's start: process ids are used again."""
 
     def replaces(self, other: Holder) -> bool:
         """Say whether Serve has made this one in the place of the other, which is gone or going."""

@@ -178,7 +178,13 @@ class SwapManager:
         await self._controller.metrics.take(told)
 
     async def metrics(self, told: Told) -> bytes:
-        """Return what the whole application has counted, as Prometheus' text. Raises StoreUnavailable."""
+        """Return what the whole application has counted, as Prometheus' text.
+
+        Raises:
+            EngineUnavailable, StoreUnavailable: it is not known yet. Told by then, counts would go backwards.
+
+        """
+        await self._controller.until_recovered()
         return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
 
     async def status(self) -> dict[str, Any]:
@@ -206,6 +212,7 @@ class SwapManager:
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError, EngineUnavailable."""
         _, content = await asyncio.to_thread(self._content, wanted)
+        await self._controller.until_recovered()
         return (await Planner(self._cluster).plan(content, self._controller.state)).as_json()
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:

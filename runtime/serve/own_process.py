@@ -7,7 +7,6 @@ import os
 import socket
 from pathlib import Path
 
-import psutil
 from ray._private.worker import global_worker
 
 from runtime.core.holder import Holder
@@ -16,6 +15,9 @@ from runtime.serve.serve_status import serve_status
 _log = logging.getLogger(__name__)
 
 _SAME_START_SECONDS = 1.0
+
+_START_FIELD = 19
+"""Which of the fields behind a process's name says when it began (proc(5), ``starttime``)."""
 
 
 def own_holder(application: str) -> Holder:
@@ -26,7 +28,7 @@ def own_holder(application: str) -> Holder:
         host=socket.gethostname(),
         machine=_machine(),
         pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        started=_started(os.getpid()),
     )
 
 
@@ -47,12 +49,22 @@ def has_ended(holder: Holder) -> bool:
     if not holder.machine or holder.machine != _machine():
         return False
     try:
-        return abs(psutil.Process(holder.pid).create_time() - holder.started) > _SAME_START_SECONDS
-    except psutil.NoSuchProcess:
+        return abs(_started(holder.pid) - holder.started) > _SAME_START_SECONDS
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    except psutil.Error as error:
+    except (OSError, ValueError, IndexError) as error:
         _log.info("whether process %d still runs is not known: %s", holder.pid, error)
         return False
+
+
+def _started(pid: int) -> float:
+    """Return when a process began, in seconds since the machine's start: a step of its clock changes nothing.
+
+    Raises OSError: there is no such process, or the system does not tell.
+    """
+    told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    ticks = told.rpartition(")")[2].split()[_START_FIELD]
+    return float(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _machine() -> str:

@@ -100,6 +100,7 @@ class LedgerSums:
     def sum_up(self, now: float) -> None:
         """Sum up every hour that is over and has not been, and those that were told of late."""
         closed = hour_of(now - CLOSED_SECONDS)
+        self._retreat(closed)
         for _ in range(_HOURS_AT_ONCE):
             summed = self._horizon().summed
             if summed >= closed:
@@ -131,6 +132,17 @@ class LedgerSums:
         further = sa.update(LEDGER_HORIZON).where(LEDGER_HORIZON.c.summed < summed).values(summed=summed)
         with writing(self._engine) as connection:
             connection.execute(further)
+
+    def _retreat(self, closed: int) -> None:
+        """Sum up again what was summed up before it was over: by then the clock was ahead.
+
+        Left so, what is told of those hours would neither be read from rows nor be summed up.
+        """
+        again = LEDGER_HORIZON.c.kept
+        back = sa.case((again > closed, again), else_=closed)
+        ahead = sa.update(LEDGER_HORIZON).where(LEDGER_HORIZON.c.summed > back).values(summed=back)
+        with writing(self._engine) as connection:
+            connection.execute(ahead)
 
     def _sum_hour(self, hour: int, edition: int | None = None) -> None:
         """Replace the sums of an hour; what was told of it after ``edition`` has it summed up once more.

@@ -1,12 +1,15 @@
 """One manager at a time works on a store; a second one takes over only from one that is gone."""
 
 import asyncio
+import os
+import time
 
 import pytest
 
 from runtime.control.hold import Hold
 from runtime.core.holder import PATIENCE_SECONDS, Holder
-from runtime.errors import Fenced, StoreHeld, StoreUnavailable
+from runtime.errors import EngineUnavailable, Fenced, StoreHeld, StoreUnavailable
+from runtime.serve.own_process import _machine, _started, has_ended
 from runtime.store.holder import HolderRow
 from tests.unit.fresh_store import fresh_store
 from tests.unit.world import LoopClock
@@ -146,3 +149,30 @@ async def test_a_store_that_is_away(store, monkeypatch):
     with pytest.raises(StoreHeld):
         await store.hold(manager("beside", pid=2)).take()
     keeping.cancel()
+
+
+# Who replaces the holder does not ask Serve of it: Serve may be starting again itself.
+async def test_who_replaces_asks_nobody(store):
+    def unreachable(_holder):
+        raise EngineUnavailable("Serve does not answer")
+
+    await store.hold(manager()).take()
+    again = Hold(store.row, manager(pid=2), LoopClock(), unreachable, unreachable)
+    assert await seconds_to_take(again) == 0
+
+
+# A process is known by when it began, whatever the machine's clock says since; another of its id is not it.
+def test_processes_are_told_apart(monkeypatch):
+    own = Holder(
+        cluster="c",
+        application="a",
+        host="h",
+        machine=_machine(),
+        pid=os.getpid(),
+        started=_started(os.getpid()),
+    )
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert not has_ended(own)
+    assert has_ended(own.model_copy(update={"started": own.started - 2.0}))
+    assert has_ended(own.model_copy(update={"pid": 2**22 + 1}))
+    assert not has_ended(own.model_copy(update={"machine": "another", "started": 0.0}))

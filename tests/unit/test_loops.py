@@ -10,8 +10,8 @@ from runtime.control import controller
 from runtime.core import policy
 from runtime.core.commands import ANY_EDITION, Action, Command
 from runtime.core.events import GatewaysHeard, ReleasePlanned
-from runtime.core.loops import LONGEST_PAUSE_SECONDS, NEWS_SECONDS, pause_after
-from runtime.errors import Fenced, InternalError
+from runtime.core.loops import LONGEST_PAUSE_SECONDS, NEWS_SECONDS, STEADY_SECONDS, pause_after
+from runtime.errors import EngineUnavailable, Fenced, InternalError
 from runtime.loops import LoopWatch
 from tests.prometheus import total_of
 from tests.unit.world import World, content
@@ -258,3 +258,46 @@ async def test_a_command_amid_the_end():
         assert len(answers) == 3
         assert all(isinstance(answer, Exception) for answer in answers)
         assert isinstance(await world.stop_manager(), Fenced)
+
+
+# A state that the policy breaks on does not end the manager that starts on it either.
+@pytest.mark.parametrize("broken", ["decide", "due"])
+async def test_a_start_into_a_policy_that_breaks(monkeypatch, broken):
+    async with World() as world:
+        world.want(ONE)
+        await world.until_live(ONE)
+        await world.stop_manager()
+        monkeypatch.setattr(
+            policy, broken, Breaking(getattr(policy, broken), times=2, error=ZeroDivisionError)
+        )
+        world.start_manager()
+        world.want(TWO)
+        await world.until_live(TWO, seconds=120)
+        assert not world.manager_ended
+
+
+# A command that was the next to be taken when the manager ended has an answer, too.
+async def test_the_next_command_amid_the_end(monkeypatch):
+    async with World() as world:
+        world.want(ONE)
+        await world.until_live(ONE)
+
+        def fenced(*_):
+            raise Fenced("another manager")
+
+        monkeypatch.setattr(policy, "decide", fenced)
+        world.want(TWO)
+        command = Command(Action.ABORT, "ann", ANY_EDITION)
+        asked = asyncio.gather(*(world.controller.command(command) for _ in range(2)), return_exceptions=True)
+        answers = await asyncio.wait_for(asked, 60.0)
+        assert all(isinstance(answer, EngineUnavailable) for answer in answers)
+        await asyncio.sleep(60.0)  # what runs is stopped first
+        assert isinstance(await world.stop_manager(), Fenced)
+
+
+# What breaks again after a long quiet time is started again as quickly as at first.
+async def test_an_old_break_is_forgotten():
+    loops = LoopWatch("manager", LoopClock())
+    assert [loops.broke("collect", ValueError()) for _ in range(3)] == [1.0, 2.0, 4.0]
+    await asyncio.sleep(STEADY_SECONDS)
+    assert loops.broke("collect", ValueError()) == 1.0

@@ -133,6 +133,21 @@ def test_a_request_over_two_hours(engine, ledger, clock):
     assert [(group["requests"], group["hops"]) for group in ledger.usage("tenant")] == [(1, 3)]
 
 
+# A clock that was ahead for one pass hides nothing: what was summed up too early is summed up again.
+def test_a_clock_that_was_ahead(engine, ledger, clock):
+    fill(ledger, clock, 60, 1)
+    keeper = sums(engine)
+    keeper.keep(NOW + DAY_SECONDS)
+    before, later = ledger.total(), list(rows_of_request(1000, NOW + 2 * HOUR_SECONDS, random.Random(5)))
+    clock.at = NOW + 2 * HOUR_SECONDS + 60.0
+    ledger.write(later)
+    spent = sum(row.usage.prompt for row in later)
+    for at in (clock.at, NOW + 5 * HOUR_SECONDS, NOW + 4 * DAY_SECONDS):
+        keeper.keep(at)
+        assert ledger.total().prompt == before.prompt + spent
+        assert sum(group["prompt_tokens"] for group in ledger.usage("tenant")) == before.prompt + spent
+
+
 # What is told after its hour was summed up counts at once, and is in the sums after the next pass; told
 # twice, it counts once.
 def test_what_is_told_late(engine, ledger, clock):
