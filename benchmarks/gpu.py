@@ -147,7 +147,7 @@ class _Agent:
             "name": "gpu-benchmark",
             "rollback_window": "1h",
             "engines": {"writer": engine | {"memory": {"weights": f"{self._size / 2**20:.0f}MiB"}}},
-            "chains": {MODEL: {"deadline": "2m", "steps": [step], "answer": "answer", "samples": [sample]}},
+            "chains": {MODEL: {"deadline": "60s", "steps": [step], "answer": "answer", "samples": [sample]}},
             "warmup": {"at_once": [1, 8]},
         }
 

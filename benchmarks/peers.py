@@ -319,7 +319,7 @@ class Interlock(OnServe):
     def _application_in(self, folder: Path) -> dict[str, Any]:
         path = folder / "model-set.yaml"
         chain = {
-            "deadline": "5m",
+            "deadline": "60s",
             "steps": [{"id": "answer", "generate": {"engine": "writer"}}],
             "answer": "answer",
             "samples": [

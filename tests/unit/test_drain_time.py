@@ -3,6 +3,8 @@
 import pytest
 from pydantic import TypeAdapter
 
+from benchmarks.peers import Interlock, interlock_script
+from benchmarks.script import Script
 from runtime.core.drain_time import (
     TIMEOUT,
     check_deadlines,
@@ -13,6 +15,7 @@ from runtime.core.drain_time import (
 from runtime.core.specs import Chain, EngineSpec, parse
 from runtime.errors import ModelSetError
 from runtime.settings import Settings
+from runtime.store.model_sets import read_content
 from tests.unit.world import document
 
 MODEL = {"model_loading_config": {"model_id": "m"}}
@@ -64,3 +67,13 @@ def test_the_default_is_enough():
     drain = Settings().drain_timeout_s
     assert drain > Chain.model_fields["deadline"].default
     assert gateway_timeout(drain) > drain
+
+
+# The sets that benchmarks deploy, with the settings as they come, are among those that are taken.
+def test_sets_of_benchmarks(tmp_path):
+    script = interlock_script(Script(0.1, 0.05), 64)
+    path = Interlock("interlock", script, {})._application_in(tmp_path)["deployments"][1]["user_config"][
+        "model_set"
+    ]
+    source, content = read_content(path, tmp_path, tmp_path)
+    check_deadlines(content.model_set, source, Settings().drain_timeout_s)
