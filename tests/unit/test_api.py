@@ -22,6 +22,17 @@ NO_KEYS = functools.cache(memory_keys)
 """An empty store, made once: what is not about keys shall not wait for migrations."""
 
 
+CHAT_SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/chat/completions",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    "client": ("127.0.0.1", 1),
+}
+"""A request for a chat completion as a server hands it to an application."""
+
+
 def app_of(world, *, gateway=0, keys=None, **settings):
     settings = Settings(store_url="sqlite://", **settings)
     return build_app(
@@ -261,15 +272,7 @@ async def test_disconnect(after, stream):
         async def send(message):
             sent.append(message)
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/chat/completions",
-            "query_string": b"",
-            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
-            "client": ("127.0.0.1", 1),
-        }
-        await app_of(world)(scope, receive, send)
+        await app_of(world)(dict(CHAT_SCOPE), receive, send)
         assert world.leases() == 0
         assert all([await world.cluster.idle(e) for e in world.state.live.engines])
         assert not any(message.get("more_body") is False for message in sent)

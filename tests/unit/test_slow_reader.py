@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from runtime.api.chat import READER_SECONDS
-from tests.unit.test_api import app_of, serving
+from tests.unit.test_api import CHAT_SCOPE, app_of, serving
 from tests.unit.test_deadlines import engines
 
 
@@ -30,16 +30,7 @@ class Reader:
         self.took.append(message)
 
     async def ask(self, app):
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/chat/completions",
-            "query_string": b"",
-            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 8000),
-        }
-        await app(scope, self.receive, self.send)
+        await app(dict(CHAT_SCOPE), self.receive, self.send)
 
 
 # Wherever a client stops reading, its request ends with its lease soon after its chain's deadline.
