@@ -11,6 +11,6 @@ def test_the_collector_looks_seldom():
     try:
         leave_startup_alone()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold() == (50_000, *threshold[1:])
+        assert gc.get_threshold() == (500_000, *threshold[1:])
     finally:
         gc.set_threshold(*threshold)
