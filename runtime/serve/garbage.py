@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import Callable
 
-_YOUNG = 500_000
+_YOUNG = 50_000
 """How many more objects than before there may be until the collector looks at the new ones.
 
 By default it is 700, to which a few requests that begin together come, and all of those are alive: what a
-request leaves behind is hardly ever in a cycle. A stream is 370 objects, Serve's and Starlette's with it: at
-50,000 a look at the first 140 streams, or at the next, still kept all waiting for some fifty milliseconds.
-Cycles that nobody looks at meanwhile take a hundred megabytes at most.
+request leaves behind is hardly ever in a cycle.
 """
 
+OF_STREAMS = 500_000
+"""The same where requests come together: a stream is 370 objects, Serve's and Starlette's with it.
 
-def leave_startup_alone() -> None:
+At 50,000 a look at the first 140 streams, or at the next, kept all waiting for some fifty milliseconds.
+"""
+
+_LOOK_SECONDS = 1.0
+_WORTH_A_LOOK = 5_000
+"""New objects below which a look at rest is not worth it."""
+
+
+def leave_startup_alone(young: int = _YOUNG) -> None:
     """Take what has been imported and built so far out of the collector's sight, and have it look seldom.
 
     It looks for old garbage only once a quarter of all old objects are new. Ray, Serve and FastAPI are so
@@ -22,4 +32,15 @@ def leave_startup_alone() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
+    gc.set_threshold(young, *gc.get_threshold()[1:])
+
+
+async def collect_at_rest(at_rest: Callable[[], bool]) -> None:
+    """Have the collector look whenever nobody waits for this process: there is little to look at then.
+
+    What swaps and errors leave in cycles would gather until there are ``OF_STREAMS`` of it.
+    """
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        if at_rest() and gc.get_count()[0] > _WORTH_A_LOOK:
+            gc.collect()

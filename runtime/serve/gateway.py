@@ -23,7 +23,7 @@ from runtime.observe.tracing import open_tracer
 from runtime.serve import tls
 from runtime.serve.cluster import RayCluster
 from runtime.serve.declared import check_gateway
-from runtime.serve.garbage import leave_startup_alone
+from runtime.serve.garbage import OF_STREAMS, collect_at_rest, leave_startup_alone
 from runtime.serve.manager_link import ManagerLink
 from runtime.serve.registry import Registry
 from runtime.serve.serve_log import log_with_serve
@@ -83,7 +83,10 @@ class Gateway:
         await warn_if_open(self._keys, settings)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
-        leave_startup_alone()
+        leave_startup_alone(OF_STREAMS)
+        routing = self._follower.routing
+        collecting = partial(collect_at_rest, lambda: not routing.leases)
+        self._collecting = asyncio.create_task(loops.keep("collect garbage", collecting))
 
     def _spend(self, clock: Clock, meter: Meter) -> None:
         """Open ledger and budgets. One thread writes both: SQLite has one writer at a time."""
@@ -109,8 +112,10 @@ class Gateway:
 
     async def __del__(self) -> None:
         """Say goodbye; Serve calls this when the replica stops."""
-        self._following.cancel()
-        await asyncio.wait([self._following])
+        ending = self._following, self._collecting
+        for task in ending:
+            task.cancel()
+        await asyncio.wait(ending)
         await self._manager.close()
         await self._ledger.close()
         await asyncio.to_thread(self._tracer.close)
