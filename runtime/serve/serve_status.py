@@ -26,6 +26,9 @@ _NO_PLACE = re.compile(
 )
 """Ray's reason in the words of Serve 2.60; one that is worded otherwise is not found, and not told."""
 
+_UNTOLD = "{}"
+"""What Serve names as free to every engine with bundles, and once all is taken, maybe by the replica."""
+
 
 class DeploymentStatus(NamedTuple):
     """How a deployment is, in Serve's words."""
@@ -74,6 +77,9 @@ class ApplicationStatus(NamedTuple):
             found = _NO_PLACE.search(deployment.message)
             if found:
                 needs, free = found["needs"], found["free"]
+                if free == _UNTOLD:
+                    unknown = "Serve does not say what is free"
+                    return f"not placed yet, or slow to start: each replica needs {needs}; {unknown}"
                 return f"no place yet: each replica needs {needs}; the cluster has {free} free"
         return None
 

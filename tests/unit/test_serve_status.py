@@ -1,5 +1,7 @@
 """What is read out of Serve's details: how many replicas there should be, and why some have no place."""
 
+import pytest
+
 from runtime.serve.serve_status import _application
 
 
@@ -15,17 +17,29 @@ def told(message="", target=2, states=("RUNNING", "STARTING"), autoscaling=None)
     return _application({"status": "DEPLOYING", "message": "", "deployments": {"engine": deployment}})
 
 
-# Ray's own reason why a replica has no place is told; other messages are none.
-def test_no_place():
-    message = (
+def slow(needs, free):
+    """What Serve says of a replica that is not scheduled after half a minute."""
+    return (
         "Deployment 'engine' in application 'engine-a' has 1 replicas that have taken more than 30s to be "
         "scheduled. This may be due to waiting for the cluster to auto-scale or for a runtime environment to "
-        'be installed. Resources required for each replica: {"CPU": 4.0}, total resources available: '
-        '{"CPU": 1.0}. Use `ray status` for more details.'
+        f"be installed. Resources required for each replica: {needs}, total resources available: "
+        f"{free}. Use `ray status` for more details."
     )
+
+
+# Ray's own reason why a replica has no place is told; other messages are none.
+def test_no_place():
     said = 'no place yet: each replica needs {"CPU": 4.0}; the cluster has {"CPU": 1.0} free'
-    assert told(message).no_place == said
+    assert told(slow('{"CPU": 4.0}', '{"CPU": 1.0}')).no_place == said
     assert told("has 1 replicas that have taken more than 30s to initialize.").no_place is None
+
+
+# Where Serve names nothing that is free, the replica may have its place and only be slow: none is missed.
+@pytest.mark.parametrize("needs", ['{"CPU": 1.0}', '[{"CPU": 2.0}, {"GPU": 0.45}]'])
+def test_nothing_named_as_free(needs):
+    assert told(slow(needs, "{}")).no_place == (
+        f"not placed yet, or slow to start: each replica needs {needs}; Serve does not say what is free"
+    )
 
 
 # An engine that Serve scales by load has as many replicas as Serve keeps now, whatever it began with: fewer
