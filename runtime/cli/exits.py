@@ -9,6 +9,9 @@ import typer
 
 from runtime.errors import InterlockError
 
+HELD = 5
+"""What was waited for waits itself for an operator. No command means anything else by it."""
+
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended."""
 

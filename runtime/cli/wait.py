@@ -10,9 +10,10 @@ from typing import Annotated, Any, Self
 
 import typer
 from rich.status import Status
+from rich.text import Text
 
 from runtime.cli.client import AdminClient
-from runtime.cli.exits import exit_codes
+from runtime.cli.exits import HELD, exit_codes
 from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.tables import console
@@ -37,6 +38,8 @@ def wait_until_live(
 ) -> None:
     """Wait until the wanted model set is live. Exit 0 when it is, 1 with the reason when it failed.
 
+    Exit 5, at once, when it has come up and its `cutover: manual` waits for `interlock promote`.
+
     `serve deploy` returns before the manager has heard of the change: name the config that was deployed
     to wait for that change. Without it, whatever is wanted now is waited for. Meanwhile stderr tells how
     far it is.
@@ -54,7 +57,14 @@ def wait_until_live(
         wanted = status["wanted"]
         if wanted["outcome"] == "failed":
             raise CommandError(f"release {wanted['release']} failed: {wanted['reason']}")
-        console().print(f"release {wanted['release']} from {wanted['source']} is live", highlight=False)
+        told = f"release {wanted['release']} from {wanted['source']} is"
+        if _held(status, wanted["release"]):
+            promote = f"interlock promote {wanted['release']}"
+            console().print(
+                Text(f"{told} up and held, for its cutover is manual; to make it live: {promote}")
+            )
+            raise typer.Exit(HELD)
+        console().print(Text(f"{told} live"))
 
 
 def wait_for(
@@ -63,7 +73,9 @@ def wait_for(
     end: float,
     tell: Callable[[str, str], None],
 ) -> Mapping[str, Any]:
-    """Return the status in which the wish is settled. Raises CommandError after ``end``.
+    """Return the status in which the wish is settled: live, failed, or held until an operator promotes it.
+
+    Raises CommandError after ``end``.
 
     After a restart of the cluster a release is live by the journal while its engines come up again: then it
     is settled once the gateway that answers is ready. ``tell`` hears what is waited for, and for how long.
@@ -77,6 +89,8 @@ def wait_for(
                 seen = "no model set is wanted yet"
             elif not meant(wanted):
                 seen = f"the manager has not heard of it yet: release {wanted['release']} is wanted"
+            elif _held(status, wanted["release"]):
+                return status
             elif wanted["outcome"] == "in progress":
                 seen, times = _how_far(status, wanted["release"])
             elif wanted["outcome"] != "live" or client.ready():
@@ -89,6 +103,11 @@ def wait_for(
             raise CommandError(f"not live in time: {seen}")
         tell(seen, times)
         time.sleep(_POLL_S)
+
+
+def _held(status: Mapping[str, Any], number: int) -> bool:
+    """Say whether a release has come up and waits for an operator's promote."""
+    return any(r["number"] == number and r.get("held", False) for r in status["releases"])
 
 
 def _how_far(status: Mapping[str, Any], number: int) -> tuple[str, str]:
