@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +11,15 @@ import typer
 from runtime.cli.exits import exit_codes
 from runtime.cli.serve_config import CONFIG_KEY, model_set_in
 from runtime.cli.tables import counted
-from runtime.core.document import Document
+from runtime.core.document import Document, dotted
 from runtime.core.specs import Generate, ModelSet
 from runtime.errors import ModelSetError
 from runtime.settings import Settings
-from runtime.store.model_sets import find_weights, read_document, read_model_set
+from runtime.store.model_sets import INLINE, find_weights, read_document, read_model_set
 from runtime.store.sources import expanded
+
+_REFUSED = re.compile(rf"{re.escape(INLINE)}: (?P<key>[^:]+): ")
+"""How a server names what is wrong in a model set that it got without its file."""
 
 _INVALID = 2
 """Exit code of a check that has found something: 1 is one that could not be made."""
@@ -69,8 +73,8 @@ def model_set_at(path: Path, root: Path) -> tuple[Document, Path]:
     return read_document(named, str(named)), named.parent
 
 
-def read_whole(path: Path) -> dict[str, Any]:
-    """Return the model set at ``path`` with its prompts' text in place of their files' names.
+def read_whole(path: Path) -> Document:
+    """Return the document at ``path`` with its prompts' text in place of their files' names.
 
     Folders of weights beside it get their whole paths: the server would look for them elsewhere.
 
@@ -86,7 +90,25 @@ def read_whole(path: Path) -> dict[str, Any]:
             if isinstance(step.call, Generate) and step.call.prompt is not None:
                 whole["chains"][name]["steps"][position]["generate"]["prompt"] = step.call.prompt
     _anchor_folders(whole, model_set, folder)
-    return whole
+    return document
+
+
+def told_of(document: Document, refusal: str) -> str:
+    """Return a server's refusal of a document as one of its file, with lines: it got the content alone."""
+    return "\n".join(_told_of(document, line) for line in refusal.splitlines())
+
+
+def _told_of(document: Document, line: str) -> str:
+    found = _REFUSED.match(line)
+    number = _line_of(document, found["key"]) if found is not None else None
+    return line.replace(INLINE, document.source if number is None else f"{document.source}:{number}", 1)
+
+
+def _line_of(document: Document, told: str) -> int | None:
+    """Return the line of a key as people write it, or of what is around it; None if nothing is."""
+    around = {dotted(key): place.line for key, place in document.places.items() if key}
+    known = [key for key in around if told == key or told.startswith((f"{key}.", f"{key}["))]
+    return around[max(known, key=len)] if known else None
 
 
 def _anchor_folders(whole: dict[str, Any], model_set: ModelSet, folder: Path) -> None:

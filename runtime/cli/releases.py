@@ -14,14 +14,13 @@ import typer
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
-from runtime.cli.model_set import read_whole
+from runtime.cli.model_set import read_whole, told_of
 from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
 from runtime.cli.tables import Grid, console, counted
 from runtime.core.audit import MAX_AUDIT
 from runtime.errors import CommandError
 from runtime.settings import Settings
-from runtime.store.model_sets import INLINE
 
 _POLL_S = 0.05
 _LONGEST_S = 7 * 86_400
@@ -63,10 +62,11 @@ def plan(
 
 def _planned(client: AdminClient, path: Path) -> dict[str, Any]:
     """Return the plan for a file. What the server refuses is told of the file: it gets its content alone."""
+    document = read_whole(path)
     try:
-        return client.plan(read_whole(path))
+        return client.plan(document.value)
     except CommandError as error:
-        raise CommandError(str(error).replace(INLINE, str(path))) from error
+        raise CommandError(told_of(document, str(error))) from error
 
 
 def releases(address: Address = None, *, as_json: AsJson = False) -> None:

@@ -92,30 +92,45 @@ def test_what_the_plan_sends(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "answer.j2").write_text("as text")
     (tmp_path / "v1.yaml").write_text(yaml.safe_dump(declared))
-    whole = read_whole(tmp_path / "v1.yaml")
+    whole = read_whole(tmp_path / "v1.yaml").value
     assert whole["engines"]["router"]["model"] == str(tmp_path / "encoder")
     assert whole["chains"]["agent"]["steps"][1]["generate"]["prompt"] == "as text"
 
 
-# A mistake in the file is told by the plan without a gateway; what the cluster refuses names the file, too.
+# A mistake in the file is told by the plan without a gateway.
 def test_plan_names_the_file(tmp_path):
     path = tmp_path / "v1.yaml"
     path.write_text(yaml.safe_dump({**document(1), "enginse": {}}))
     done = run("plan", path, "--address", "http://127.0.0.1:1")
     assert (done.exit_code, "v1.yaml:" in done.stderr, "enginse" in done.stderr) == (1, True, True)
-    path.write_text(yaml.safe_dump(document(1)))
-    told = {
-        "error": {
-            "message": "user_config.model_set: engines.router: x",
-            "type": "t",
-            "param": None,
-            "code": "c",
-        }
-    }
+
+
+# What the cluster alone can refuse has the line of its key or of what is around it; what is no key has none.
+@pytest.mark.parametrize("serve", [False, True])
+def test_plan_names_the_line(tmp_path, serve):
+    path = tmp_path / "v1.yaml"
+    path.write_text(yaml.safe_dump(serve_config(document(1)) if serve else document(1)))
+    lines = path.read_text().splitlines()
+    router, writer = (
+        next(n for n, text in enumerate(lines, 1) if text.strip() == f"{engine}:")
+        for engine in ("router", "writer")
+    )
+    message = (
+        "user_config.model_set: engines.router: x: y\n"
+        "user_config.model_set: engines.writer.gone[1]: z\n"
+        "user_config.model_set: it holds: too much\n"
+        "user_config.model_set: and 7 more"
+    )
+    told = {"error": {"message": message, "type": "t", "param": None, "code": "c"}}
     transport = httpx.MockTransport(lambda _: httpx.Response(400, json=told))
     with pytest.raises(CommandError) as refused:
         releases._planned(AdminClient(Settings(), "http://127.0.0.1:1", transport), path)
-    assert str(refused.value) == f"{path}: engines.router: x"
+    assert str(refused.value).splitlines() == [
+        f"{path}:{router}: engines.router: x: y",
+        f"{path}:{writer}: engines.writer.gone[1]: z",
+        f"{path}: it holds: too much",
+        f"{path}: and 7 more",
+    ]
 
 
 # The change that `wait` waits for is the manager's; a key that is written twice in a Serve config is told.
