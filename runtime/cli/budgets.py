@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
@@ -25,6 +27,9 @@ _BUDGET = re.compile(
 )
 _DIGITS = 20
 _TIMES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+_SAME = ("tenant", "key", "per", "unit", "window")
+"""Of two budgets in which all this is equal, the later one has replaced the other."""
 
 _COLUMNS = (
     "id",
@@ -76,8 +81,23 @@ def put(
             "per": per.value,
         }
         cap |= {"key": key, "kind": kind.value, "hard": not soft}
-        for warning in AdminClient(Settings(), address).set_budget(cap):
+        answer = AdminClient(Settings(), address).set_budget(cap)
+        for warning in answer["warnings"]:
             typer.echo(f"warning: {warning}", err=True)
+        console().print(Text(_set(cap, answer["budgets"])))
+
+
+def _set(cap: Mapping[str, Any], budgets: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a line what was set, with its id: that of the one budget which caps the same.
+
+    Without the id if somebody has removed it meanwhile.
+    """
+    found = next((b for b in budgets if all(b[name] == cap[name] for name in _SAME)), cap)
+    named = f"{cap['kind']} {found['id']}" if "id" in found else str(cap["kind"])
+    whose = f"tenant {cap['tenant']}" + (f", key {cap['key']}" if cap["key"] else "")
+    whose += f", each {cap['per']} by itself" if cap["per"] != Per.TENANT else ""
+    window = "in total" if cap["window"] == Window.TOTAL else f"a {cap['window']}"
+    return f"{named} of {whose}: {found['limit']} {cap['unit']} {window} is set"
 
 
 def budget_of(text: str) -> dict[str, Any]:

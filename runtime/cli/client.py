@@ -100,10 +100,9 @@ class AdminClient:
         budgets: list[dict[str, Any]] = self._ask("GET", "budgets", BudgetList)["budgets"]
         return budgets
 
-    def set_budget(self, budget: Mapping[str, Any]) -> list[str]:
-        """Set a budget or a limit; return what to know about it."""
-        warnings: list[str] = self._ask("PUT", "budgets", BudgetSet, budget)["warnings"]
-        return warnings
+    def set_budget(self, budget: Mapping[str, Any]) -> dict[str, Any]:
+        """Set a budget or a limit; return all ``budgets`` with it, and ``warnings`` about it."""
+        return self._ask("PUT", "budgets", BudgetSet, budget)
 
     def remove_budget(self, budget: int) -> None:
         """Remove a budget or a limit."""

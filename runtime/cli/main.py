@@ -49,7 +49,9 @@ def show_status(
     address: Address = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow it until Ctrl-C; in a pipe, one after another.")
+    ] = False,
 ) -> None:
     """Show releases, engines, leases and what a swap is waiting for."""
     with exit_codes():
@@ -61,6 +63,10 @@ def show_status(
         if not watch:
             shown.print(render(client.status()))
             return
+        if not shown.is_terminal or shown.is_dumb_terminal:  # there a live display shows its end alone
+            while True:
+                shown.print(render(client.status()), end="\n\n")
+                time.sleep(_POLL_S)
         with Live(console=shown, refresh_per_second=4) as live:
             while True:
                 live.update(render(client.status()))

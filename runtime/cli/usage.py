@@ -27,6 +27,9 @@ By = StrEnum("By", list(GROUPS))  # type: ignore[misc]  # made from the one list
 
 _TENANT = By("tenant")
 
+_NONE = "(none)"
+"""Whose name a table shows of what was nobody's: requests without a key, warm-ups."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -116,5 +119,6 @@ def _print(rows: Sequence[Mapping[str, Any]], by: str, form: Format) -> None:
         case Format.TABLE:
             grid = Grid([name.replace("_", " ") for name in columns])
             for row in rows:
-                grid.row(*("" if row[name] is None else str(row[name]) for name in columns))
+                cells = ["" if row[name] is None else str(row[name]) for name in columns]
+                grid.row(cells[0] or _NONE, *cells[1:])
             console().print(grid)

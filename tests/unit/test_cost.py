@@ -201,7 +201,7 @@ def test_the_command(monkeypatch):
 
     def put(_client, budget):
         asked.append((budget["unit"], budget["limit"]))
-        return ["mind this"]
+        return {"budgets": [], "warnings": ["mind this"]}
 
     monkeypatch.setattr(AdminClient, "set_budget", put)
     for options in (["--cost", "25.50"], ["--limit", "25.50", "--unit", "cost"], ["--limit", "9"]):

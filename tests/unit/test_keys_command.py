@@ -44,9 +44,11 @@ def command(keys, monkeypatch):
     bridge = Bridge(app_of(World(gateways=1), keys=keys))
     monkeypatch.setattr("runtime.cli.keys.AdminClient", partial(AdminClient, transport=bridge))
 
-    def run(*arguments):
+    monkeypatch.setattr("runtime.cli.budgets.AdminClient", partial(AdminClient, transport=bridge))
+
+    def run(*arguments, group="keys"):
         environment = {"COLUMNS": "200", "TERM": "dumb", "INTERLOCK_ADMIN_KEY": None}
-        return CliRunner().invoke(app, ["keys", *arguments], env=environment)
+        return CliRunner().invoke(app, [group, *arguments], env=environment)
 
     return run
 
@@ -110,3 +112,34 @@ def test_refusals(command, arguments, told):
     refused = command(*arguments)
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert told in refused.stderr
+
+
+# A budget that is set is told in a line, by the id that the list shows: of one that is replaced the same.
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            ("--limit", "2000000", "--window", "month"),
+            "budget {} of tenant acme: 2000000 tokens a month is set",
+        ),
+        (
+            ("--limit", "60", "--unit", "requests", "--window", "minute", "--kind", "limit"),
+            "limit {} of tenant acme: 60 requests a minute is set",
+        ),
+        (
+            ("--cost", "250.00", "--key", "key-0f3a9c51d2e7"),
+            "budget {} of tenant acme, key key-0f3a9c51d2e7: 250 cost in total is set",
+        ),
+        (
+            ("--limit", "9", "--per", "session"),
+            "budget {} of tenant acme, each session by itself: 9 tokens in total is set",
+        ),
+    ],
+)
+def test_budget_that_is_set(command, options, line):
+    command("set", "--tenant", "other", "--limit", "1", group="budgets")
+    for _ in range(2):
+        done = command("set", "--tenant", "acme", *options, group="budgets")
+        _, budget = json.loads(command("list", "--json", group="budgets").stdout)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout == line.format(budget["id"]) + "\n"

@@ -4,11 +4,14 @@ import time
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from runtime.cli import status_view, tables
+from runtime.cli import main, status_view, tables
 from runtime.cli.budgets import _COLUMNS
+from runtime.cli.client import AdminClient
 from runtime.cli.tables import Grid, counted
 from runtime.core.units import span_text
+from runtime.errors import Unavailable
 
 AUDIT = ("when", "who", "what", "from", "to", "outcome", "detail")
 WHEN = "2026-11-28T12:34:56+00:00"
@@ -101,3 +104,25 @@ def test_status_of_a_live_release():
     assert "elapsed" not in text
     assert "1 gateway; metered" in text
     assert "release 2: 80% of the prompts of its 1 first request came from the prefix cache" in text
+
+
+# A status that is followed into a pipe or a file is printed there each time it is asked for, as plain text.
+def test_watch_in_a_pipe(monkeypatch):
+    asked = []
+
+    def told(_client):
+        if len(asked) == 3:
+            raise Unavailable("gone")
+        asked.append(len(asked))
+        return {
+            "wanted": None, "releases": [], "engines": [], "gateways": [{}] * asked[-1],
+            "metered": {"prompt_tokens": 1, "completion_tokens": 2}, "overruns": {},
+        }  # fmt: skip
+
+    monkeypatch.setattr(AdminClient, "status", told)
+    monkeypatch.setattr(main, "_POLL_S", 0.0)
+    done = CliRunner().invoke(main.app, ["status", "--watch"])
+    assert done.exit_code == 1
+    footers = [line for line in done.stdout.splitlines() if "metered" in line]
+    assert [line[:10] for line in footers] == ["0 gateways", "1 gateway;", "2 gateways"]
+    assert "\x1b" not in done.stdout

@@ -72,6 +72,19 @@ def test_the_command(monkeypatch, form):
         assert done.stdout.splitlines() == ["tenant,requests,hops,prompt_tokens", "acme,2,4,30"]
 
 
+# What was nobody's, as requests without a key are, has a name in the table, and none for programs.
+@pytest.mark.parametrize("nobody", ["", None])
+def test_nobody_in_a_table(monkeypatch, nobody):
+    rows = [ROWS[0] | {"tenant": nobody}]
+    monkeypatch.setattr(AdminClient, "usage", lambda *_: rows)
+    printed = {
+        form: CliRunner().invoke(app, ["usage", "--format", form]).stdout for form in ("table", "json", "csv")
+    }
+    assert "(none)" in printed["table"]
+    assert json.loads(printed["json"]) == rows
+    assert printed["csv"].splitlines()[1] == ",2,4,30"
+
+
 # --since takes a time ago or a date, in UTC unless it says otherwise; anything else is refused.
 def test_since():
     assert usage_cli._moment(None, NOW) == 0.0
