@@ -121,6 +121,7 @@ def _swap_under_load(
     console.rule("swap to support v2 under load")
     console.print(f"{plan.rate:g} requests per second, answers of {plan.max_tokens} tokens", highlight=False)
     load, status, moments = asyncio.run(_load_and_swap(cluster, client, plan, seconds))
+    console.line()  # elsewhere than on a terminal the live display's last line is left open
     found = swap_report(load.records, status, moments)
     found["tokens"]["client"] += asked["usage"]["total_tokens"]
     return found | {"load": {"rate": plan.rate, "max_tokens": plan.max_tokens}}
