@@ -26,14 +26,14 @@ from benchmarks.local_postgresql import local_postgresql
 from benchmarks.output import ReportPath, write
 from benchmarks.report import provenance, spread
 from runtime.clock import SystemClock
-from runtime.core.budget import Amount, Cap, Per, Unit, Window
-from runtime.core.ledger import HopTag, LedgerRow, Outcome
-from runtime.core.usage import Usage
+from runtime.core.budgets.budget import Amount, Cap, Per, Unit, Window
+from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
+from runtime.core.metering.usage import Usage
 from runtime.errors import CommandError
 from runtime.serve.garbage import leave_startup_alone
-from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
-from runtime.store.ledger import Ledger
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
 from runtime.traffic.budgets import BudgetPort, Hold, NoBudgets, StoredBudgets
 from runtime.traffic.ledger import GroupCommit, LedgerPort, NoLedger
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from benchmarks.load import Record, percentile
-from runtime.core.digest import SHORT
+from runtime.core.model_set.digest import SHORT
 from runtime.errors import CommandError
 
 _FIRST = 10

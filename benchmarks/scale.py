@@ -25,20 +25,21 @@ from benchmarks.ledger import two_hops
 from benchmarks.load import percentile
 from benchmarks.output import PicturePath, ReportPath, blank, write
 from benchmarks.report import provenance
-from benchmarks.simulation import CHAIN, Network, Simulation, model_set, run
+from benchmarks.simulation import CHAIN, Network, Simulation, model_set
 from runtime.clock import SystemClock
-from runtime.core import planning
-from runtime.core.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
-from runtime.core.digest import SHORT
-from runtime.core.ledger import HopTag
-from runtime.core.memory import GIB, Device
-from runtime.core.release import ReleaseState
-from runtime.core.state import ControlState
+from runtime.core.budgets.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
+from runtime.core.metering.ledger import HopTag
+from runtime.core.model_set.digest import SHORT
+from runtime.core.model_set.memory import GIB, Device
+from runtime.core.swap import planning
+from runtime.core.swap.release import ReleaseState
+from runtime.core.swap.state import ControlState
 from runtime.engines.chunks import text_of
 from runtime.errors import InterlockError, NoLiveRelease
-from runtime.store.budgets import Budgets, Wish
-from runtime.store.database import open_store
-from runtime.store.ledger import Ledger
+from runtime.store.spending.budgets import Budgets, Wish
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
+from runtime.testing.virtual_time import run
 from runtime.traffic.budgets import Hold
 from runtime.traffic.chain import ChatRequest
 

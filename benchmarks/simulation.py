@@ -1,12 +1,9 @@
 """Many gateways and engines in one process and in virtual time, around the real control code.
 
 Controller, followers, routing, admission and chains are the ones that serve. Simulated are the engines
-(``runtime.control.fake``), the network between gateways and manager, and time: where the event loop would
+(``runtime.testing.cluster``), the network between gateways and manager, and time: where the event loop would
 wait, its clock jumps. So the times that come out are those of messages and waits, as they were drawn; what
 the code itself takes is no part of them, and is measured apart as CPU time.
-
-The loop is one of our own, of a few lines: the virtual time that the tests use (looptime) takes ten times
-the CPU of what is measured here.
 """
 
 from __future__ import annotations
@@ -14,89 +11,40 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import selectors
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from runtime.clock import Clock
 from runtime.control.controller import Controller
-from runtime.control.fake import FakeCluster
 from runtime.control.journal import MemoryJournal
-from runtime.core import events as ev
-from runtime.core.commands import ANY_EDITION, Action, Command
-from runtime.core.digest import Content
-from runtime.core.memory import Device
-from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
-from runtime.core.series import Family, Told
-from runtime.core.specs import parse
-from runtime.core.state import ControlState
-from runtime.core.status import status
+from runtime.core.metering.series import Family, Told
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.memory import Device
+from runtime.core.model_set.model_set import parse
+from runtime.core.swap import events as ev
+from runtime.core.swap.commands import ANY_EDITION, Action, Command
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.state import ControlState
+from runtime.core.views.status import status
 from runtime.engines.port import EngineClient
 from runtime.observe.exposition import text_of
 from runtime.observe.metrics import GatewayMetrics
 from runtime.settings import Settings
+from runtime.testing.cluster import FakeCluster
+from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
-
-_T = TypeVar("_T")
 
 CHAIN = "agent"
 """The chain that every simulated model set has."""
 
 _LIMIT_S = 3600.0
 """Virtual seconds after which what a simulation waits for will not come."""
-
-
-# -- time -----------------------------------------------------------------------------------------
-
-
-class _Jumping(selectors.SelectSelector):
-    """Where it would wait for ``timeout`` seconds, that time has passed at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(None if timeout is None else 0.0)
-        if not ready and timeout is not None:
-            self.seconds += timeout
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps; threads and sockets would see no time pass."""
-
-    def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        """Return virtual seconds since the loop was made."""
-        return self._jumping.seconds
-
-
-def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Return what ``main`` gives, run in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main)
-
-
-class LoopClock:
-    """The event loop's time as both clocks."""
-
-    def now(self) -> float:
-        """Return virtual seconds."""
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        """Return virtual seconds."""
-        return asyncio.get_running_loop().time()
 
 
 class CpuMeter:

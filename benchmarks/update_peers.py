@@ -26,12 +26,12 @@ from benchmarks.local_cluster import interlock_application, python_path
 from benchmarks.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
 from benchmarks.report import is_live, is_mixed, release_of
 from runtime.cli.client import AdminClient
-from runtime.core import templates
-from runtime.core.digest import Content
-from runtime.core.specs import VllmEngine
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.engines import VllmEngineSpec
+from runtime.core.walk import templates
 from runtime.errors import CommandError, Unavailable
+from runtime.sets.reader import read_content
 from runtime.settings import Settings
-from runtime.store.model_sets import read_content
 
 OLD, NEW = 1, 2
 """The numbers of the version before the update and the one after it, with every peer."""
@@ -71,7 +71,7 @@ class Version:
         generate = self.content.model_set.chains[self.model].steps[-1].generate
         assert generate is not None  # noqa: S101 - read() has made sure
         spec = self.content.model_set.engines[generate.engine]
-        if not isinstance(spec, VllmEngine):
+        if not isinstance(spec, VllmEngineSpec):
             raise CommandError(f"{self.path}: engine {generate.engine} is not vLLM's")
         config = spec.llm_config
         return EngineSettings(

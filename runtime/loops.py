@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from runtime.clock import Clock
 from runtime.core.loops import STEADY_SECONDS, LoopReport, pause_after
-from runtime.core.series import Family, counted
+from runtime.core.metering.series import Family, counted
 from runtime.errors import InternalError
 
 _log = logging.getLogger(__name__)

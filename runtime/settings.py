@@ -16,7 +16,7 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from runtime.core.llm_config import VLLM_WORKER_IN_CORE
+from runtime.core.model_set.llm_config import VLLM_WORKER_IN_CORE
 from runtime.errors import SettingsError
 
 _PREFIX = "INTERLOCK_"
@@ -191,7 +191,7 @@ def load_log() -> Path | None:
 
 
 def vllm_worker_in_core() -> bool:
-    """Say whether vLLM's worker shall run in the engine core's process (``serve.vllm_executor``)."""
+    """Say whether vLLM's worker shall run in the engine core's process (``serve.hosts.vllm.executor``)."""
     return os.environ.get(VLLM_WORKER_IN_CORE) == "1"
 
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
-from runtime.core.installation import engine_in_name
+from runtime.core.swap.installation import engine_in_name
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERLOCK = Path(sys.executable).parent / "interlock"

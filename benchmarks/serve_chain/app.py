@@ -12,9 +12,9 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from benchmarks.serve_chain.ingress import Ingress
 from benchmarks.serve_chain.router import Router
 from benchmarks.serve_chain.writer import Writer
-from runtime.core.specs import TransformersEngine, VllmEngine
+from runtime.core.model_set.engines import TransformersEngineSpec, VllmEngineSpec
+from runtime.sets.reader import read_content
 from runtime.settings import Settings
-from runtime.store.model_sets import read_content
 
 _CAREFUL: dict[str, Any] = {"max_surge_percent": 100, "graceful_shutdown_timeout_s": 120}
 """The replacement of a replica is ready before it stops, and it stops when its streams have ended."""
@@ -35,8 +35,8 @@ def build(args: dict[str, Any]) -> Application:
     assert route is not None  # noqa: S101 - by the form of the chain
     assert generate is not None  # noqa: S101
     encoder, model = content.model_set.engines[route.engine], content.model_set.engines[generate.engine]
-    assert isinstance(encoder, TransformersEngine)  # noqa: S101 - by the form of the chain
-    assert isinstance(model, VllmEngine)  # noqa: S101
+    assert isinstance(encoder, TransformersEngineSpec)  # noqa: S101 - by the form of the chain
+    assert isinstance(model, VllmEngineSpec)  # noqa: S101
     router = serve.deployment(Router, name="Router", **_LIGHT, **options).bind(
         encoder, content.weights[route.engine].location, route.choices, version
     )
@@ -46,7 +46,7 @@ def build(args: dict[str, Any]) -> Application:
     return ingress.bind(router, writer, steps, generate.prompt, generate.sampling, version)
 
 
-def _writer(model: VllmEngine, location: str, version: int, options: dict[str, Any]) -> Application:
+def _writer(model: VllmEngineSpec, location: str, version: int, options: dict[str, Any]) -> Application:
     fields = model.llm_config.model_dump(exclude_none=True)
     fields["model_loading_config"] = {**fields["model_loading_config"], "model_source": location}
     fields["deployment_config"] = {"num_replicas": 1, **fields["deployment_config"], **options}

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from benchmarks.load import SERVED_BY
-from runtime.core import templates
+from runtime.core.walk import templates
 
 _DONE = "data: [DONE]\n\n"
 _OWN = frozenset({"model", "messages"})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runtime.core.specs import TransformersEngine as Spec
-from runtime.serve.transformers_engine import TransformersEngine
+from runtime.core.model_set.engines import TransformersEngineSpec
+from runtime.serve.hosts.transformers import TransformersEngine
 
 
 class Router:
     """An encoder with the examples of its choices; the same code as Interlock's engine runs it."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, spec: Spec, location: str, choices: Mapping[str, Sequence[str]], version: int
+        self, spec: TransformersEngineSpec, location: str, choices: Mapping[str, Sequence[str]], version: int
     ) -> None:
         self._encoder = TransformersEngine(spec, location)
         self._choices = {name: list(examples) for name, examples in choices.items()}

@@ -14,10 +14,10 @@ from runtime.api.answers import AuditList, HealthReport, Plan, ReleaseEntry, Rel
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
 from runtime.api.openapi import IF_MATCH, IF_NONE_MATCH, takes
-from runtime.core.audit import MAX_AUDIT
-from runtime.core.commands import ANY_EDITION, MOST_RELEASES, Action, Command
-from runtime.core.health import unknown
-from runtime.core.json_body import shown
+from runtime.core.health.report import unknown
+from runtime.core.requests.json_body import shown
+from runtime.core.swap.commands import ANY_EDITION, MOST_RELEASES, Action, Command
+from runtime.core.views.audit import MAX_AUDIT
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
 

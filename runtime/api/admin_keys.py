@@ -16,10 +16,9 @@ from runtime.api.budgets import LimitBody, TenantName
 from runtime.api.keys import Keys
 from runtime.api.openapi import takes
 from runtime.clock import Clock
-from runtime.core.audit import AuditEntry
-from runtime.core.budget import Cap
-from runtime.core.json_body import shown
-from runtime.core.keys import (
+from runtime.core.budgets.budget import Cap
+from runtime.core.requests.json_body import shown
+from runtime.core.requests.keys import (
     MAX_NAME,
     RANDOM_BYTES,
     ApiKey,
@@ -28,6 +27,7 @@ from runtime.core.keys import (
     name_complaint,
     secret_of,
 )
+from runtime.core.views.audit import AuditEntry
 from runtime.errors import InvalidRequest, UnknownKey
 from runtime.settings import Settings
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from runtime.core.budget import Kind, Per, Unit, Window
-from runtime.core.health import Verdict
+from runtime.core.budgets.budget import Kind, Per, Unit, Window
+from runtime.core.health.report import Verdict
 
 # -- clients --------------------------------------------------------------------------------------
 

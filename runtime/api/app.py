@@ -25,9 +25,9 @@ from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.openapi import described, for_clients, header, takes
 from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
-from runtime.core.chat_body import ChatBody
-from runtime.core.json_body import shown
-from runtime.core.routes import RoutedRelease
+from runtime.core.requests.chat_body import ChatBody
+from runtime.core.requests.json_body import shown
+from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import AccessDenied, InterlockError, UnknownModel
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission

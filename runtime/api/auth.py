@@ -13,7 +13,7 @@ from starlette.requests import Request
 from runtime.api.keys import Keys
 from runtime.api.loopback import stranger
 from runtime.clock import Clock
-from runtime.core.keys import OPEN, Caller, digest_of, is_secret
+from runtime.core.requests.keys import OPEN, Caller, digest_of, is_secret
 from runtime.errors import AccessDenied, StoreUnavailable, Unauthenticated
 from runtime.settings import Settings
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from runtime.core.json_body import read_object, shown
-from runtime.core.nearest import nearest
+from runtime.core.declaration.nearest import nearest
+from runtime.core.requests.json_body import read_object, shown
 from runtime.errors import InvalidRequest, RequestIncomplete, RequestTooLarge
 
 ADMIN_BYTES = 64 * 1024

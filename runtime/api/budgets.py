@@ -19,7 +19,7 @@ from runtime.api.answers import BudgetList, BudgetRemoved, BudgetSet
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
 from runtime.api.openapi import takes
-from runtime.core.budget import (
+from runtime.core.budgets.budget import (
     COUNTABLE,
     OF_TOKENS,
     Cap,
@@ -30,13 +30,13 @@ from runtime.core.budget import (
     Window,
     amount_text,
 )
-from runtime.core.cost import parse_money
-from runtime.core.forecast import Forecast
-from runtime.core.keys import KEY_ID, TENANT, is_key_id, tenant_complaint
-from runtime.core.routes import RoutedRelease
+from runtime.core.budgets.forecast import Forecast
+from runtime.core.metering.cost import parse_money
+from runtime.core.requests.keys import KEY_ID, TENANT, is_key_id, tenant_complaint
+from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import InvalidRequest, UnknownBudget
 from runtime.settings import Settings
-from runtime.store.budgets import Budgets
+from runtime.store.spending.budgets import Budgets
 from runtime.traffic.admission import Admission
 
 MOST_CAPS = 2**31 - 1

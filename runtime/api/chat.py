@@ -17,7 +17,7 @@ from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import UNBUFFERED, answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
 from runtime.api.trace_context import trace_context_of
-from runtime.core.keys import Caller
+from runtime.core.requests.keys import Caller
 from runtime.engines.time_limit import TimeLimit
 from runtime.errors import InterlockError, InvalidRequest
 from runtime.observe.tracing import RequestSpan, TraceContext

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from runtime.core.json_body import QUICK
-from runtime.core.keys import Caller
-from runtime.core.request_gate import Asked, read_chat
+from runtime.core.requests.gate import Asked, read_chat
+from runtime.core.requests.json_body import QUICK
+from runtime.core.requests.keys import Caller
 from runtime.errors import Overloaded
 from runtime.traffic.chain import ChatRequest
 

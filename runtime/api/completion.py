@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from runtime.api.errors import body_of
-from runtime.core.budget import Standing, Unit
-from runtime.core.latency import Latency
+from runtime.core.budgets.budget import Standing, Unit
+from runtime.core.metering.latency import Latency
 from runtime.engines.chunks import one_line
 from runtime.engines.port import Chunk
 from runtime.errors import InterlockError

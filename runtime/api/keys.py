@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from runtime.core.audit import AuditEntry
-from runtime.core.budget import Cap
-from runtime.core.keys import ApiKey
+from runtime.core.budgets.budget import Cap
+from runtime.core.requests.keys import ApiKey
+from runtime.core.views.audit import AuditEntry
 from runtime.store.keys import KeyStore
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from runtime.core.loopback import is_loopback, names_loopback
+from runtime.core.requests.loopback import is_loopback, names_loopback
 from runtime.errors import UnsupportedMedia
 from runtime.settings import Settings, behind_haproxy
 

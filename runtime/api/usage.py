@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from runtime.api.answers import ForecastList, UsageList
 from runtime.api.auth import actor_of
 from runtime.api.budgets import BudgetKeeper, shown_forecast
-from runtime.core.json_body import shown
-from runtime.core.ledger import GROUPS
-from runtime.core.nearest import nearest
+from runtime.core.declaration.nearest import nearest
+from runtime.core.metering.ledger import GROUPS
+from runtime.core.requests.json_body import shown
 from runtime.errors import InvalidRequest
 from runtime.settings import Settings
-from runtime.store.ledger import Ledger
+from runtime.store.spending.ledger import Ledger
 
 
 class UsageReader(Protocol):

@@ -16,7 +16,7 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.cli.tables import Grid, console
-from runtime.core.budget import Kind, Per, Unit, Window
+from runtime.core.budgets.budget import Kind, Per, Unit, Window
 from runtime.errors import CommandError
 from runtime.settings import Settings
 

@@ -26,7 +26,7 @@ from runtime.api.answers import (
     Status,
     UsageList,
 )
-from runtime.core.loopback import names_loopback
+from runtime.core.requests.loopback import names_loopback
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 

@@ -14,7 +14,7 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.cli.tables import Grid, console
-from runtime.core.health import Verdict
+from runtime.core.health.report import Verdict
 from runtime.settings import Settings
 
 _EXITS = {Verdict.HEALTHY: 0, Verdict.DEGRADED: 3, Verdict.UNHEALTHY: 4}

@@ -11,12 +11,13 @@ import typer
 from runtime.cli.exits import exit_codes
 from runtime.cli.serve_config import CONFIG_KEY, model_set_in
 from runtime.cli.tables import counted
-from runtime.core.document import Document, dotted
-from runtime.core.specs import Generate, ModelSet
+from runtime.core.declaration.document import Document, dotted
+from runtime.core.model_set.model_set import ModelSet
+from runtime.core.walk.chain import Generate
 from runtime.errors import ModelSetError
+from runtime.sets.reader import INLINE, find_weights, read_document, read_model_set
+from runtime.sets.sources import expanded
 from runtime.settings import Settings
-from runtime.store.model_sets import INLINE, find_weights, read_document, read_model_set
-from runtime.store.sources import expanded
 
 _REFUSED = re.compile(rf"{re.escape(INLINE)}: (?P<key>[^:]+): ")
 """How a server names what is wrong in a model set that it got without its file."""

@@ -14,8 +14,8 @@ from rich.text import Text
 from runtime.cli.exits import exit_codes
 from runtime.errors import CommandError
 from runtime.settings import Settings
-from runtime.store import models
-from runtime.store.catalogue import look_up
+from runtime.weights import models
+from runtime.weights.catalogue import look_up
 
 models_app = typer.Typer(no_args_is_help=True, help="The models that a trial needs: fetch, list, verify.")
 

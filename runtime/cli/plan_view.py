@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from runtime.cli.tables import Grid
-from runtime.core.digest import SHORT
-from runtime.core.units import size_text
+from runtime.core.declaration.units import size_text
+from runtime.core.model_set.digest import SHORT
 
 
 def render_plan(plan: Mapping[str, Any]) -> RenderableType:

@@ -18,7 +18,7 @@ from runtime.cli.model_set import read_whole, told_of
 from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
 from runtime.cli.tables import Grid, console, counted
-from runtime.core.audit import MAX_AUDIT
+from runtime.core.views.audit import MAX_AUDIT
 from runtime.errors import CommandError
 from runtime.settings import Settings
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.core.digest import change_digest
-from runtime.core.document import Document, Key
+from runtime.core.declaration.document import Document, Key
+from runtime.core.model_set.digest import change_digest
 from runtime.errors import CommandError, ModelSetError
-from runtime.store.model_sets import read_document
+from runtime.sets.reader import read_document
 
 CONFIG_KEY = "applications"
 """What a Serve config has and a model set has not."""

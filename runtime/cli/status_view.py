@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from runtime.cli.tables import Grid, counted
-from runtime.core.digest import SHORT
-from runtime.core.progress import of_about
-from runtime.core.units import span_text
+from runtime.core.declaration.units import span_text
+from runtime.core.model_set.digest import SHORT
+from runtime.core.views.progress import of_about
 
 _STYLES = {"live": "green", "failed": "red", "draining": "yellow", "standby": "cyan", "retired": "dim"}
 

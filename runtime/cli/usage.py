@@ -17,8 +17,8 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address
 from runtime.cli.tables import Grid, console
-from runtime.core.ledger import GROUPS
-from runtime.core.units import parse_duration
+from runtime.core.declaration.units import parse_duration
+from runtime.core.metering.ledger import GROUPS
 from runtime.errors import CommandError
 from runtime.settings import Settings
 

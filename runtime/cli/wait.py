@@ -17,7 +17,7 @@ from runtime.cli.exits import HELD, exit_codes
 from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.tables import console
-from runtime.core.progress import of_about
+from runtime.core.views.progress import of_about
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 

@@ -16,10 +16,10 @@ from typing import Protocol
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
-from runtime.core.digest import SHORT
-from runtime.core.series import Family, Sums, Told
-from runtime.core.state import EXISTING, ControlState
-from runtime.core.usage import UNCOUNTED
+from runtime.core.metering.series import Family, Sums, Told
+from runtime.core.metering.usage import UNCOUNTED
+from runtime.core.model_set.digest import SHORT
+from runtime.core.swap.state import EXISTING, ControlState
 from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.observe.control_metrics import control_families
 from runtime.store.metrics import MetricsStore

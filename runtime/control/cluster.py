@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.core.health import Infrastructure
-from runtime.core.ledger import Batch
-from runtime.core.memory import Device, Resources
-from runtime.core.phase import Stage
-from runtime.core.series import Told
-from runtime.core.state import EngineRecord
-from runtime.core.usage import Usage
+from runtime.core.health.report import Infrastructure
+from runtime.core.metering.ledger import Batch
+from runtime.core.metering.series import Told
+from runtime.core.metering.usage import Usage
+from runtime.core.model_set.memory import Device, Resources
+from runtime.core.swap.phase import Stage
+from runtime.core.swap.state import EngineRecord
 from runtime.engines.port import Body, WarmResult
 
 

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
-from runtime.core.digest import SHORT
-from runtime.core.ledger import Batch, LedgerRow, Purpose, row_of
+from runtime.core.metering.ledger import Batch, LedgerRow, Purpose, row_of
+from runtime.core.model_set.digest import SHORT
 from runtime.errors import EngineUnavailable, StoreUnavailable
-from runtime.store.ledger import Ledger
+from runtime.store.spending.ledger import Ledger
 
 _log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from runtime.control.journal import JournalPort, Length
 from runtime.control.retention import NoRetention, RetentionPort, retain
 from runtime.control.roster import Roster
 from runtime.control.waits import WaitLog
-from runtime.core import events as ev
-from runtime.core import policy
-from runtime.core.audit import AuditEntry, entry_of, refused
-from runtime.core.commands import Command, check
-from runtime.core.digest import SHORT
-from runtime.core.progress import moves
-from runtime.core.state import EXISTING, ControlState
-from runtime.core.swap import fold
+from runtime.core.model_set.digest import SHORT
+from runtime.core.swap import events as ev
+from runtime.core.swap import policy
+from runtime.core.swap.commands import Command, check
+from runtime.core.swap.fold import fold
+from runtime.core.swap.state import EXISTING, ControlState
+from runtime.core.views.audit import AuditEntry, entry_of, refused
+from runtime.core.views.progress import moves
 from runtime.errors import CommandRefused, EngineUnavailable, Fenced, IllegalTransition, InternalError
 from runtime.loops import LoopWatch
 

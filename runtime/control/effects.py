@@ -19,14 +19,14 @@ from runtime.control.collector import Collector
 from runtime.control.hub import Hub
 from runtime.control.planner import Planner
 from runtime.control.warmup import mismatch, probe, warm
-from runtime.core import events as ev
-from runtime.core import policy
-from runtime.core.digest import SHORT
-from runtime.core.ledger import HopTag, Purpose
-from runtime.core.memory import refusal
-from runtime.core.progress import expected_load, of_about
-from runtime.core.release import CANDIDATE
-from runtime.core.state import ControlState, EngineRecord
+from runtime.core.metering.ledger import HopTag, Purpose
+from runtime.core.model_set.digest import SHORT
+from runtime.core.model_set.memory import refusal
+from runtime.core.swap import events as ev
+from runtime.core.swap import policy
+from runtime.core.swap.release import CANDIDATE
+from runtime.core.swap.state import ControlState, EngineRecord
+from runtime.core.views.progress import expected_load, of_about
 from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
 from runtime.control.controller import Controller
-from runtime.core.diagnosis import examine
-from runtime.core.health import Facts, Health
+from runtime.core.health.diagnosis import examine
+from runtime.core.health.report import Facts, Health
 from runtime.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from runtime.clock import Clock
-from runtime.core.holder import BEAT_SECONDS, Holder, Verdict, decide, refusal
+from runtime.core.swap.holder import BEAT_SECONDS, Holder, Verdict, decide, refusal
 from runtime.errors import Fenced, StoreHeld, StoreUnavailable
 from runtime.store.holder import Held
 

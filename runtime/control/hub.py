@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from runtime.clock import TICK, Clock
 from runtime.control.roster import MemoryRoster, RollCall, Roster
-from runtime.core import events as ev
-from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap import events as ev
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.errors import EngineUnavailable
 
 POLL_SECONDS = 10.0

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from runtime.core import events as ev
-from runtime.core import snapshot
-from runtime.core.audit import AuditEntry
-from runtime.core.state import ControlState
+from runtime.core.swap import events as ev
+from runtime.core.swap import snapshot
+from runtime.core.swap.state import ControlState
+from runtime.core.views.audit import AuditEntry
 from runtime.errors import Fenced, HistoryLost, StoreUnavailable
 from runtime.loops import LoopWatch
 from runtime.store.journal import Journal

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from runtime.control.cluster import Cluster
-from runtime.core import planning
-from runtime.core.digest import Content
-from runtime.core.memory import SwapPlan, refusal
-from runtime.core.state import ControlState
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.memory import SwapPlan, refusal
+from runtime.core.swap import planning
+from runtime.core.swap.state import ControlState
 from runtime.errors import EngineUnavailable
 
 

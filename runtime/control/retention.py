@@ -7,8 +7,8 @@ import logging
 from typing import Protocol
 
 from runtime.errors import StoreUnavailable
-from runtime.store.budgets import Budgets
-from runtime.store.ledger_sums import LedgerSums
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger_sums import LedgerSums
 
 _log = logging.getLogger(__name__)
 

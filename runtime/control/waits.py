@@ -6,10 +6,10 @@ import logging
 import re
 
 from runtime.clock import Clock
-from runtime.core.progress import expected_state, of_about
-from runtime.core.release import CANDIDATE
-from runtime.core.state import ControlState, Release
-from runtime.core.waiting import waits_for
+from runtime.core.swap.release import CANDIDATE
+from runtime.core.swap.state import ControlState, Release
+from runtime.core.views.progress import expected_state, of_about
+from runtime.core.views.waiting import waits_for
 
 _log = logging.getLogger(__name__)
 

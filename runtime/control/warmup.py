@@ -1,6 +1,6 @@
 """Making the runs of a warm-up: each call goes to every replica of its engine.
 
-Which runs there are, and in which order, is ``core.warming``'s.
+Which runs there are, and in which order, is ``core.model_set.warming``'s.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.control.cluster import Cluster
-from runtime.core.chain import ChainRun, Hop
-from runtime.core.cost import FREE
-from runtime.core.digest import Content
-from runtime.core.ledger import HopTag, Purpose
-from runtime.core.usage import Usage, total
-from runtime.core.warming import Round, Run, probes, rounds
+from runtime.core.metering.cost import FREE
+from runtime.core.metering.ledger import HopTag, Purpose
+from runtime.core.metering.usage import Usage, total
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.warming import Round, Run, probes, rounds
+from runtime.core.walk.walk import ChainRun, Hop
 from runtime.engines.port import WarmResult
 from runtime.engines.tally import TAG
 from runtime.errors import InterlockError, InvalidRequest, WarmupError
@@ -48,7 +48,7 @@ class _Caller:
         engine = self.content.engines[hop.engine]
         tag = self.tag._replace(chain=run.key, step=hop.step, engine=engine)
         tag = tag.priced(self.content.model_set.prices.get(hop.engine, FREE))
-        return await self.cluster.warm(engine, hop.operation, {**run.body(hop), TAG: tag})
+        return await self.cluster.warm(engine, hop.operation, {**run.body(hop), TAG: tag.plain()})
 
 
 class _Answers:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from runtime.core.usage import Usage
+from runtime.core.metering.usage import Usage
 from runtime.engines.port import Chunk, EngineClient, WarmResult
 from runtime.errors import EngineUnavailable
 

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from runtime.core.chain import UNASKED_CAP
-from runtime.core.ledger import HopTag
+from runtime.core.metering.ledger import HopTag
+from runtime.core.walk.walk import UNASKED_CAP
 from runtime.engines.chunks import text_of, unpack
 from runtime.engines.port import Chunk, Engine
 from runtime.engines.tally import TAG

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.clock import Clock, SystemClock
-from runtime.core.chain import UNASKED_CAP
-from runtime.core.ledger import EndedHop
-from runtime.core.series import Family, counted, measured
-from runtime.core.specs import FakeEngine as Script
-from runtime.core.usage import UNCOUNTED, Usage
+from runtime.core.metering.ledger import EndedHop
+from runtime.core.metering.series import Family, counted, measured
+from runtime.core.metering.usage import UNCOUNTED, Usage
+from runtime.core.model_set.engines import FakeEngineSpec
+from runtime.core.walk.walk import UNASKED_CAP
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import Tally
@@ -44,7 +44,7 @@ def count_tokens(text: str) -> int:
 class FakeEngine:
     """An engine that follows ``script``. Every wait is on the event loop, so virtual time works."""
 
-    def __init__(self, script: Script, clock: Clock | None = None) -> None:
+    def __init__(self, script: FakeEngineSpec, clock: Clock | None = None) -> None:
         self._script = script
         self._clock = clock or SystemClock()
         self._tally = Tally(self._clock)

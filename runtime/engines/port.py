@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from runtime.core.ledger import EndedHop
-from runtime.core.series import Family
-from runtime.core.usage import Usage
+from runtime.core.metering.ledger import EndedHop
+from runtime.core.metering.series import Family
+from runtime.core.metering.usage import Usage
 
 Body = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.clock import Clock
-from runtime.core.ledger import EndedHop, HopTag
-from runtime.core.usage import NOTHING, Usage
+from runtime.core.metering.ledger import EndedHop, HopTag
+from runtime.core.metering.usage import NOTHING, Usage
 from runtime.engines.port import Body
 
 KEPT = 100_000

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from runtime.core.release import ReleaseState
-from runtime.core.series import Family, counted, measured
-from runtime.core.state import ControlState, EngineState
+from runtime.core.metering.series import Family, counted, measured
+from runtime.core.swap.release import ReleaseState
+from runtime.core.swap.state import ControlState, EngineState
 from runtime.observe.metrics import PREFIX
 
 _NOTHING: dict[str, str] = {}

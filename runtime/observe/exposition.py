@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from runtime.core.series import Family, Kind, Labels, Series
+from runtime.core.metering.series import Family, Kind, Labels, Series
 
 __all__ = ["CONTENT_TYPE", "families_of", "text_of"]
 

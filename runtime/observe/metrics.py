@@ -14,12 +14,12 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from runtime.core.budget import Cap
-from runtime.core.digest import SHORT
-from runtime.core.ledger import HopTag, Outcome
-from runtime.core.outcomes import REFUSALS, RequestOutcome
-from runtime.core.series import WINDOW, Family
-from runtime.core.usage import HopRecord, Usage
+from runtime.core.budgets.budget import Cap
+from runtime.core.metering.ledger import HopTag, Outcome
+from runtime.core.metering.outcomes import REFUSALS, RequestOutcome
+from runtime.core.metering.series import WINDOW, Family
+from runtime.core.metering.usage import HopRecord, Usage
+from runtime.core.model_set.digest import SHORT
 from runtime.observe.exposition import families_of
 
 PREFIX = "interlock"

@@ -19,10 +19,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from runtime.clock import Clock
-from runtime.core.chain import Hop
-from runtime.core.digest import SHORT
-from runtime.core.ledger import HopTag, LedgerRow, Outcome, hop_outcome
-from runtime.core.usage import NOTHING, HopRecord, Usage
+from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome, hop_outcome
+from runtime.core.metering.usage import NOTHING, HopRecord, Usage
+from runtime.core.model_set.digest import SHORT
+from runtime.core.walk.walk import Hop
 from runtime.observe import trace_names as names
 from runtime.observe.tracing import TraceContext
 

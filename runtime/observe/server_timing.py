@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from runtime.core.latency import Latency, shown
-from runtime.core.usage import HopRecord
+from runtime.core.metering.latency import Latency, shown
+from runtime.core.metering.usage import HopRecord
 
 NAME = "server-timing"
 

@@ -10,11 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from runtime.clock import Clock
-from runtime.core.chain import Hop
-from runtime.core.ledger import HopTag, LedgerRow
-from runtime.core.usage import HopRecord
-from runtime.settings import TraceSettings
+from runtime.core.metering.ledger import HopTag, LedgerRow
+from runtime.core.metering.usage import HopRecord
+from runtime.core.walk.walk import Hop
 
 _log = logging.getLogger(__name__)
 
@@ -135,23 +133,3 @@ class NoTracer:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def open_tracer(instance: str, clock: Clock) -> Tracer:
-    """Return the tracer that OpenTelemetry's variables ask for; one that does nothing if they ask for none.
-
-    ``instance`` tells this process from others of its service.
-    """
-    wanted = TraceSettings()
-    if not wanted.on:
-        return NoTracer()
-    if wanted.protocol not in {"http/protobuf", "grpc"}:
-        _log.warning(
-            "requests are not traced: OTEL_EXPORTER_OTLP_PROTOCOL is %r; say http/protobuf or grpc",
-            wanted.protocol,
-        )
-        return NoTracer()
-    # OpenTelemetry's SDK, 10 MB of a gateway's memory, is for those who trace.
-    from runtime.observe.otel import exporting  # noqa: PLC0415
-
-    return exporting(wanted.protocol, instance, clock)

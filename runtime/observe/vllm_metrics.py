@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 
-from runtime.core.series import Family, measured
-from runtime.core.usage import UNCOUNTED, Usage
+from runtime.core.metering.series import Family, measured
+from runtime.core.metering.usage import UNCOUNTED, Usage
 from runtime.observe.exposition import families_of
 
 _PREFIX = "vllm:"

@@ -7,11 +7,11 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from runtime.core.drain_time import gateway_timeout
+from runtime.core.model_set.drain_time import gateway_timeout
 from runtime.serve.gateway import Gateway
 from runtime.serve.manager import SwapManager
 from runtime.settings import Settings
-from runtime.store.urls import check_lasting
+from runtime.store.sql.urls import check_lasting
 
 _HEALTH_CHECK_S = 2.0
 """How soon Serve notices that a replica has died; its default of 10 s is as long as a client waits."""

@@ -19,20 +19,20 @@ from runtime.api.usage import StoredUsage
 from runtime.clock import Clock, SystemClock
 from runtime.errors import EngineUnavailable
 from runtime.loops import LoopWatch
-from runtime.observe.tracing import open_tracer
+from runtime.observe.trace_export import open_tracer
 from runtime.serve import tls
-from runtime.serve.cluster import RayCluster
+from runtime.serve.cluster.ray_cluster import RayCluster
 from runtime.serve.declared import check_gateway
 from runtime.serve.garbage import OF_STREAMS, collect_at_rest, leave_startup_alone
-from runtime.serve.manager_link import ManagerLink
-from runtime.serve.registry import Registry
+from runtime.serve.management.link import ManagerLink
+from runtime.serve.management.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
-from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
 from runtime.store.installation import installation_of
 from runtime.store.keys import KeyStore
-from runtime.store.ledger import Ledger
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
 from runtime.traffic.admission import Admission
 from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.follower import Follower

@@ -11,6 +11,7 @@ import ray
 from ray import serve
 from ray.util import get_node_ip_address
 
+from runtime.channel.server import ChannelServer
 from runtime.clock import SystemClock
 from runtime.control.aggregator import StoredMetrics
 from runtime.control.collector import StoredLedger
@@ -20,37 +21,37 @@ from runtime.control.hold import Hold
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.control.retention import StoredRetention
-from runtime.core import events as ev
-from runtime.core.commands import Command
-from runtime.core.digest import Content, change_digest
-from runtime.core.drain_time import check_deadlines
-from runtime.core.ledger import DAY_SECONDS
-from runtime.core.routes import GatewayReport, ReleaseTable, TableStamp
-from runtime.core.series import Told
-from runtime.core.status import status
+from runtime.core.metering.ledger import DAY_SECONDS
+from runtime.core.metering.series import Told
+from runtime.core.model_set.digest import Content, change_digest
+from runtime.core.model_set.drain_time import check_deadlines
+from runtime.core.swap import events as ev
+from runtime.core.swap.commands import Command
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.status import status
 from runtime.errors import Fenced, ModelSetError, StoreUnavailable
 from runtime.observe.exposition import text_of
-from runtime.serve import manager_desk, tls
-from runtime.serve.channel_server import ChannelServer
-from runtime.serve.cluster import RayCluster
+from runtime.serve import tls
+from runtime.serve.cluster.ray_cluster import RayCluster
 from runtime.serve.declared import check_manager
 from runtime.serve.garbage import leave_startup_alone
-from runtime.serve.manager_calls import SILENT_S
-from runtime.serve.own_process import has_ended, is_deployed, own_holder
-from runtime.serve.registry import Registry
+from runtime.serve.management import desk as manager_desk
+from runtime.serve.management.calls import SILENT_S
+from runtime.serve.management.own_process import has_ended, is_deployed, own_holder
+from runtime.serve.management.registry import Registry
 from runtime.serve.serve_log import log_with_serve
+from runtime.sets.reader import read_content
 from runtime.settings import Settings
-from runtime.store import database
-from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
 from runtime.store.holder import HolderRow
 from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
-from runtime.store.ledger import Ledger
-from runtime.store.ledger_sums import LedgerSums
 from runtime.store.metrics import MetricsStore
-from runtime.store.model_sets import read_content
-from runtime.store.urls import check_shared
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger import Ledger
+from runtime.store.spending.ledger_sums import LedgerSums
+from runtime.store.sql import database
+from runtime.store.sql.database import open_store
+from runtime.store.sql.urls import check_shared
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class SwapManager:
         check_deadlines(content.model_set, source, self._settings.drain_timeout_s)
         return source, content
 
-    # -- what gateways ask, over their links (serve.manager_desk) -----------------------------------
+    # -- what gateways ask, over their links (serve.management.desk) -----------------------------------
 
     async def next_table(self, report: GatewayReport) -> ReleaseTable:
         """Answer a gateway's long poll."""

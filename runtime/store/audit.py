@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from runtime.core.audit import AuditEntry
+from runtime.core.views.audit import AuditEntry
 from runtime.store.tables import AUDIT
 
 

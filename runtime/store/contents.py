@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from runtime.core.digest import canonical
+from runtime.core.model_set.digest import canonical
 from runtime.store.tables import CONTENTS
 
 _KEPT_AS = "stored"

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from runtime.core.holder import Holder
-from runtime.store.database import reading, writing
+from runtime.core.swap.holder import Holder
+from runtime.store.sql.database import reading, writing
 from runtime.store.tables import HOLDER
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from runtime.core.installation import Installation
-from runtime.store.database import reading
+from runtime.core.swap.installation import Installation
+from runtime.store.sql.database import reading
 from runtime.store.tables import INSTALLATION
 
 

@@ -20,15 +20,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from runtime.core import events as ev
-from runtime.core import snapshot
-from runtime.core.audit import AuditEntry
-from runtime.core.state import ControlState
+from runtime.core.swap import events as ev
+from runtime.core.swap import snapshot
+from runtime.core.swap.state import ControlState
+from runtime.core.views.audit import AuditEntry
 from runtime.errors import Fenced, HistoryLost, StoreError
 from runtime.store.audit import note
 from runtime.store.contents import Contents, fetching
-from runtime.store.database import reading, writing
-from runtime.store.patience import REPORT_SECONDS
+from runtime.store.sql.database import reading, writing
+from runtime.store.sql.patience import REPORT_SECONDS
 from runtime.store.tables import AUDIT, EPOCH, JOURNAL, SNAPSHOT
 
 _BEGINNING = 1_767_225_600

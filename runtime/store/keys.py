@@ -8,12 +8,12 @@ from dataclasses import asdict
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from runtime.core.audit import AuditEntry
-from runtime.core.budget import Cap
-from runtime.core.keys import ApiKey
+from runtime.core.budgets.budget import Cap
+from runtime.core.requests.keys import ApiKey
+from runtime.core.views.audit import AuditEntry
 from runtime.store.audit import note
-from runtime.store.caps import put_cap
-from runtime.store.database import reading, writing
+from runtime.store.spending.caps import put_cap
+from runtime.store.sql.database import reading, writing
 from runtime.store.tables import KEYS
 
 

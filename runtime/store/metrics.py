@@ -13,9 +13,9 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from runtime.core.series import Sums
+from runtime.core.metering.series import Sums
 from runtime.errors import Fenced
-from runtime.store.database import insert_into, reading, writing
+from runtime.store.sql.database import insert_into, reading, writing
 from runtime.store.tables import METRICS
 
 _log = logging.getLogger(__name__)

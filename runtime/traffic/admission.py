@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from runtime.clock import Clock
-from runtime.core.outcomes import outcome_of
-from runtime.core.recent import Mark, What, ending
-from runtime.core.routes import RoutedRelease
+from runtime.core.metering.outcomes import outcome_of
+from runtime.core.metering.recent import Mark, What, ending
+from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
 from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContext, Tracer
 from runtime.traffic.budgets import BudgetPort, NoBudgets

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from runtime.clock import Clock
-from runtime.core.budget import (
+from runtime.core.budgets.budget import (
     OF_TOKENS,
     Amount,
     Cap,
@@ -21,9 +21,9 @@ from runtime.core.budget import (
     amount_text,
     claims,
 )
-from runtime.core.ledger import HopTag
+from runtime.core.metering.ledger import HopTag
 from runtime.errors import QuotaExhausted, RateLimited
-from runtime.store.budgets import Budgets, Wish
+from runtime.store.spending.budgets import Budgets, Wish
 from runtime.traffic.batches import Batches
 
 GRACE_SECONDS = 30.0

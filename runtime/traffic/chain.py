@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock
-from runtime.core.budget import COUNTABLE, Amount, choices_of, completion_cap
-from runtime.core.chain import ChainRun, Hop
-from runtime.core.cost import FREE, Price, worst_cost
-from runtime.core.digest import SHORT
-from runtime.core.keys import OPEN, Caller
-from runtime.core.latency import Latency, Pace, lay_out, overrun
-from runtime.core.ledger import HopTag, LedgerRow, Outcome, hop_outcome
-from runtime.core.outcomes import RequestOutcome, outcome_of
-from runtime.core.recent import Mark, What, ending
-from runtime.core.request_gate import check_chain_takes
-from runtime.core.usage import NOTHING, HopRecord, Usage, total
+from runtime.core.budgets.budget import COUNTABLE, Amount, choices_of, completion_cap
+from runtime.core.metering.cost import FREE, Price, worst_cost
+from runtime.core.metering.latency import Latency, Pace, lay_out, overrun
+from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome, hop_outcome
+from runtime.core.metering.outcomes import RequestOutcome, outcome_of
+from runtime.core.metering.recent import Mark, What, ending
+from runtime.core.metering.usage import NOTHING, HopRecord, Usage, total
+from runtime.core.model_set.digest import SHORT
+from runtime.core.requests.keys import OPEN, Caller
+from runtime.core.walk.openings import check_chain_takes
+from runtime.core.walk.walk import ChainRun, Hop
 from runtime.engines.chunks import text_of
 from runtime.engines.port import TRACE, WITHIN, Chunk
 from runtime.engines.tally import TAG
@@ -374,7 +374,7 @@ class ChainCall:
 
     def _told(self, count: _HopCount) -> dict[str, Any]:
         """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
-        return {TAG: tuple(count.tag), WITHIN: self.left, TRACE: count.span.context}
+        return {TAG: count.tag.plain(), WITHIN: self.left, TRACE: count.span.context}
 
     def _client(self, hop: Hop, span: HopSpan | None = None) -> RetryingEngine:
         retried = self._retried(hop, span) if span else None

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.clock import Clock
-from runtime.core.policy import ACKNOWLEDGE_TIMEOUT
-from runtime.core.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
-from runtime.core.series import Told
-from runtime.core.standing import Moment, Standing
+from runtime.core.metering.series import Told
+from runtime.core.swap.policy import ACKNOWLEDGE_TIMEOUT
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
+from runtime.core.swap.standing import Moment, Standing
 from runtime.engines.port import EngineClient
 from runtime.errors import EngineUnavailable, NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch

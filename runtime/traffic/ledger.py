@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
-from runtime.core.ledger import LedgerRow
+from runtime.core.metering.ledger import LedgerRow
 from runtime.traffic.batches import Batches
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from runtime.core.routes import Share
-from runtime.core.usage import NOTHING, Usage, total
+from runtime.core.metering.usage import NOTHING, Usage, total
+from runtime.core.swap.routes import Share
 from runtime.observe.metrics import GatewayMetrics
 from runtime.traffic.recent import RecentCounts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from runtime.core.recent import OTHERS, WINDOW_SECONDS, Mark, What
+from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Mark, What
 
 SLOT_SECONDS = 10.0
 """What was counted within so long leaves the window together: memory is bounded, whatever the load."""

@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from runtime.core.ledger import HopTag
-from runtime.core.usage import Usage
+from runtime.core.metering.ledger import HopTag
+from runtime.core.metering.usage import Usage
 from runtime.engines.port import Body, Chunk, Classification, Embeddings, EngineClient
 from runtime.engines.tally import TAG
 from runtime.errors import EngineLost
@@ -43,7 +43,7 @@ class RetryingEngine:
             return body
         first = HopTag.read(body[TAG])
         self.tag = first if self.tag is None else first._replace(hop=f"{first.hop}-again")
-        return {**body, TAG: self.tag}
+        return {**body, TAG: self.tag.plain()}
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:
         """Yield what a replica generates.

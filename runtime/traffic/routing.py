@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from runtime.clock import Clock, SystemClock
-from runtime.core.routes import RoutedRelease
-from runtime.core.specs import Chain, nearest
-from runtime.core.standing import Moment, Standing
+from runtime.core.declaration.nearest import nearest
+from runtime.core.swap.routes import RoutedRelease
+from runtime.core.swap.standing import Moment, Standing
+from runtime.core.walk.chain import Chain
 from runtime.engines.port import EngineClient
 from runtime.errors import NoLiveRelease, Overloaded, UnknownModel
 

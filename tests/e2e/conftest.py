@@ -43,7 +43,7 @@ def engine_of(support, driver):
     """Return the live release's engine of a name, called over its handle."""
     from ray import serve
 
-    from runtime.serve.replica import HandleEngine
+    from runtime.serve.hosts.replica import HandleEngine
 
     status = support.status()
     engines = release_of(status, status["live"])["engines"]

@@ -1,4 +1,4 @@
-"""That the vLLM that is installed runs its worker where ``serve.vllm_executor`` has it run."""
+"""That the vLLM that is installed runs its worker where ``serve.hosts.vllm.executor`` has it run."""
 
 
 # A real engine on the CPU is one process beside its replica: its core, which is its worker, too.

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime.core.specs import FakeEngine as Script
+from runtime.core.model_set.engines import FakeEngineSpec
 from runtime.engines import contract
 
 ASK = {"messages": [{"role": "user", "content": "my bill"}], "stream": True}
@@ -15,15 +15,15 @@ def deployed(interlock, driver):
     """Deploy a scripted engine as often as a test likes; return its handle."""
     from ray import serve
 
-    from runtime.serve import fake_engine
-    from runtime.serve.replica import HandleEngine
+    from runtime.serve.hosts import fake as fake_engine
+    from runtime.serve.hosts.replica import HandleEngine
 
     timing = {"time_to_first_token": "1ms", "inter_token": "1ms", "context_length": 4000, "tokens": 600}
 
     made = []
 
     def deploy(script=timing, **deployment_config):
-        engine = Script(kind="fake", **script, deployment_config=deployment_config)
+        engine = FakeEngineSpec(kind="fake", **script, deployment_config=deployment_config)
         made.append(HandleEngine(serve.run(fake_engine.build(engine), name="channels", route_prefix=None)))
         return made[-1]
 
@@ -35,7 +35,7 @@ def deployed(interlock, driver):
 
 
 async def opened(handle):
-    from runtime.serve.direct import DirectEngine
+    from runtime.serve.cluster.direct import DirectEngine
 
     engine = DirectEngine(handle)
     await engine.open()

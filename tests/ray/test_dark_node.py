@@ -14,16 +14,16 @@ import yaml
 
 from benchmarks.local_cluster import free_port, interlock_application
 from benchmarks.local_postgresql import local_postgresql
+from runtime.channel.client import Channel
+from runtime.channel.connection import UNREACHED_S
+from runtime.channel.engine_calls import answering
+from runtime.channel.server import ChannelServer
 from runtime.errors import EngineLost
-from runtime.serve.channel import Channel
-from runtime.serve.channel_server import ChannelServer
-from runtime.serve.connection import UNREACHED_S
-from runtime.serve.engine_calls import answering
 from tests.cluster import ROOT, release_of
 from tests.ray.conftest import scripted
 from tests.two_nodes import HEAD, Caller, Switch, TwoNodes, inside
-from tests.unit.test_channel import ASK as HELLO
-from tests.unit.test_channel import Replica
+from tests.unit.channel.test_channel import ASK as HELLO
+from tests.unit.channel.test_channel import Replica
 
 DARK_S = 30.0
 WHOLE_S = 10.0

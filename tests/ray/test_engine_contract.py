@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from runtime.core.specs import FakeEngine as Script
+from runtime.core.model_set.engines import FakeEngineSpec
 from runtime.engines import contract
 
 
@@ -11,10 +11,10 @@ def engine(interlock, driver):
     """A scripted engine in a Serve replica, called over its handle."""
     from ray import serve
 
-    from runtime.serve import fake_engine
-    from runtime.serve.replica import HandleEngine
+    from runtime.serve.hosts import fake as fake_engine
+    from runtime.serve.hosts.replica import HandleEngine
 
-    script = Script(
+    script = FakeEngineSpec(
         kind="fake", tokens=600, time_to_first_token="1ms", inter_token="1ms", context_length=4000
     )
     hosted = HandleEngine(serve.run(fake_engine.build(script), name="contract", route_prefix=None))

@@ -50,7 +50,7 @@ def test_the_status_is_serves_own(interlock, driver, monkeypatch):
     from ray import serve
     from ray.serve import api
 
-    from runtime.serve import serve_status
+    from runtime.serve.cluster import serve_status
 
     client = api._get_global_client()
     answer = client.get_serve_details()

@@ -18,8 +18,8 @@ import yaml
 
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.local_postgresql import local_postgresql
-from runtime.store.database import open_store
-from runtime.store.ledger import Ledger
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
 from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 from tests.ray.test_usage import receipts, until

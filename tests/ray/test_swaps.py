@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.report import is_mixed
-from runtime.core.specs import Warmup
-from runtime.core.warming import PROBE_TOKENS, PROBES
+from runtime.core.model_set.model_set import Warmup
+from runtime.core.model_set.warming import PROBE_TOKENS, PROBES
 from tests.cluster import release_of
 from tests.ray.conftest import scripted
 

@@ -10,9 +10,9 @@ import yaml
 from benchmarks.load import LoadGenerator, Plan
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.local_postgresql import local_postgresql
-from runtime.core.usage import Usage
-from runtime.store.database import open_store
-from runtime.store.ledger import Ledger
+from runtime.core.metering.usage import Usage
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
 from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 

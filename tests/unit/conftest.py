@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy.engine import make_url
 
-from runtime.store.database import open_store
+from runtime.store.sql.database import open_store
 from tests.unit.fresh_store import migrated_image
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import functools
 
 from sqlalchemy.engine import make_url
 
-from runtime.store.database import _engine_of, open_store
+from runtime.store.sql.database import _engine_of, open_store
 
 _STATEMENTS = {}
 """What SQLAlchemy has compiled, for all stores: compiling costs more than running on a few rows."""

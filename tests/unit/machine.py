@@ -12,15 +12,15 @@ from functools import reduce
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runtime.core import events as ev
-from runtime.core import policy
-from runtime.core.commands import ANY_EDITION, Action, Command, check
-from runtime.core.digest import SHORT
-from runtime.core.memory import SwapPlan
-from runtime.core.release import CANDIDATE, HOLDING, Move, ReleaseState
-from runtime.core.routes import GatewayReport, ReleaseTable
-from runtime.core.state import EXISTING, ControlState, EngineState, pausing
-from runtime.core.swap import fold
+from runtime.core.model_set.digest import SHORT
+from runtime.core.model_set.memory import SwapPlan
+from runtime.core.swap import events as ev
+from runtime.core.swap import policy
+from runtime.core.swap.commands import ANY_EDITION, Action, Command, check
+from runtime.core.swap.fold import fold
+from runtime.core.swap.release import CANDIDATE, HOLDING, Move, ReleaseState
+from runtime.core.swap.routes import GatewayReport, ReleaseTable
+from runtime.core.swap.state import EXISTING, ControlState, EngineState, pausing
 from runtime.errors import CommandRefused
 from tests.unit.world import content
 

@@ -10,25 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from runtime.channel import wire
+from runtime.channel.fault import Fault
 from runtime.clock import SystemClock
 from runtime.control.journal import MemoryJournal
-from runtime.core import events as ev
-from runtime.core.digest import Content
-from runtime.core.history import as_it_was
-from runtime.core.keys import digest_of
-from runtime.core.ledger import Batch, EndedHop, HopTag
-from runtime.core.state import ControlState
-from runtime.core.swap import fold
-from runtime.core.usage import Usage
+from runtime.core.metering.ledger import Batch, EndedHop, HopTag
+from runtime.core.metering.usage import Usage
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.engines import FakeEngineSpec, TransformersEngineSpec, VllmEngineSpec
+from runtime.core.model_set.history import as_it_was
+from runtime.core.requests.keys import digest_of
+from runtime.core.swap import events as ev
+from runtime.core.swap.fold import fold
+from runtime.core.swap.phase import EnginePhase
+from runtime.core.swap.state import ControlState
 from runtime.engines.tally import TAG, Tally
 from runtime.errors import StoreError
-from runtime.serve import wire
-from runtime.store.budgets import Budgets
-from runtime.store.database import open_store
 from runtime.store.journal import Journal
 from runtime.store.keys import KeyStore
-from runtime.store.ledger import Ledger
 from runtime.store.metrics import MetricsStore
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger import Ledger
+from runtime.store.sql.database import open_store
 from tests.unit.fresh_store import fresh_store
 from tests.unit.world import World, content
 
@@ -231,6 +234,30 @@ async def test_a_tag_of_tomorrow():
 def test_what_replicas_send():
     batch = pickle.loads(bytes.fromhex(WIRE["batch"]))
     assert batch == Batch("replica-1", [EndedHop(1, TAGGED, Usage(30, 20, 5, 0), 0.5)])
+
+
+PICKLED = json.loads((FROZEN / "pickled.json").read_text())
+
+
+# What an earlier Interlock has deployed, and what its replicas send over a handle, is found by the names
+# that its classes had then.
+@pytest.mark.parametrize("name", PICKLED)
+def test_earlier_names(name):
+    known = {
+        "fake": FakeEngineSpec(kind="fake", load="2s", tokens=3),
+        "transformers": TransformersEngineSpec(kind="transformers", model="all-minilm"),
+        "vllm": VllmEngineSpec(
+            kind="vllm",
+            llm_config={"model_loading_config": {"model_id": "m"}, "engine_kwargs": {"max_model_len": 512}},
+            price={"prompt": 1},
+        ),
+        "usage": Usage(3, 2, 1),
+        "address": wire.Address("r", "127.0.0.1", 7, "s"),
+        "fault": Fault("EngineUnavailable", "m"),
+        "phase": EnginePhase.PLACING,
+    }
+    value = pickle.loads(bytes.fromhex(PICKLED[name]))
+    assert value == known[name] if name in known else value.__name__ == name
 
 
 # A hello has the same form in all versions: by it each says which it speaks.

@@ -7,10 +7,10 @@ import yaml
 from typer.testing import CliRunner
 
 from runtime.cli.main import app
-from runtime.core.review import reviewed
+from runtime.core.model_set.review import reviewed
 from runtime.errors import ModelSetError
-from runtime.store.yaml_text import read_yaml
-from tests.unit.test_metrics import client_of, live
+from runtime.sets.yaml_text import read_yaml
+from tests.unit.observe.test_metrics import client_of, live
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

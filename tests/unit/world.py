@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
-from benchmarks.simulation import LoopClock
 from runtime.control.aggregator import MemoryMetrics
 from runtime.control.controller import Controller
-from runtime.control.fake import FakeCluster
 from runtime.control.health import Checkup
 from runtime.control.journal import MemoryJournal
 from runtime.control.planner import Planner
 from runtime.control.roster import MemoryRoster
-from runtime.core import events as ev
-from runtime.core.digest import Content
-from runtime.core.specs import parse
-from runtime.core.status import status
-from runtime.core.usage import Usage, total
+from runtime.core.metering.usage import Usage, total
+from runtime.core.model_set.digest import Content
+from runtime.core.model_set.model_set import parse
+from runtime.core.swap import events as ev
+from runtime.core.views.status import status
 from runtime.errors import EngineUnavailable, NoManager
 from runtime.observe.exposition import text_of
-from runtime.store.budgets import Budgets
-from runtime.store.ledger import Ledger
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.ledger import Ledger
+from runtime.testing.cluster import FakeCluster
+from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.admission import Admission
 from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower

@@ -1,0 +1,141 @@
+"""The third tier of health: what clients get."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from runtime.core.health.orchestration import ERRORS_DEGRADED, ERRORS_UNHEALTHY, serving, steps
+from runtime.core.health.report import FEWEST, Facts, Reason, Tier, by_share, degraded, unhealthy
+from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Counts, Mark, What
+from runtime.core.swap.state import ControlState, Release
+
+LATE_DEGRADED = 0.05
+"""Share of requests over their latency objective; an objective is meant for nearly all, not for all."""
+
+LATE_UNHEALTHY = 0.5
+"""Being late is then what is usual."""
+
+REFUSED_UNHEALTHY = 0.5
+"""Share of requests that budgets refuse. A single refusal degrades: the tenant at its cap is down."""
+
+TENANTS_TOLD = 5
+"""How many tenants one sentence names."""
+
+_REQUESTS = (What.IN_TIME, What.LATE, What.FAILED, What.REFUSED)
+
+
+def agent(facts: Facts, recent: Counts) -> Tier:
+    """Return how requests have ended lately."""
+    return Tier(tuple(_reasons(facts.state, recent)), _figures(facts.state, recent))
+
+
+def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
+    if state.live is None:
+        yield unhealthy("no release is live, so no request is answered; the orchestration tier says why")
+    if not state.gateways:
+        yield degraded("nothing is known of requests: no gateway reports")
+    turned_away = recent.get(Mark(What.FAILED, 0, ""), 0)
+    total = sum(count for mark, count in recent.items() if mark.what in _REQUESTS)
+    verdict = by_share(turned_away, total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
+    if verdict is not None:
+        yield Reason(
+            verdict,
+            f"{turned_away} of {total} requests were turned away within {WINDOW_SECONDS:g} s before any "
+            "release took them: none was live, or the store did not answer",
+        )
+    for release in serving(state):
+        for chain in _chains(release):
+            yield from _chain(release, chain, recent)
+    yield from _refused(state, recent)
+
+
+def _chain(release: Release, chain: str, recent: Counts) -> Iterator[Reason]:
+    counts = _requests(release, chain, recent)
+    total, where = sum(counts.values()), f"of chain {chain} of release {release.number}"
+    verdict = by_share(counts[What.LATE], total, LATE_DEGRADED, LATE_UNHEALTHY)
+    if verdict is not None:
+        yield Reason(
+            verdict,
+            f"{counts[What.LATE]} of {total} requests {where} took longer than "
+            f"{_objective(release, chain):g} s; {_slow_steps(release, chain, recent)}",
+        )
+    verdict = by_share(counts[What.FAILED], total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
+    if verdict is not None:
+        yield Reason(
+            verdict,
+            f"{counts[What.FAILED]} of {total} requests {where} ended in an error; "
+            "the orchestration tier and the gateways' log tell which",
+        )
+    share = counts[What.REFUSED] / total if total else 0.0
+    if counts[What.REFUSED] >= FEWEST and share >= REFUSED_UNHEALTHY:
+        yield unhealthy(
+            f"{counts[What.REFUSED]} of {total} requests {where} were refused by budgets; "
+            "see: interlock budgets list"
+        )
+
+
+def _slow_steps(release: Release, chain: str, recent: Counts) -> str:
+    over = {
+        step: count
+        for known, step in steps(release)
+        if known == chain and (count := recent.get(Mark(What.HOP_OVERRAN, release.number, chain, step), 0))
+    }
+    if over:
+        return "hops over their share: " + ", ".join(f"{step} {count}" for step, count in over.items())
+    return "no hop was over a share of the latency_budget that the chain declares for it, if any"
+
+
+def _refused(state: ControlState, recent: Counts) -> Iterator[Reason]:
+    """Name the tenants that are at their caps, those with most refusals first."""
+    numbers = {release.number for release in serving(state)}
+    tenants: Counter[str] = Counter()
+    for mark, count in recent.items():
+        if mark.what is What.REFUSED and mark.release in numbers:
+            tenants[mark.detail] += count
+    if not tenants:
+        return
+    named = [(tenant, count) for tenant, count in tenants.most_common() if tenant != OTHERS]
+    told = ", ".join(f"{tenant or 'callers without a key'} {count}" for tenant, count in named[:TENANTS_TOLD])
+    more = "" if len(named) <= TENANTS_TOLD and OTHERS not in tenants else " and others"
+    yield degraded(
+        f"tenants are at their caps, with so many requests refused: {told}{more}; see: interlock budgets list"
+    )
+
+
+def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
+    return {
+        "window_s": WINDOW_SECONDS,
+        "turned_away": recent.get(Mark(What.FAILED, 0, ""), 0),
+        "chains": [
+            {
+                "release": release.number,
+                "chain": chain,
+                "objective_s": _objective(release, chain),
+                **{
+                    what.value.replace(" ", "_"): count
+                    for what, count in _requests(release, chain, recent).items()
+                },
+            }
+            for release in serving(state)
+            for chain in _chains(release)
+        ],
+    }
+
+
+def _requests(release: Release, chain: str, recent: Counts) -> dict[What, int]:
+    counts = dict.fromkeys(_REQUESTS, 0)
+    for mark, count in recent.items():
+        if mark.what in counts and (mark.release, mark.chain) == (release.number, chain):
+            counts[mark.what] += count
+    return counts
+
+
+def _chains(release: Release) -> list[str]:
+    return list(release.content.model_set.chains) if release.content else []
+
+
+def _objective(release: Release, chain: str) -> float:
+    assert release.content is not None  # noqa: S101 - it has this chain
+    return release.content.model_set.chains[chain].latency_objective

@@ -1,0 +1,15 @@
+"""What is wrong, told from the facts: every sentence says what, where, and what to do."""
+
+from __future__ import annotations
+
+from runtime.core.health.agent import agent
+from runtime.core.health.infrastructure import infrastructure
+from runtime.core.health.orchestration import orchestration
+from runtime.core.health.report import Facts, Health
+from runtime.core.metering.recent import summed
+
+
+def examine(facts: Facts) -> Health:
+    """Return the three tiers."""
+    recent = summed(report.recent for report in facts.state.gateways.values())
+    return Health(infrastructure(facts), orchestration(facts, recent), agent(facts, recent))

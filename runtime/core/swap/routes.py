@@ -1,0 +1,119 @@
+"""What the manager publishes to gateways and what they report back: plain values, sent whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from runtime.core.loops import LoopReport
+from runtime.core.metering.cost import Price
+from runtime.core.metering.recent import Mark
+from runtime.core.metering.usage import Usage
+from runtime.core.walk.chain import Chain
+
+Share = tuple[str, str]
+"""A chain and one of its steps that has a share of its deadline."""
+
+
+@dataclass(frozen=True)
+class RoutedRelease:
+    """A release as gateways need it: its chains, and which engine each of its names is."""
+
+    number: int
+    model_set: str
+    """Digest of the model set."""
+    name: str
+    chains: Mapping[str, Chain]
+    engines: Mapping[str, str]
+    """Engine name to engine digest."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """Engine name to what its tokens cost; the tokens of one that is left out cost nothing."""
+    contexts: Mapping[str, int] = field(default_factory=dict)
+    """Engine name to how many tokens a prompt and its answer may have together, where the set says so."""
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Names of engines that its chains call and that have no price."""
+        called = frozenset[str]().union(*(chain.engines for chain in self.chains.values()))
+        return sorted(called - self.prices.keys())
+
+    @property
+    def shares(self) -> frozenset[Share]:
+        """The shares of time that its chains declare."""
+        return frozenset((name, step) for name, chain in self.chains.items() for step in chain.latency_budget)
+
+
+class TableStamp(NamedTuple):
+    """Which of two tables is the newer one: that of the later epoch, and of one epoch the later version."""
+
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True)
+class ReleaseTable:
+    """Which releases are resident and which one takes new requests.
+
+    ``version`` is the number of journal entries that were folded when this table came to be. It only grows,
+    also across restarts of the manager, unless the store has lost what was written last; ``epoch`` grows
+    with each manager in any case.
+    """
+
+    version: int
+    live: int | None = None
+    releases: Mapping[int, RoutedRelease] = field(default_factory=dict)
+    paused: int = 0
+    """Revision since which new requests wait at the gateways; 0 if they do not."""
+    installation: str = ""
+    """The id of the manager's installation: a gateway whose store is of another one must not follow."""
+    epoch: int = 0
+    """The epoch of the manager that has published it."""
+
+    @property
+    def stamp(self) -> TableStamp:
+        """What tells whether it is newer than another one."""
+        return TableStamp(self.epoch, self.version)
+
+
+@dataclass(frozen=True)
+class GatewayReport:
+    """What a gateway alone knows: the table it routes by, what it has prepared, its open leases."""
+
+    gateway: str
+    sequence: int
+    """Counts the gateway's reports: two may overtake each other on the way, and the later one holds."""
+    version: int
+    prepared: frozenset[int] = frozenset()
+    leases: Mapping[int, int] = field(default_factory=dict)
+    """Open leases by release number; a release without any is left out."""
+    metered: Mapping[str, Usage] = field(default_factory=dict)
+    """Tokens of live hops since the gateway started, by engine digest."""
+    oldest: Mapping[int, float] = field(default_factory=dict)
+    """Age in seconds of the oldest open lease, by release number."""
+    cutover_s: float = 0.0
+    """For how many seconds its last cutover kept this gateway from admitting requests."""
+    first_requests: Mapping[int, tuple[int, Usage]] = field(default_factory=dict)
+    """How many of a release's first requests here are counted, and what they spent."""
+    faults: Mapping[int, str] = field(default_factory=dict)
+    """Why a release could not be prepared."""
+    tasks: int = 0
+    """Tasks of its event loop, and engines that it holds clients of: at rest these do not grow."""
+    clients: int = 0
+    waiting: int = 0
+    """How many requests wait here while the live release sleeps for a swap."""
+    overruns: Mapping[Share, int] = field(default_factory=dict)
+    """How many hops took longer than their share since the gateway started, by chain and step."""
+    recent: Mapping[Mark, int] = field(default_factory=dict)
+    """How hops and requests have ended here within the trailing window."""
+    loops: tuple[LoopReport, ...] = ()
+    """Its long-lived loops that have broken since it started."""
+    installation: str = ""
+    """The id of the installation whose store this gateway uses."""
+    epoch: int = 0
+    """The epoch of the table that it routes by."""
+
+    @property
+    def stamp(self) -> TableStamp:
+        """Which table it routes by."""
+        return TableStamp(self.epoch, self.version)

@@ -1,0 +1,144 @@
+"""What an operator sees: the control state as plain JSON. Field names are part of the admin API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.core.metering.usage import total
+from runtime.core.swap.release import OVER, ReleaseState
+from runtime.core.swap.state import ControlState, EngineRecord, Release
+from runtime.core.views.progress import expected_load, expected_state
+from runtime.core.views.waiting import faults, prefix_cache, waits_for
+
+
+def outcome(release: Release) -> str:
+    """Return ``live``, ``failed`` or ``in progress``: what became of the wish for this release."""
+    if release.state is ReleaseState.LIVE:
+        return "live"
+    if release.reason is not None and release.state in OVER:
+        return "failed"
+    return "in progress"
+
+
+def status(state: ControlState) -> dict[str, Any]:
+    """Return the whole state for ``GET /admin/v1/status``."""
+    live = state.live
+    metered = total(usage for report in state.gateways.values() for usage in report.metered.values())
+    return {
+        "revision": state.revision,
+        "edition": state.edition,
+        "paused": state.paused > 0,
+        "hearing": state.hearing,
+        "waiting": state.waiting,
+        "wanted": _wanted(state),
+        "live": live.number if live else None,
+        "releases": [_release(state, release) for release in state.releases.values()],
+        "engines": _engines(state),
+        "gateways": [
+            {
+                "id": report.gateway,
+                "table": report.version,
+                "reports": report.sequence,
+                "leases": sum(report.leases.values()),
+                "lagging": report.gateway in state.lagging,
+                "cutover_ms": report.cutover_s * 1000.0,
+                "tasks": report.tasks,
+                "clients": report.clients,
+            }
+            for report in state.gateways.values()
+        ],
+        "metered": {"prompt_tokens": metered.prompt, "completion_tokens": metered.completion},
+        "overruns": _overruns(state),
+    }
+
+
+def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
+    """Return how many hops took longer than their share, by chain and by step, over all gateways."""
+    counts: dict[str, dict[str, int]] = {}
+    for report in state.gateways.values():
+        for (chain, step), count in report.overruns.items():
+            steps = counts.setdefault(chain, {})
+            steps[step] = steps.get(step, 0) + count
+    return counts
+
+
+def _wanted(state: ControlState) -> dict[str, Any] | None:
+    if state.wanted is None:
+        return None
+    release = state.coming
+    return {
+        "change": state.wanted.change,
+        "release": state.wanted.release,
+        "source": state.wanted.source,
+        "outcome": outcome(release) if release else "retired",
+        "reason": release.reason if release else None,
+    }
+
+
+def _release(state: ControlState, release: Release) -> dict[str, Any]:
+    content, warming = release.content, state.progress.get(f"release {release.number}")
+    requests, hit_rate = prefix_cache(state, release)
+    return {
+        "number": release.number,
+        "source": release.source,
+        "name": content.model_set.name if content else None,
+        "model_set": content.digest if content else None,
+        "state": release.state,
+        "outcome": outcome(release),
+        "reason": release.reason,
+        "progress": warming.text if warming else None,
+        "waits_for": waits_for(state, release),
+        "since": release.entered.get(release.state),
+        "expected_in_state_s": expected_state(state, release),
+        "held": release.state is ReleaseState.STANDBY and release.held and state.is_wanted(release),
+        "was_live": release.was_live,
+        "warm": release.warm,
+        "leases": state.leases_on(release.number),
+        "oldest_lease_s": state.oldest_lease_on(release.number),
+        "engines": {
+            name: {"digest": digest, "reused": _reused(state, release, digest)}
+            for name, digest in (content.engines.items() if content else ())
+        },
+        "warmup": {"prompt_tokens": release.warmup.prompt, "completion_tokens": release.warmup.completion},
+        "entered": dict(release.entered),
+        "acknowledged": release.acknowledged,
+        "first_acknowledged": release.first_acknowledged,
+        "plan": release.plan.as_json() if release.plan else None,
+        "expected_s": _expected(state, release),
+        "prefix_cache": {"requests": requests, "hit_rate": hit_rate},
+        "faults": faults(state, release),
+    }
+
+
+def _expected(state: ControlState, release: Release) -> dict[str, float]:
+    """Return how many seconds each load and the warm-up took last, by what it was."""
+    if release.content is None:
+        return {}
+    name = release.content.model_set.name
+    steps = [f"load {name}/{engine}" for engine in release.content.engines] + [f"warm {name}"]
+    return {step: state.history[step] for step in steps if step in state.history}
+
+
+def _reused(state: ControlState, release: Release, digest: str) -> bool:
+    engine = state.engines.get(digest)
+    return engine is not None and engine.loaded_by != release.number
+
+
+def _engines(state: ControlState) -> list[dict[str, Any]]:
+    return [_engine(state, engine) for engine in state.engines.values()]
+
+
+def _engine(state: ControlState, engine: EngineRecord) -> dict[str, Any]:
+    told = state.progress.get(f"engine {engine.digest}")
+    return {
+        "digest": engine.digest,
+        "kind": engine.spec.kind if engine.spec else None,
+        "state": engine.state,
+        "phase": told.stage.phase if told and told.stage else None,
+        "progress": told.text if told else None,
+        "since": told.since if told else None,
+        "expected_s": expected_load(state, engine.digest),
+        "reason": engine.reason,
+        "loaded_by": engine.loaded_by,
+        "releases": [release.number for release in state.users_of(engine.digest)],
+    }

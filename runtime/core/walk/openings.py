@@ -1,0 +1,64 @@
+"""What a chain takes from clients: what its model set opens to them, and what goes with what the set says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.core.requests.json_body import shown
+from runtime.core.requests.messages import Message, has_images
+from runtime.core.requests.sampling import OPENABLE
+from runtime.core.walk.chain import IMAGES, Chain
+from runtime.core.walk.walk import said_for
+from runtime.errors import InvalidRequest
+
+_GREEDY = 1e-5
+"""The temperature below which vLLM always takes the likeliest token."""
+
+
+def check_chain_takes(name: str, chain: Chain, messages: list[Message], members: Mapping[str, Any]) -> None:
+    """Check what a client says against what its chain, ``name``, takes from clients and says itself.
+
+    Raises:
+        InvalidRequest: the chain does not open a member to clients, or says what does not go with one.
+
+    """
+    for member in members:
+        if member in OPENABLE and member not in chain.allow:
+            raise _closed(member, name, f"allow: [{member}]")
+    for variable in members.get("chat_template_kwargs", ()):
+        if variable not in chain.template_variables:
+            raise _closed(
+                f"chat_template_kwargs.{variable}", name, f"template_variables: [{shown(variable)}]"
+            )
+    tag = members.get("response_format", {}).get("type") == "structural_tag"
+    if tag and "structured_outputs" not in chain.allow:
+        raise _closed("response_format.type", name, "allow: [structured_outputs]")
+    if has_images(messages) and IMAGES not in chain.allow:
+        raise _closed("messages", name, f"allow: [{IMAGES}]", "images in messages")
+    _check_answer(name, chain, members)
+
+
+def _check_answer(name: str, chain: Chain, members: Mapping[str, Any]) -> None:
+    """Check what the last engine is told in all: some goes together only with what the set says."""
+    said = said_for(chain.steps[-1], chain.max_tokens, members)
+    choices, temperature = said.get("n") or 1, said.get("temperature")
+    if choices > 1 and temperature is not None and temperature < _GREEDY and not said.get("use_beam_search"):
+        whose = "" if "temperature" in members else f", which the model set says for chain {name!r}"
+        remedy = "" if "temperature" in members else ": send a temperature above 0 beside it"
+        at = "n" if "n" in members else "temperature"
+        raise _refused(at, f"there is one likeliest answer at temperature 0{whose}{remedy}; n is {choices}")
+    least, most = said.get("min_tokens") or 0, said.get("max_tokens", chain.max_tokens)
+    if least > most:
+        whose = "max_tokens" if "max_tokens" in members else f"what the model set says for chain {name!r}"
+        raise _refused("min_tokens", f"must be at most {most}, {whose}")
+
+
+def _closed(param: str, chain: str, key: str, what: str = "") -> InvalidRequest:
+    said = what or shown(param)
+    why = f"{said}: chain {chain!r} does not take this from clients; its model set can open it: {key}"
+    return InvalidRequest(why, param=shown(param), code="unsupported_parameter")
+
+
+def _refused(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{param}: {why}", param=param, code="invalid_value")

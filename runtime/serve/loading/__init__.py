@@ -1,0 +1,1 @@
+"""How an engine comes up: its phases, from vLLM's log to a board that the manager reads."""

@@ -1,0 +1,1 @@
+"""Asking the manager: where it is, the calls that it answers, both ends of them."""

@@ -1,0 +1,107 @@
+"""What gateways may ask of the manager: its typed form on the wire, and how long an answer is waited for.
+
+A question has at most one argument. Both it and the answer are MessagePack of their declared types, so what
+is of another type is refused where it arrives. Members that an end does not know are left out, and those that
+it misses have their defaults: of an update's two Interlocks each understands the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from runtime.control.hub import POLL_SECONDS
+from runtime.core.metering.series import Told
+from runtime.core.swap.commands import Command
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.errors import EngineUnavailable, InterlockError, InternalError
+
+SILENT_S = 8.0
+"""How long the manager, or a gateway, may say nothing to the other. To connect anew costs next to nothing."""
+
+
+def _plain(value: Any) -> Any:
+    """Return what is sent for a value of the model set's own types."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    raise TypeError(f"{type(value).__name__} has no form on the wire")
+
+
+def _typed(kind: type, value: Any) -> Any:
+    if issubclass(kind, BaseModel):
+        return kind.model_validate_json(value)
+    raise TypeError(f"{kind.__name__} has no form on the wire")
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+"""Raises one of ``wire.UNSPEAKABLE``."""
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    return msgspec.msgpack.Decoder(kind, dec_hook=_typed).decode
+
+
+class Method:
+    """One call: the types of its argument and of its answer, and for how many seconds that is waited for."""
+
+    def __init__(self, argument: Any, answer: Any, seconds: float) -> None:
+        self.decode_argument = _decoder(argument)
+        self.decode_answer = _decoder(answer)
+        self.seconds = seconds
+
+
+_JSON = dict[str, Any]
+
+METHODS = {
+    "next_table": Method(GatewayReport, ReleaseTable, POLL_SECONDS + 5.0),
+    "report": Method(GatewayReport, TableStamp, 5.0),
+    "leave": Method(str, None, 2.0),
+    "count": Method(Told, None, 10.0),
+    "metrics": Method(Told, bytes, 20.0),
+    "status": Method(None, _JSON, 10.0),
+    "health": Method(None, _JSON, 10.0),
+    "command": Method(Command, _JSON, 30.0),
+    "plan": Method(str | _JSON, _JSON, 600.0),  # a model's files are hashed for it, if they are new
+    "audit": Method(int, list[_JSON], 30.0),
+}
+"""By the name of what does it."""
+
+
+class Refusal(msgspec.Struct, array_like=True):
+    """An error of Interlock's as it crosses: its class, and what it is made of."""
+
+    kind: str
+    arguments: list[Any]
+    attributes: dict[str, Any] = {}
+
+
+def refusal_of(error: InterlockError) -> Refusal:
+    """Return what crosses for ``error``."""
+    _, arguments, *attributes = tuple[Any, ...](error.__reduce__())
+    return Refusal(type(error).__name__, list(arguments), *map(dict, filter(None, attributes)))
+
+
+def error_of(refusal: Refusal) -> InterlockError:
+    """Return the error that ``refusal`` was made of; one that is not known here keeps its message."""
+    kind = {kind.__name__: kind for kind in _kinds(InterlockError)}.get(refusal.kind)
+    try:
+        if kind is not None:
+            error = kind(*refusal.arguments)
+            error.__dict__.update(refusal.attributes)
+            return error
+    except TypeError:
+        return InternalError(f"the manager refused with {refusal.kind}, which is made otherwise here")
+    message = str(refusal.arguments[0]) if refusal.arguments else refusal.kind
+    return EngineUnavailable(f"the manager: {message}")
+
+
+def _kinds(kind: type[InterlockError]) -> Iterator[type[InterlockError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)
+
+
+decode_refusal = msgspec.msgpack.Decoder(Refusal).decode

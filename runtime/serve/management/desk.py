@@ -1,0 +1,54 @@
+"""The manager's end of its links to gateways: what each asks is answered, and nobody waits for another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from runtime.channel.fault import Fault
+from runtime.channel.server import Answer
+from runtime.channel.wire import UNREADABLE, Call, Reply, Sender
+from runtime.core.metering.series import Told
+from runtime.core.swap.commands import Command
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.errors import InterlockError
+from runtime.serve.management.calls import METHODS, encode, refusal_of
+
+
+class Answering(Protocol):
+    """What the manager does for gateways. What it raises of Interlock's errors, they raise."""
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable: ...  # noqa: D102 - see traffic.follower
+    async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
+    async def leave(self, gateway: str) -> None: ...  # noqa: D102
+    async def count(self, told: Told) -> None: ...  # noqa: D102
+    async def metrics(self, told: Told) -> bytes: ...  # noqa: D102
+    async def status(self) -> dict[str, Any]: ...  # noqa: D102
+    async def health(self) -> dict[str, Any]: ...  # noqa: D102
+    async def command(self, command: Command) -> dict[str, Any]: ...  # noqa: D102
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]: ...  # noqa: D102
+    async def audit(self, limit: int) -> list[dict[str, Any]]: ...  # noqa: D102
+
+
+def answering(manager: Answering) -> Answer:
+    """Return what answers gateways' calls with what ``manager`` does."""
+
+    async def answer(call: Call, sender: Sender) -> None:
+        method = METHODS.get(call.method)
+        if method is None:
+            unknown = Fault("EngineUnavailable", f"the manager has no call {call.method!r}")
+            sender.send(Reply(call.number, fault=unknown, ended=True))
+            return
+        try:
+            arguments = [method.decode_argument(argument) for argument in call.args]
+        except (*UNREADABLE, TypeError, ValueError) as error:
+            message = f"what {call.method} is asked with is not of its type: {error}"
+            sender.send(Reply(call.number, fault=Fault("EngineUnavailable", message), ended=True))
+            return
+        try:
+            told = [True, encode(await getattr(manager, call.method)(*arguments))]
+        except InterlockError as error:
+            told = [False, encode(refusal_of(error))]
+        sender.send(Reply(call.number, value=told, ended=True))
+
+    return answer

@@ -1,0 +1,195 @@
+"""A gateway's end of its link to the manager: one connection for all that it asks, made anew when it breaks.
+
+Where the manager listens is read from where it has published it, and only while there is no connection. No
+call through Serve's handle is ever open: Ray would keep the manager from answering anybody while it reports a
+reply to a gateway that cannot be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from runtime.channel.client import Channel
+from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
+from runtime.core.metering.series import Told
+from runtime.core.swap.commands import Command
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
+from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_refusal, encode, error_of
+
+_log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+"""How long it may take to find the manager and to connect to it."""
+
+KNOWN_SECONDS = 1.5
+"""How long it may take to connect to where it was last."""
+
+RETRY_SECONDS = 0.5
+"""Pause before it is tried again for an operator who waits."""
+
+PATIENCE_SECONDS = 10.0
+"""How long an operator's question waits for a manager: one that has died is replaced within this, mostly."""
+
+_PATIENT = frozenset({"status", "command", "plan", "audit"})
+
+
+class Directory(Protocol):
+    """Where a manager publishes its address."""
+
+    async def address(self) -> Address:
+        """Return it. Raises EngineUnavailable: there is none yet, or the directory does not answer."""
+        ...
+
+
+class ManagerLink:
+    """The manager as a gateway sees it. ``close`` it at last.
+
+    Every call may raise EngineUnavailable: it does not answer, or the answer is lost; and NoManager of those
+    that do not wait for one.
+    """
+
+    def __init__(self, directory: Directory, tls: ssl.SSLContext | None = None) -> None:
+        self._directory = directory
+        self._tls = tls
+        self._channel: Channel | None = None
+        self._known: Address | None = None
+        self._connecting: asyncio.Task[Channel] | None = None
+
+    async def close(self) -> None:
+        """End the connection; nobody asks any more."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Return the table once it is newer than the report's, or after a while."""
+        return cast("ReleaseTable", await self._ask("next_table", report))
+
+    async def report(self, report: GatewayReport) -> TableStamp:
+        """Say what this gateway holds; return which table is the newest."""
+        return cast("TableStamp", await self._ask("report", report))
+
+    async def leave(self, gateway: str) -> None:
+        """Say goodbye."""
+        await self._ask("leave", gateway)
+
+    async def count(self, told: Told) -> None:
+        """Say what this gateway has counted for Prometheus. Raises StoreUnavailable."""
+        await self._ask("count", told)
+
+    async def metrics(self, told: Told) -> bytes:
+        """Return what the whole application has counted. Raises StoreUnavailable."""
+        return cast("bytes", await self._ask("metrics", told))
+
+    async def status(self) -> dict[str, Any]:
+        """Return the control state for people."""
+        return cast("dict[str, Any]", await self._ask("status"))
+
+    async def health(self) -> dict[str, Any]:
+        """Return the three tiers of health."""
+        return cast("dict[str, Any]", await self._ask("health"))
+
+    async def command(self, command: Command) -> dict[str, Any]:
+        """Carry an operator's command out. Raises CommandRefused."""
+        return cast("dict[str, Any]", await self._ask("command", command))
+
+    async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a swap to the model set would do. Raises ModelSetError."""
+        return cast("dict[str, Any]", await self._ask("plan", wanted))
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries of the audit log."""
+        return cast("list[dict[str, Any]]", await self._ask("audit", limit))
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def _ask(self, name: str, *arguments: Any) -> Any:
+        method = METHODS[name]
+        try:
+            encoded = [encode(argument) for argument in arguments]
+        except UNSPEAKABLE as error:
+            raise InvalidRequest(f"this cannot be told to the manager: {error}") from error
+        channel = await self._connected(PATIENCE_SECONDS if name in _PATIENT else 0.0)
+        try:
+            async with asyncio.timeout(method.seconds):
+                told = await channel.ask(name, *encoded)
+        except TimeoutError as error:
+            message = f"the manager did not answer {name} within {method.seconds:g} s"
+            raise EngineUnavailable(message) from error
+        return _answer(name, method, told)
+
+    async def _connected(self, patience: float) -> Channel:
+        """Return the connection; make one if there is none, and for ``patience`` seconds again and again."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience
+        while True:
+            if self._channel is not None:
+                return self._channel
+            if self._connecting is None:
+                self._connecting = asyncio.create_task(self._connect())
+                self._connecting.add_done_callback(self._end_connecting)
+            try:
+                return await asyncio.shield(self._connecting)
+            except EngineUnavailable:
+                if loop.time() + RETRY_SECONDS > end:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _end_connecting(self, ended: asyncio.Task[Channel]) -> None:
+        self._connecting = None
+        if not ended.cancelled() and ended.exception() is not None:
+            _log.info("no connection to the manager: %s", ended.exception())
+
+    async def _connect(self) -> Channel:
+        """Connect to where the manager was last, or to where it says that it is."""
+        if self._known is not None:
+            try:
+                return await self._open(self._known, KNOWN_SECONDS)
+            except EngineUnavailable as error:
+                _log.info("the manager is not where it was: %s", error)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                address = await self._directory.address()
+                return await self._open(address, CONNECT_SECONDS)
+        except EngineLost as error:
+            if isinstance(error.__cause__, ConnectionRefusedError):
+                raise NoManager(f"there is no manager now: {error}") from error
+            raise
+        except TimeoutError as error:
+            message = f"no connection to the manager within {CONNECT_SECONDS:g} s"
+            raise EngineUnavailable(message) from error
+
+    async def _open(self, address: Address, seconds: float) -> Channel:
+        channel = Channel(address, self._lose, SILENT_S, self._tls)
+        try:
+            async with asyncio.timeout(seconds):
+                await channel.open()
+        except BaseException as error:
+            await channel.close()
+            if isinstance(error, TimeoutError):
+                raise EngineUnavailable(f"no connection to {address.replica} within {seconds:g} s") from error
+            raise
+        self._channel, self._known = channel, address
+        return channel
+
+    def _lose(self, channel: Channel) -> None:
+        if self._channel is channel:
+            self._channel = None
+
+
+def _answer(name: str, method: Method, told: Any) -> Any:
+    try:
+        answered, encoded = told
+        if answered:
+            return method.decode_answer(encoded)
+        refused = error_of(decode_refusal(encoded))
+    except (*UNREADABLE, TypeError, ValueError) as error:
+        raise EngineUnavailable(f"the manager's answer to {name} cannot be read: {error}") from error
+    raise refused

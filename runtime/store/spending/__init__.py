@@ -1,0 +1,1 @@
+"""What is spent: the ledger with its sums, caps, counters and reservations."""

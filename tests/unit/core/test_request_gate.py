@@ -1,0 +1,585 @@
+"""What a chat request may say: its members by name, their form, what goes together; what refusing costs."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from runtime.api import chat_request
+from runtime.api.chat_request import MOST_WAITING
+from runtime.core.model_set.model_set import parse
+from runtime.core.requests.chat_body import ChatBody
+from runtime.core.requests.gate import IGNORED, Asked, read_chat
+from runtime.core.requests.json_body import MOST_DEPTH, MOST_VALUES, QUICK
+from runtime.core.requests.keys import OPEN
+from runtime.core.requests.messages import MOST_MESSAGES
+from runtime.core.requests.sampling import OPENABLE
+from runtime.core.walk.chain import Chain
+from runtime.core.walk.openings import check_chain_takes
+from runtime.core.walk.walk import ChainRun, said_for
+from runtime.errors import InvalidRequest, ModelSetError, Overloaded, RequestError
+from tests.request_shapes import ASKED, QUESTION, SHAPES, WEATHER
+from tests.unit.world import document
+
+
+def raw(**members):
+    return orjson.dumps({"model": "agent", "messages": ASKED} | members)
+
+
+def chain_of(sampling=None, prompt=None, **keys):
+    step = {"id": "answer", "generate": {"engine": "writer", "sampling": sampling or {}, "prompt": prompt}}
+    return Chain.model_validate(
+        {"steps": [step], "answer": "answer", "samples": [{"messages": ASKED}], **keys},
+    )
+
+
+PLAIN = chain_of()
+
+
+def taken(body, chain=PLAIN):
+    """Read a request and check it against its chain."""
+    asked = read_chat(body)
+    check_chain_takes("agent", chain, asked.messages, asked.members)
+    return asked
+
+
+def outcome(body, chain=PLAIN):
+    """What is asked for, or why that is refused."""
+    try:
+        return taken(body, chain)
+    except RequestError as refused:
+        return refused
+
+
+def refusal(body, chain=PLAIN):
+    with pytest.raises(InvalidRequest) as refused:
+        taken(body, chain)
+    return refused.value
+
+
+# Whatever is valid for OpenAI or vLLM passes, and what comes out names only what an engine is told.
+@pytest.mark.parametrize("members", SHAPES.values(), ids=SHAPES)
+def test_valid_shapes(members):
+    asked = taken(raw(**members))
+    assert set(asked.members) <= set(ChatBody.__annotations__) - {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+    }
+    assert all(isinstance(message["content"], str) for message in asked.messages)
+
+
+USER = {"role": "user", "content": "x"}
+
+
+# What is wrong is refused with the member's name and one of OpenAI's codes.
+@pytest.mark.parametrize(
+    ("members", "param", "code"),
+    [
+        ({"model": None}, "model", "invalid_type"),
+        ({"model": 7}, "model", "invalid_type"),
+        ({"model": "m" * 300}, "model", "invalid_value"),
+        ({"messages": None}, "messages", "invalid_type"),
+        ({"messages": {}}, "messages", "invalid_type"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": ["hello"]}, "messages.0", "invalid_type"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role", "invalid_value"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages.0.role", "invalid_value"),
+        ({"messages": [USER, {"role": "robot", "content": "x"}]}, "messages.1.role", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_required_parameter"),
+        (
+            {"messages": [{"role": "user", "content": None}]},
+            "messages.0.content",
+            "missing_required_parameter",
+        ),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": {"text": "x"}}]}, "messages.0.content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": [7]}]}, "messages.0.content.0", "invalid_type"),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
+            "messages.0.content.0.type",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "user", "content": ["x", {"type": "input_audio", "input_audio": {}}]}]},
+            "messages.0.content.1.type",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 7}]}]},
+            "messages.0.content.0.text",
+            "invalid_type",
+        ),
+        ({"messages": [USER | {"name": 7}]}, "messages.0.name", "invalid_type"),
+        (
+            {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {}}]}]},
+            "messages.1.tool_calls.0.function.name",
+            "invalid_type",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "tool_calls": ["x"]}]},
+            "messages.1.tool_calls.0",
+            "invalid_value",
+        ),
+        (
+            {
+                "messages": [
+                    USER,
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"function": {"name": "f", "arguments": "[" * 5000}}],
+                    },
+                ]
+            },
+            "messages.1.tool_calls.0.function.arguments",
+            "invalid_value",
+        ),
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"temperature": True}, "temperature", "invalid_type"),
+        ({"temperature": 2.5}, "temperature", "invalid_value"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 129}, "n", "invalid_value"),
+        ({"n": 1.5}, "n", "invalid_type"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_completion_tokens": 10**12}, "max_completion_tokens", "invalid_value"),
+        ({"seed": 2**63}, "seed", "invalid_value"),
+        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"stop": ["a", ""]}, "stop.1", "invalid_value"),
+        ({"stop": ["a", 7]}, "stop.1", "invalid_type"),
+        ({"stop": 5}, "stop", "invalid_type"),
+        ({"logit_bias": {"x": 1}}, "logit_bias.x", "invalid_value"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+        ({"logprobs": 3}, "logprobs", "invalid_type"),
+        ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
+        ({"top_logprobs": 3, "logprobs": False}, "top_logprobs", "invalid_value"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"stream": True, "stream_options": []}, "stream_options", "invalid_type"),
+        (
+            {"stream": True, "stream_options": {"include_usage": "x"}},
+            "stream_options.include_usage",
+            "invalid_type",
+        ),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
+        ({"tools": []}, "tools", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function", "missing_required_parameter"),
+        ({"tools": [{"type": "custom", "custom": {}}]}, "tools.0.type", "invalid_value"),
+        (
+            {"tools": [{"type": "function", "function": {}}]},
+            "tools.0.function.name",
+            "missing_required_parameter",
+        ),
+        ({"tool_choice": "auto"}, "tool_choice", "invalid_value"),
+        ({"tool_choice": "sometimes", "tools": [WEATHER]}, "tool_choice", "invalid_value"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": [WEATHER]},
+            "tool_choice.function.name",
+            "invalid_value",
+        ),
+        ({"response_format": {"type": "yaml"}}, "response_format", "invalid_value"),
+        ({"response_format": {}}, "response_format", "invalid_value"),
+        ({"response_format": "json"}, "response_format", "invalid_type"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "missing_required_parameter",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+            "missing_required_parameter",
+        ),
+        ({"response_format": {"type": "structural_tag"}}, "response_format.type", "unsupported_parameter"),
+        ({"thinking_token_budget": -5}, "thinking_token_budget", "invalid_value"),
+        ({"reasoning_effort": "much"}, "reasoning_effort", "invalid_value"),
+        ({"min_tokens": 9, "max_tokens": 4}, "min_tokens", "invalid_value"),
+        ({"min_tokens": 2000}, "min_tokens", "invalid_value"),
+        ({"n": 2, "temperature": 0}, "n", "invalid_value"),
+        ({"choices": 0}, "choices", "unknown_parameter"),
+        ({"input": "x"}, "input", "unknown_parameter"),
+        ({"interlock_hop": "x"}, "interlock_hop", "unknown_parameter"),
+        ({"interlock_max_tokens": 9}, "interlock_max_tokens", "unknown_parameter"),
+        ({"temprature": 1}, "temprature", "unknown_parameter"),
+        ({"x" * 10**6: 1}, "x" * 64 + "…", "unknown_parameter"),
+        ({"functions": [{}]}, "functions", "unsupported_parameter"),
+        ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
+        ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params", "unsupported_parameter"),
+        ({"return_prompt_text": True}, "return_prompt_text", "unsupported_parameter"),
+        ({"return_token_ids": True}, "return_token_ids", "unsupported_parameter"),
+        ({"prompt_logprobs": 0}, "prompt_logprobs", "unsupported_parameter"),
+        ({"echo": True}, "echo", "unsupported_parameter"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter"),
+        ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens", "unsupported_parameter"),
+        ({"mm_processor_kwargs": {"a": 1}}, "mm_processor_kwargs", "unsupported_parameter"),
+        ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs", "unsupported_parameter"),
+        ({"structured_outputs": "x"}, "structured_outputs", "invalid_type"),
+        ({"add_generation_prompt": False}, "add_generation_prompt", "unsupported_parameter"),
+        ({"priority": -1}, "priority", "unsupported_parameter"),
+        ({"use_beam_search": True, "n": 2}, "use_beam_search", "unsupported_parameter"),
+        (
+            {"chat_template_kwargs": {"truncation": True}},
+            "chat_template_kwargs.truncation",
+            "unsupported_parameter",
+        ),
+        ({"chat_template_kwargs": {"x": [1]}}, "chat_template_kwargs.x", "invalid_type"),
+    ],
+)
+def test_refused_by_name(members, param, code):
+    refused = refusal(raw(**members))
+    assert (refused.param, refused.code) == (param, code)
+    assert str(refused).count("\n") == 0
+    assert len(str(refused)) < 400
+    for word in (
+        "pydantic",
+        "TypedDict",
+        "valid dictionary",
+        "instance of",
+        "--",
+        "_Function",
+        "StreamOptions",
+    ):
+        assert word not in str(refused)
+
+
+# Members that have no meaning here are ignored, whatever they are; so is what asks for nothing.
+@pytest.mark.parametrize("value", [None, "x", 7, {"a": []}])
+def test_ignored(value):
+    assert read_chat(raw(**dict.fromkeys(IGNORED, value))).members == {}
+    nothing = {"echo": False, "kv_transfer_params": None, "add_generation_prompt": True, "priority": 0}
+    assert (
+        read_chat(raw(**nothing, use_beam_search=False, chat_template_kwargs={}, functions=None)).members
+        == {}
+    )
+
+
+OPENED = {
+    "add_generation_prompt": False,
+    "cache_salt": "salt",
+    "continue_final_message": True,
+    "documents": [{"title": "t", "text": "x"}],
+    "length_penalty": 1.5,
+    "logprob_token_ids": [1, 2],
+    "priority": 3,
+    "repetition_detection": {"max_pattern_size": 3, "min_count": 2},
+    "return_tokens_as_token_ids": True,
+    "structured_outputs": {"choice": ["a", "b"]},
+    "use_beam_search": True,
+    "vllm_xargs": {"a": [1, "b"]},
+}
+
+
+# What a set opens to a chain's clients passes there, and the refusal elsewhere says how to open it.
+@pytest.mark.parametrize("name", OPENABLE)
+def test_opened_by_the_set(name):
+    beside = {
+        "logprob_token_ids": {"logprobs": True},
+        "continue_final_message": {"add_generation_prompt": False},
+    }.get(name, {})
+    members = {name: OPENED[name]} | beside
+    opened = chain_of(allow=tuple({name, *beside} & set(OPENABLE)))
+    assert taken(raw(**members), opened).members[name] == OPENED[name]
+    assert "allow: [" in str(refusal(raw(**members)))
+    assert "'agent'" in str(refusal(raw(**members)))
+
+
+# Variables of the model's chat template that a set names may be set, to one value each; no others.
+def test_template_variables():
+    chain = chain_of({"chat_template_kwargs": {"tone": "dry", "enable_thinking": True}})
+    chain = chain.model_copy(update={"template_variables": ("enable_thinking",)})
+    body = raw(chat_template_kwargs={"enable_thinking": False})
+    said = said_for(chain.steps[-1], 9, taken(body, chain).members)
+    assert said["chat_template_kwargs"] == {"tone": "dry", "enable_thinking": False}
+    assert "template_variables: [enable_thinking]" in str(refusal(body))
+
+
+# A set cannot open what there is not, nor what steers the renderer instead of the template.
+@pytest.mark.parametrize(
+    ("keys", "key", "near"),
+    [
+        ({"allow": ["structured_output"]}, "chains.agent.allow[0]", "structured_outputs"),
+        ({"allow": ["truncate_prompt_tokens"]}, "chains.agent.allow[0]", None),
+        ({"template_variables": ["ok", "truncation"]}, "chains.agent.template_variables[1]", None),
+        ({"template_variables": ["chat_template"]}, "chains.agent.template_variables[0]", None),
+        ({"template_variables": ["a b"]}, "chains.agent.template_variables[0]", None),
+    ],
+)
+def test_what_a_set_opens(keys, key, near):
+    declared = document(1)
+    declared["chains"]["agent"] |= keys
+    with pytest.raises(ModelSetError) as refused:
+        parse(declared, "set.yaml", lambda name: name)
+    assert (refused.value.key, refused.value.nearest) == (key, near)
+
+
+# Images pass where the chain takes them, as parts of OpenAI's form; elsewhere it is said how to open it.
+def test_images():
+    parts = [
+        {"type": "text", "text": "what"},
+        {"type": "image_url", "image_url": {"url": "data:x", "detail": "low"}},
+    ]
+    body = raw(messages=[{"role": "user", "content": parts}])
+    seen = taken(body, chain_of(allow=("images",))).messages[0]["content"]
+    assert seen == [parts[0], {"type": "image_url", "image_url": {"url": "data:x"}}]
+    assert "allow: [images]" in str(refusal(body))
+
+
+# The client's cap beats the set's under either name, and the engine gets one cap under one name.
+@pytest.mark.parametrize("of_client", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("of_set", ["max_tokens", "max_completion_tokens"])
+def test_one_cap(of_client, of_set):
+    said = said_for(chain_of({of_set: 64}).steps[0], 1024, read_chat(raw(**{of_client: 7})).members)
+    assert said == {"max_tokens": 7}
+    assert said_for(chain_of({of_set: 64}).steps[0], 1024, {}) == {"max_tokens": 64}
+
+
+# A cap that is the chain's alone is marked as one that nobody asked for.
+def test_a_cap_that_nobody_asked_for():
+    assert said_for(PLAIN.steps[0], 1024, {}) == {"interlock_max_tokens": 1024}
+
+
+# What the set says is why a request is refused, and the refusal says so and what to send instead.
+def test_the_set_is_why():
+    greedy = chain_of({"temperature": 0.0})
+    refused = refusal(raw(n=3), greedy)
+    assert refused.param == "n"
+    assert "the model set says for chain 'agent'" in str(refused)
+    assert "send a temperature above 0" in str(refused)
+    assert taken(raw(n=3, temperature=0.5), greedy).members["n"] == 3
+
+
+# A client's cap below the set's least makes that least smaller: the client has not said it.
+def test_the_sets_least_yields():
+    assert said_for(chain_of({"min_tokens": 16}).steps[0], 9, {"max_tokens": 4})["min_tokens"] == 4
+
+
+# A conversation has one system message, the chain's prompt first, and then what the client begins with.
+@pytest.mark.parametrize(
+    ("begin", "system"),
+    [
+        ([], "Prompt."),
+        ([{"role": "system", "content": "Be kind."}], "Prompt.\n\nBe kind."),
+        ([{"role": "developer", "content": "Be kind."}], "Prompt.\n\nBe kind."),
+        (
+            [
+                {"role": "system", "content": [{"type": "text", "text": "a"}]},
+                {"role": "developer", "content": ""},
+                {"role": "system", "content": "b"},
+            ],
+            "Prompt.\n\na\n\nb",
+        ),
+    ],
+)
+def test_one_system_message(begin, system):
+    asked = read_chat(raw(messages=[*begin, QUESTION]))
+    hop = ChainRun(chain_of(prompt="Prompt."), asked.messages, {}).next_hop()
+    assert hop.body["messages"] == [{"role": "system", "content": system}, QUESTION]
+
+
+# Without a prompt of the chain's the conversation goes to the engine as it is.
+def test_no_prompt_no_merging():
+    begin = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]
+    asked = read_chat(raw(messages=[*begin, QUESTION]))
+    assert ChainRun(PLAIN, asked.messages, {}).next_hop().body["messages"] == [*begin, QUESTION]
+
+
+# Parts are one text, an answer without content has an empty one, and what no template sees is gone.
+def test_the_normal_form():
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}", "more": 1}}
+    echoed = {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "annotations": []}
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": None},
+        "b",
+        {"type": "refusal", "refusal": "c"},
+    ]
+    asked = read_chat(raw(messages=[{"role": "user", "content": parts, "name": "ann", "extra": 1}, echoed]))
+    normal = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert asked.messages == [
+        {"role": "user", "content": "a\nb\nc", "name": "ann"},
+        {"role": "assistant", "content": "", "tool_calls": [normal]},
+    ]
+
+
+# JSON that means two things, or none, is refused: a name twice, numbers that JSON has not, half characters.
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"model":"agent","model":"other","messages":[]}', "'model' twice"),
+        (b'{"a":{"b":[{"c":1,"c":2}]}}', "'c' twice"),
+        (b'{"a\\"b":1,"a\\"b":2}', "twice"),
+        (b'{"temperature":NaN}', "not valid JSON"),
+        (b'{"temperature":1e400}', "not valid JSON"),
+        (b'{"temperature":-Infinity}', "not valid JSON"),
+        (b'{"model":"a","messages":[{"role":"user","content":""}],"seed":1180591620717411303424}', "64 bits"),
+        (b'{"a":"\\ud800"}', "not valid JSON"),
+        (b'{"a":"\xff"}', "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'"x"', "must be a JSON object"),
+        (b"", "not valid JSON"),
+        (b'{"a', "not valid JSON"),
+        (b'{"a":' + b"[" * 65 + b"]" * 65 + b"}", f"more than {MOST_DEPTH} deep"),
+        (b'{"a":' + b"[" * 10**6, f"more than {MOST_VALUES} values"),
+        (b'{"a":[' + b"0," * MOST_VALUES + b"0]}", f"more than {MOST_VALUES} values"),
+        (b'{"a":[' + b'"",' * MOST_VALUES * 3 + b'""]}', f"more than {MOST_VALUES} values"),
+    ],
+)
+def test_bad_json(body, says):
+    refused = refusal(body)
+    assert says in str(refused)
+    assert refused.code == ("invalid_type" if b"seed" in body else "invalid_json")
+
+
+# What only looks like structure, inside strings, counts for nothing.
+def test_structure_in_strings():
+    text = '[{,:"\\' * 20_000 + '\\"'
+    assert read_chat(raw(messages=[{"role": "user", "content": text}])).messages[0]["content"] == text
+
+
+MIB4 = 4 * 2**20
+HOSTILE = {
+    "one text": raw(messages=[{"role": "user", "content": "x" * (MIB4 - 200)}]),
+    "escapes": b'{"a":"' + b"\\n" * (MIB4 // 2 - 8) + b'"}',
+    "backslashes": b'{"a":"' + b"\\\\" * (MIB4 // 2 - 8) + b'"}',
+    "quotes": b'{"a":"' + b'\\"' * (MIB4 // 2 - 8) + b'"}',
+    "empty arrays": b"[" + b"[]," * (MIB4 // 3 - 3) + b"[]]",
+    "empty objects": b"[" + b"{}," * (MIB4 // 3 - 3) + b"{}]",
+    "numbers": b"[" + b"0," * (MIB4 // 2 - 3) + b"0]",
+    "strings": b"[" + b'"",' * (MIB4 // 3 - 3) + b'""]',
+    "nested": b"[" * (MIB4 // 2) + b"]" * (MIB4 // 2),
+    "one name": b"{" + b'"":0,' * (MIB4 // 5 - 3) + b'"":0}',
+    "a number": b'{"a":' + b"9" * (MIB4 - 8) + b"}",
+    "a long model": raw(model="a" * (MIB4 - 200)),
+    "a long member": b'{"' + b"a" * (MIB4 - 200) + b'":1}',
+    "100,000 messages": raw(messages=[{"role": "user", "content": ""}] * 100_000),
+    "most messages": raw(messages=[{"role": "user", "content": "x" * 900}] * MOST_MESSAGES),
+    "most parts": raw(messages=[{"role": "user", "content": ["x"] * (MOST_VALUES - 20)}]),
+    "wrong biases": raw(logit_bias={str(n): "x" for n in range(MOST_VALUES - 20)}),
+    "wrong token ids": raw(allowed_token_ids=["x"] * (MOST_VALUES - 20)),
+    "wrong stops": raw(stop=[1] * (MOST_VALUES - 20)),
+    "unknown tools": raw(tools=[{}] * (MOST_VALUES - 20)),
+    "unknown members": orjson.dumps({f"x{n}": n for n in range(MOST_VALUES - 20)}),
+    "twice among many": b"{" + b",".join(b'"x%d":0' % (n % 30_000) for n in range(MOST_VALUES - 20)) + b"}",
+}
+
+
+# Whatever four megabytes say, it is known in a fraction of a second what to do with them, and said shortly.
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bodies_are_quick(body):
+    gc.collect()
+    begun = time.process_time()
+    said = outcome(body)
+    assert time.process_time() - begun < 0.5
+    assert isinstance(said, Asked) or len(str(said)) < 400
+
+
+# A body that is read at once holds nobody up: whatever so many bytes say takes milliseconds.
+@pytest.mark.parametrize(
+    "item", ["[]", "{}", "0", '""', '{"type":"text","text":""}', '{"role":"user","content":""}', "1.5e3"]
+)
+@pytest.mark.parametrize("where", ["messages", "content", "stop", "tools", "allowed_token_ids", "documents"])
+def test_short_bodies_are_quick(item, where):
+    items = ",".join([item] * ((QUICK - 200) // (len(item) + 1)))
+    messages = f"[{items}]" if where == "messages" else '[{"role":"user","content":"x"}]'
+    if where == "content":
+        messages = f'[{{"role":"user","content":[{items}]}}]'
+    more = f',"{where}":[{items}]' if where not in {"messages", "content"} else ""
+    body = f'{{"model":"agent","messages":{messages}{more}}}'.encode()
+    assert len(body) <= QUICK
+    gc.collect()
+    begun = time.process_time()
+    outcome(body)
+    assert time.process_time() - begun < 0.05
+
+
+# A longer one is read beside the loop, which goes on meanwhile.
+async def test_long_bodies_are_read_in_a_thread(monkeypatch):
+    where = []
+    monkeypatch.setattr(chat_request, "read_chat", lambda _: where.append(threading.current_thread().name))
+    for size in (QUICK, QUICK + 1):
+        with contextlib.suppress(AttributeError):  # nothing was asked
+            await chat_request.read_chat_request(b"x" * size, "r", OPEN)
+    assert where[0] == threading.current_thread().name
+    assert where[1].startswith("reading")
+
+
+# Of long bodies that come together so many are read as seconds allow; the next is told to come again.
+async def test_long_bodies_take_turns(monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(chat_request, "read_chat", lambda _: go.wait() and Asked("agent", [], {}))
+    reads = [
+        asyncio.create_task(chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN))
+        for _ in range(MOST_WAITING)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)
+    go.set()
+    assert {read.model for read in await asyncio.gather(*reads)} == {"agent"}
+    assert (await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)).model == "agent"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_NAMES = st.sampled_from(
+    [*ChatBody.__annotations__, *IGNORED, "choices", "echo", "functions", "interlock_hop"]
+)
+_PART = st.sampled_from([{"type": "text", "text": "x"}, "x", {"type": "refusal"}]) | _JSON
+_MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "system"]) | _JSON},
+    optional={
+        "content": st.text(max_size=5) | st.lists(_PART, max_size=3) | _JSON,
+        "tool_calls": st.lists(st.fixed_dictionaries({"function": _JSON, "id": _JSON}) | _JSON, max_size=2)
+        | _JSON,
+        "name": _JSON,
+        "reasoning": _JSON,
+    },
+)
+
+
+# Whatever is sent, it is taken or refused by name, never anything else; what is taken names what is known.
+@given(
+    st.dictionaries(_NAMES | st.text(max_size=5), _JSON, max_size=5), st.lists(_MESSAGE, max_size=3) | _JSON
+)
+@example({"modalities": 7}, ASKED)
+@example({"tool_choice": {"type": "function", "function": {}}, "tools": [WEATHER]}, ASKED)
+def test_anything(members, messages):
+    try:
+        body = orjson.dumps({"model": "agent", "messages": messages} | members)
+    except TypeError:  # an integer beyond 64 bits, which this encoder cannot write
+        return
+    asked = outcome(body, chain_of(allow=OPENABLE))
+    if isinstance(asked, RequestError):
+        assert len(str(asked)) < 400
+        assert asked.param is not None or asked.code == "invalid_json"
+        return
+    assert set(asked.members) <= set(ChatBody.__annotations__)
+    assert None not in asked.members.values()
+    for message in asked.messages:
+        assert set(message) <= {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
+
+
+# Bytes that are no JSON at all are refused, too.
+@given(st.binary(max_size=64) | st.text(alphabet='{}[]":,\\01e.-aN ', max_size=64).map(str.encode))
+def test_any_bytes(body):
+    with pytest.raises(RequestError):
+        read_chat(body)
+
+
+# The form is told as JSON Schema, with what is needed, and the bounds.
+def test_described():
+    schema = TypeAdapter(ChatBody).json_schema()
+    assert sorted(schema["required"]) == ["messages", "model"]
+    assert schema["properties"]["temperature"]["anyOf"][0]["maximum"] == 2.0
+    assert "$defs" in schema
