@@ -34,8 +34,9 @@ from runtime.serve.garbage import leave_startup_alone
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
-from runtime.traffic.budgets import BudgetPort, Hold, NoBudgets, StoredBudgets
+from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.ledger import GroupCommit, LedgerPort, NoLedger
+from runtime.walking.budgets import BudgetPort, Hold, NoBudgets
 
 _ENDLESS = 10**15
 _TENANTS = 8

@@ -40,8 +40,8 @@ from runtime.store.spending.budgets import Budgets, Wish
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
 from runtime.testing.virtual_time import run
-from runtime.traffic.budgets import Hold
 from runtime.traffic.chain import ChatRequest
+from runtime.walking.budgets import Hold
 
 _QUIET_S = 5.0
 """Virtual seconds of load before each cutover."""

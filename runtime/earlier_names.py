@@ -19,7 +19,7 @@ MOVED = MappingProxyType(
         "runtime.core.ledger": ("runtime.core.metering.ledger",),
         "runtime.core.phase": ("runtime.core.swap.phase",),
         "runtime.core.series": ("runtime.core.metering.series",),
-        "runtime.core.specs": ("runtime.core.model_set.engines", "runtime.core.walk.chain"),
+        "runtime.core.specs": ("runtime.core.model_set.engines",),
         "runtime.core.usage": ("runtime.core.metering.usage",),
         "runtime.serve.fake_engine": ("runtime.serve.hosts.fake",),
         "runtime.serve.fault": ("runtime.channel.fault",),

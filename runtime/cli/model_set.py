@@ -13,7 +13,6 @@ from runtime.cli.serve_config import CONFIG_KEY, model_set_in
 from runtime.cli.tables import counted
 from runtime.core.declaration.document import Document, dotted
 from runtime.core.model_set.model_set import ModelSet
-from runtime.core.walk.chain import Generate
 from runtime.errors import ModelSetError
 from runtime.sets.reader import INLINE, find_weights, read_document, read_model_set
 from runtime.sets.sources import expanded
@@ -88,8 +87,8 @@ def read_whole(path: Path) -> Document:
     whole: dict[str, Any] = document.value
     for name, chain in model_set.chains.items():
         for position, step in enumerate(chain.steps):
-            if isinstance(step.call, Generate) and step.call.prompt is not None:
-                whole["chains"][name]["steps"][position]["generate"]["prompt"] = step.call.prompt
+            if step.kind.prompt is not None:
+                whole["chains"][name]["steps"][position][step.kind.name]["prompt"] = step.kind.prompt
     _anchor_folders(whole, model_set, folder)
     return document
 

@@ -17,10 +17,12 @@ from runtime.core.metering.ledger import HopTag, Purpose
 from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.warming import Round, Run, probes, rounds
-from runtime.core.walk.walk import ChainRun, Hop
+from runtime.core.walk.call import Call, Operation, Result, result_of
+from runtime.core.walk.walk import UnrenderedPrompt
 from runtime.engines.port import WarmResult
 from runtime.engines.tally import TAG
-from runtime.errors import InterlockError, InvalidRequest, WarmupError
+from runtime.errors import InterlockError, WarmupError
+from runtime.walking.driver import drive
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class _Caller:
     cluster: Cluster
     tag: HopTag
 
-    async def call(self, run: Run, hop: Hop) -> list[WarmResult]:
-        """Make a hop's call on every replica of its engine."""
-        engine = self.content.engines[hop.engine]
-        tag = self.tag._replace(chain=run.key, step=hop.step, engine=engine)
-        tag = tag.priced(self.content.model_set.prices.get(hop.engine, FREE))
-        return await self.cluster.warm(engine, hop.operation, {**run.body(hop), TAG: tag.plain()})
+    async def call(self, run: Run, call: Call) -> list[WarmResult]:
+        """Make a call on every replica of its engine."""
+        engine = self.content.engines[call.engine]
+        tag = self.tag._replace(chain=run.key, step=call.step, engine=engine)
+        tag = tag.priced(self.content.model_set.prices.get(call.engine, FREE))
+        return await self.cluster.warm(engine, call.operation, {**run.body(call), TAG: tag.plain()})
 
 
 class _Answers:
@@ -148,21 +150,20 @@ async def _make(run: Run, caller: _Caller, answers: _Answers) -> Usage:
 
 
 async def _walk(run: Run, caller: _Caller, answers: _Answers) -> Usage:
-    walk, spent, cut = run.walk(), Usage(), False
-    while (hop := _next_hop(walk, cut=cut)) is not None:
-        results = await caller.call(run, hop)
+    """Make a run's calls. A prompt that cannot use an earlier answer's few tokens ends the walk."""
+    spent, cut = Usage(), False
+
+    async def make(call: Call) -> Result:
+        nonlocal spent, cut
+        results = await caller.call(run, call)
         spent = spent.plus(total(result.usage for result in results))
-        answers.add(f"{run.key}.{hop.step}", results)
-        walk.record(results[0].result)
-        cut = cut or (hop.operation == "generate" and bool(run.sampling))
-    return spent
+        answers.add(f"{run.key}.{call.id}", results)
+        cut = cut or (call.operation is Operation.GENERATE and bool(run.sampling))
+        return result_of(call.operation, results[0].result)
 
-
-def _next_hop(walk: ChainRun, *, cut: bool) -> Hop | None:
-    """Return the next call. A prompt that cannot use an earlier answer's few tokens ends the walk."""
     try:
-        return walk.next_hop()
-    except InvalidRequest:
+        await drive(run.walk(), make)
+    except UnrenderedPrompt:
         if not cut:
             raise
-        return None
+    return spent

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from runtime.core.metering.ledger import HopTag
-from runtime.core.walk.walk import UNASKED_CAP
+from runtime.core.requests.sampling import UNASKED_CAP
 from runtime.engines.chunks import text_of, unpack
 from runtime.engines.port import Chunk, Engine
 from runtime.engines.tally import TAG

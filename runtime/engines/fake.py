@@ -21,7 +21,7 @@ from runtime.core.metering.ledger import EndedHop
 from runtime.core.metering.series import Family, counted, measured
 from runtime.core.metering.usage import UNCOUNTED, Usage
 from runtime.core.model_set.engines import FakeEngineSpec
-from runtime.core.walk.walk import UNASKED_CAP
+from runtime.core.requests.sampling import UNASKED_CAP
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
 from runtime.engines.tally import Tally

@@ -19,10 +19,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from runtime.clock import Clock
-from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome, hop_outcome
-from runtime.core.metering.usage import NOTHING, HopRecord, Usage
+from runtime.core.metering.hop import HopEnded
+from runtime.core.metering.ledger import HopTag, Outcome, hop_outcome
+from runtime.core.metering.usage import NOTHING, Usage
 from runtime.core.model_set.digest import SHORT
-from runtime.core.walk.walk import Hop
+from runtime.core.walk.call import Call
 from runtime.observe import trace_names as names
 from runtime.observe.tracing import TraceContext
 
@@ -80,17 +81,17 @@ class OtelTracer:
         )
         return _RequestSpan(self, span, times)
 
-    def hop(self, parent: Span, hop: Hop, start: int) -> Span:
+    def hop(self, parent: Span, call: Call, start: int) -> Span:
         """Begin a hop's span; ``start`` is in nanoseconds since the Unix epoch."""
-        operation = names.OPERATIONS[hop.operation]
+        operation = names.OPERATIONS[call.operation]
         told = {
             names.OPERATION: operation,
             names.PROVIDER: names.SCOPE,
-            names.MODEL: hop.engine,
-            names.STEP: hop.step,
+            names.MODEL: call.engine,
+            names.STEP: call.step,
         }
         return self._tracer.start_span(
-            f"{operation} {hop.engine}",
+            f"{operation} {call.engine}",
             set_span_in_context(parent, Context()),
             SpanKind.CLIENT,
             told,
@@ -150,9 +151,9 @@ class _RequestSpan:
     def degraded(self, chain: str) -> None:
         self._told[names.DEGRADED_FROM] = chain
 
-    def hop(self, hop: Hop, sent: float) -> _HopSpan:
+    def hop(self, call: Call, sent: float) -> _HopSpan:
         start = self._times.at(sent)
-        return _HopSpan(self, self._tracer.hop(self._span, hop, start), hop, start, self._times)
+        return _HopSpan(self, self._tracer.hop(self._span, call, start), call, start, self._times)
 
     def spent(self, usage: Usage) -> None:
         """Add what a hop has spent."""
@@ -176,10 +177,10 @@ class _RequestSpan:
 class _HopSpan:
     """A hop's span."""
 
-    def __init__(self, request: _RequestSpan, span: Span, hop: Hop, start: int, times: _Times) -> None:
+    def __init__(self, request: _RequestSpan, span: Span, call: Call, start: int, times: _Times) -> None:
         self._request = request
         self._span = span
-        self._final = hop.final
+        self._answers = call.answers
         self._start = start
         self._times = times
         self.context: dict[str, str] = {}
@@ -188,19 +189,20 @@ class _HopSpan:
     def retried(self, error: Exception) -> None:
         self._span.add_event(names.RETRY, {names.ERROR: type(error).__name__}, self._times.now())
 
-    def end(self, row: LedgerRow, record: HopRecord, error: Exception | None) -> None:
-        self._request.spent(row.usage)
+    def end(self, ended: HopEnded) -> None:
+        record, outcome = ended.record, ended.outcome
+        self._request.spent(record.usage)
         told: _Told = {
-            names.HOP: row.tag.hop,
-            names.ENGINE: record.engine or row.tag.engine[:SHORT],
+            names.HOP: ended.tag.hop,
+            names.ENGINE: record.engine or ended.tag.engine[:SHORT],
             names.QUEUE: record.queue_ms,
         }
-        if row.usage.completion or row.outcome is Outcome.OK:
-            told |= _first(record.ttft_ms, streamed=self._final and self._request.streamed)
-            if self._final:
+        if record.usage.completion or outcome is Outcome.OK:
+            told |= _first(record.ttft_ms, streamed=self._answers and self._request.streamed)
+            if self._answers:
                 self._request.begun(record.start_ms + record.ttft_ms)
         end = self._start + round(record.duration_ms * 1e6)
-        _end(self._span, told | _spent(row.usage), row.outcome, error, end)
+        _end(self._span, told | _spent(record.usage), outcome, ended.error, end)
 
 
 def _spent(usage: Usage) -> _Told:

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from runtime.core.metering.ledger import HopTag, LedgerRow
-from runtime.core.metering.usage import HopRecord
-from runtime.core.walk.walk import Hop
+from runtime.core.metering.hop import HopEnded
+from runtime.core.metering.ledger import HopTag
+from runtime.core.walk.call import Call
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class HopSpan(Protocol):
         """Note that the hop's replica is lost and another one is asked."""
         ...
 
-    def end(self, row: LedgerRow, record: HopRecord, error: Exception | None) -> None:
-        """End the span as the hop did; ``error`` is what ended it early, if not the client."""
+    def end(self, ended: HopEnded) -> None:
+        """End the span as the hop did."""
         ...
 
 
@@ -48,7 +48,7 @@ class RequestSpan(Protocol):
         """Note that another chain answers than the one asked for, ``chain``."""
         ...
 
-    def hop(self, hop: Hop, sent: float) -> HopSpan:
+    def hop(self, call: Call, sent: float) -> HopSpan:
         """Begin a hop's span; ``sent`` is the clock's stamp of its start."""
         ...
 
@@ -88,7 +88,7 @@ class _HandedOn:
     def retried(self, error: Exception) -> None:
         """Do nothing."""
 
-    def end(self, row: LedgerRow, record: HopRecord, error: Exception | None) -> None:
+    def end(self, ended: HopEnded) -> None:
         """Do nothing."""
 
 
@@ -106,7 +106,7 @@ class Untraced:
     def degraded(self, chain: str) -> None:
         """Do nothing."""
 
-    def hop(self, hop: Hop, sent: float) -> HopSpan:  # noqa: ARG002 - the port's form
+    def hop(self, call: Call, sent: float) -> HopSpan:  # noqa: ARG002 - the port's form
         """Return what stands for every hop's span."""
         return self._hop
 

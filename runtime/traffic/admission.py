@@ -13,11 +13,11 @@ from runtime.core.metering.recent import Mark, What, ending
 from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
 from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContext, Tracer
-from runtime.traffic.budgets import BudgetPort, NoBudgets
 from runtime.traffic.chain import ChainCall, ChatRequest
 from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Routing
+from runtime.walking.budgets import BudgetPort, NoBudgets
 
 
 class Admission:

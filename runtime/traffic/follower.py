@@ -16,7 +16,8 @@ from runtime.engines.port import EngineClient
 from runtime.errors import EngineUnavailable, NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import PreparedRelease, Routing
+from runtime.traffic.routing import Routing
+from runtime.walking.hops import PreparedRelease
 
 _log = logging.getLogger(__name__)
 

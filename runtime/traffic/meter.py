@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
+from runtime.core.metering.hop import HopEnded
+from runtime.core.metering.ledger import Outcome
+from runtime.core.metering.recent import Mark, What
 from runtime.core.metering.usage import NOTHING, Usage, total
 from runtime.core.swap.routes import Share
 from runtime.observe.metrics import GatewayMetrics
@@ -29,19 +32,27 @@ class Meter:
         self.recent = RecentCounts()
         """How hops and requests have ended lately."""
 
-    def record(self, engine: str, usage: Usage) -> None:
-        """Add one hop's usage to its engine's total."""
-        self._totals[engine] = self._totals.get(engine, NOTHING).plus(usage)
+    def hop_ended(self, ended: HopEnded) -> None:
+        """Count a hop: by its engine, for Prometheus, and among what has been seen lately."""
+        tag, usage = ended.tag, ended.record.usage
+        self._totals[tag.engine] = self._totals.get(tag.engine, NOTHING).plus(usage)
+        self.metrics.hop(tag, ended.outcome, ended.record)
+        if ended.record.overrun_ms:
+            self._overruns[tag.chain, tag.step] += 1
+            self._see(What.HOP_OVERRAN, ended)
+        if ended.outcome is Outcome.OK:
+            self._see(What.HOP_DONE, ended)
+        elif ended.failed:
+            self._see(What.HOP_FAILED, ended)
+
+    def _see(self, what: What, ended: HopEnded) -> None:
+        self.recent.add(ended.at, Mark(what, ended.tag.release, ended.tag.chain, ended.tag.step))
 
     def record_request(self, release: int, usage: Usage) -> None:
         """Add what a request has generated, if it is one of the first that the release served here."""
         count, spent = self._first.get(release, (0, NOTHING))
         if count < FIRST_REQUESTS and usage.prompt:
             self._first[release] = count + 1, spent.plus(usage)
-
-    def record_overrun(self, chain: str, step: str) -> None:
-        """Count a hop that took longer than its share."""
-        self._overruns[chain, step] += 1
 
     @property
     def overruns(self) -> dict[Share, int]:

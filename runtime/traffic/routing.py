@@ -8,33 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from runtime.clock import Clock, SystemClock
 from runtime.core.declaration.nearest import nearest
-from runtime.core.swap.routes import RoutedRelease
 from runtime.core.swap.standing import Moment, Standing
 from runtime.core.walk.chain import Chain
-from runtime.engines.port import EngineClient
 from runtime.errors import NoLiveRelease, Overloaded, UnknownModel
+from runtime.walking.hops import PreparedRelease
 
 MAX_WAITING = 1000
 """How many requests of one gateway wait while the live release sleeps for a swap; more are refused."""
-
-
-@dataclass(frozen=True)
-class PreparedRelease:
-    """A release whose engines this gateway has resolved and pinged."""
-
-    routed: RoutedRelease
-    clients: Mapping[str, EngineClient]
-    """Engine name to client."""
-
-    @property
-    def number(self) -> int:
-        """The release's number."""
-        return self.routed.number
 
 
 class Lease:

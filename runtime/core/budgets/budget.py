@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from runtime.core.metering.cost import money_text
 from runtime.core.metering.ledger import HopTag
-from runtime.core.walk.walk import UNASKED_CAP
+from runtime.core.requests.sampling import UNASKED_CAP
 
 WARNINGS = (80, 95)
 """At how many percent of a cap an event is logged and counted; of a soft one also when it is reached."""

@@ -176,7 +176,7 @@ def steps(release: Release) -> list[tuple[str, str]]:
 
 def _engine_of_step(release: Release, chain: str, step: str) -> str:
     assert release.content is not None  # noqa: S101 - it has this step
-    name = next(s.call.engine for s in release.content.model_set.chains[chain].steps if s.id == step)
+    name = next(s.kind.engine for s in release.content.model_set.chains[chain].steps if s.id == step)
     return engine_in(release, release.content.engines[name])
 
 

@@ -20,7 +20,7 @@ class Latency(NamedTuple):
     admission_ms: float
     """From its arrival, reading its body included, until its chain starts."""
     steps_ms: Mapping[str, float]
-    """What each hop took, by its step, in the order of the chain."""
+    """What the hops took that all others waited for, by step, in their order; those of one step together."""
     gaps_ms: float
     """The gateway's own work before the first hop and between hops."""
     tail_ms: float
@@ -37,14 +37,39 @@ class Latency(NamedTuple):
         }
 
 
+_ROUNDING_MS = 0.001
+"""By how much a hop may seem to begin before the one that it followed had ended: times are sums of floats."""
+
+
 def lay_out(hops: Sequence[HopRecord], begun_ms: float, total_ms: float) -> Latency:
     """Return the parts of a request whose chain began ``begun_ms`` after its arrival."""
-    end, gaps = begun_ms, 0.0
-    for hop in hops:
+    end, gaps, steps = begun_ms, 0.0, dict[str, float]()
+    for hop in critical_path(hops):
         gaps += hop.start_ms - end
-        end = hop.start_ms + hop.duration_ms
-    steps = {hop.step: hop.duration_ms for hop in hops}
+        end = _end(hop)
+        steps[hop.step] = steps.get(hop.step, 0.0) + hop.duration_ms
     return Latency(total_ms, begun_ms, steps, gaps, total_ms - end)
+
+
+def critical_path(hops: Sequence[HopRecord]) -> list[HopRecord]:
+    """Return the hops that made the request as long as it was, in their order.
+
+    The last of them ended last of all, and each of the others last before the next one began: where hops ran
+    beside each other, nothing waited for those that are left out. In a line that is all of them.
+    """
+    path: list[HopRecord] = []
+    before = list(hops)
+    while before:
+        latest = max(map(_end, before)) - _ROUNDING_MS
+        last = [hop for hop in reversed(before) if _end(hop) >= latest]
+        path.append(max(last, key=lambda hop: hop.start_ms))
+        begun = path[-1].start_ms + _ROUNDING_MS
+        before = [hop for hop in before if hop is not path[-1] and _end(hop) <= begun]
+    return path[::-1]
+
+
+def _end(hop: HopRecord) -> float:
+    return hop.start_ms + hop.duration_ms
 
 
 def overrun(took: float, share: float | None) -> float:

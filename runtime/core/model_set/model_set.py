@@ -55,12 +55,11 @@ class ModelSet(Spec):
     def _engines_exist(self) -> Self:
         for chain_name, chain in self.chains.items():
             for position, step in enumerate(chain.steps):
-                name = step.call.engine
-                kind = "route" if step.route is not None else "generate"
+                name, kind = step.kind.engine, step.kind.name
                 key = ("chains", chain_name, "steps", position, kind, "engine")
                 if name not in self.engines:
                     raise at(key, f"no engine is called {name!r}", nearest(name, list(self.engines)))
-                if self.engines[name].kind not in _ENGINES_OF_STEP[kind]:
+                if self.engines[name].kind not in step.kind.runs_on:
                     raise at(key, f"engine {name!r} of kind {self.engines[name].kind} cannot {kind}")
         return self
 
@@ -100,10 +99,7 @@ class ModelSet(Spec):
     def generating(self) -> tuple[str, ...]:
         """Names of the engines that generate steps call."""
         steps = (step for chain in self.chains.values() for step in chain.steps)
-        return tuple(dict.fromkeys(step.call.engine for step in steps if step.generate is not None))
-
-
-_ENGINES_OF_STEP = {"route": ("transformers", "fake"), "generate": ("vllm", "fake")}
+        return tuple(dict.fromkeys(step.kind.engine for step in steps if step.kind.can_answer))
 
 
 def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:

@@ -18,9 +18,8 @@ from runtime.core.model_set.model_set import ModelSet, parse_document
 from runtime.core.model_set.warming import combinations
 from runtime.core.requests.sampling import faults_of
 from runtime.core.walk import templates
-from runtime.core.walk.chain import Chain, Generate, Step
-from runtime.core.walk.walk import ChainRun
-from runtime.errors import InvalidRequest
+from runtime.core.walk.chain import Chain, Step
+from runtime.core.walk.walk import UnrenderedPrompt, Walk
 
 _DAY = 86_400.0
 
@@ -38,10 +37,6 @@ _MAX_RENDERED = 32
 """How many renderings a set's prompts are tried with: the slowest that there is takes a tenth of a second."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_GIVES: Mapping[str, frozenset[str]] = {
-    "route": frozenset({"choice", "scores"}),
-    "generate": frozenset({"text"}),
-}
 
 
 def reviewed(document: Document, read: Callable[[str], str]) -> ModelSet:
@@ -190,16 +185,14 @@ def _prompts(key: Key, chain: Chain) -> Iterator[Problem]:
     given: dict[str, frozenset[str]] = {}
     for position, step in enumerate(chain.steps):
         below = (*key, "steps", position)
-        if step.generate is not None:
-            yield from _sampling((*below, "generate", "sampling"), step.generate.sampling)
-        misread = (
-            templates.misread(step.generate.prompt, given) if step.generate and step.generate.prompt else None
-        )
+        kind = step.kind
+        yield from _sampling((*below, kind.name, "sampling"), kind.sampling)
+        misread = templates.misread(kind.prompt, given) if kind.prompt else None
         if misread is not None:
             fault, suggestion = misread
             reason = f"bad template: line {fault.line}: {fault.reason}"
-            yield Problem((*below, "generate", "prompt"), reason, suggestion)
-        given[step.id] = _GIVES["route" if step.route is not None else "generate"]
+            yield Problem((*below, kind.name, "prompt"), reason, suggestion)
+        given[step.id] = kind.gives
 
 
 def _rendered(key: Key, chain: Chain, tries: Iterator[int]) -> Iterator[Problem]:
@@ -211,28 +204,29 @@ def _rendered(key: Key, chain: Chain, tries: Iterator[int]) -> Iterator[Problem]
     failed: set[int] = set()
     for (number, sample), chosen in product(enumerate(chain.samples), combinations(chain)):
         for position, step in enumerate(chain.steps):
-            written = {earlier.id for earlier in chain.steps[:position] if earlier.generate is not None}
+            written = {earlier.id for earlier in chain.steps[:position] if not earlier.kind.outcomes}
             if position in failed or not _made_of_routes(step, written):
                 continue
             if next(tries, None) is None:
                 return
-            given = {**{earlier.id: {"text": ""} for earlier in chain.steps[:position]}, **chosen}
+            given = {**{earlier.id: earlier.kind.example() for earlier in chain.steps[:position]}, **chosen}
             given = {name: result for name, result in given.items() if name != step.id}
             try:
-                ChainRun(chain, sample.messages, sample.params, given).next_hop()
-            except InvalidRequest as error:
+                Walk(chain, sample.messages, sample.params, given).ready()
+            except UnrenderedPrompt as error:
                 failed.add(position)
-                choices = ", ".join(f"{name} is {result['choice']}" for name, result in chosen.items())
+                choices = ", ".join(f"{name} is {result[0]}" for name, result in chosen.items())
                 where = f"samples[{number}]" + (f" where {choices}" if choices else "")
-                yield Problem((*key, "steps", position, "generate", "prompt"), f"fails on {where}: {error}")
+                yield Problem(
+                    (*key, "steps", position, step.kind.name, "prompt"), f"fails on {where}: {error}"
+                )
 
 
 def _made_of_routes(step: Step, written: set[str]) -> bool:
     """Say whether a step has a prompt that reads nothing that a step has generated."""
-    call = step.call
-    if not isinstance(call, Generate) or call.prompt is None:
+    if step.kind.prompt is None:
         return False
-    read = templates.reads_of(call.prompt)
+    read = templates.reads_of(step.kind.prompt)
     return not written & (read if read is not None else written)
 
 

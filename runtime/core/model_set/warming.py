@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any
@@ -21,8 +21,10 @@ from runtime.core.declaration.units import format_duration
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.model_set import ModelSet
 from runtime.core.requests.messages import Message, normal_messages
-from runtime.core.walk.chain import Chain, Generate, Route, Sample, Step
-from runtime.core.walk.walk import ChainRun, Hop
+from runtime.core.walk.call import Call, Operation, Result
+from runtime.core.walk.chain import Chain, Sample, Step
+from runtime.core.walk.steps.generate import Generate
+from runtime.core.walk.walk import Walk
 from runtime.errors import InvalidRequest
 
 PROBES = 2
@@ -50,16 +52,16 @@ class Run:
     sample: Sample
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """What the generating steps are asked with, over their own sampling and the sample's params."""
-    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Results of steps that are not called."""
+    given: Mapping[str, Result] = field(default_factory=dict)
+    """What steps have come to that are not called."""
 
-    def walk(self) -> ChainRun:
+    def walk(self) -> Walk:
         """Return the walk of this run, at its start."""
-        return ChainRun(self.chain, _conversation(self.sample), self.sample.params, self.given)
+        return Walk(self.chain, _conversation(self.sample), self.sample.params, self.given)
 
-    def body(self, hop: Hop) -> Mapping[str, Any]:
-        """Return what is sent for a hop of the walk."""
-        return {**hop.body, **self.sampling} if hop.operation == "generate" else hop.body
+    def body(self, call: Call) -> Mapping[str, Any]:
+        """Return what is sent for a call of the walk."""
+        return {**call.body, **self.sampling} if call.operation is Operation.GENERATE else call.body
 
 
 def _conversation(sample: Sample) -> list[Message]:
@@ -172,37 +174,33 @@ def _heads(model_set: ModelSet) -> Iterator[Run]:
     for name, chain in model_set.chains.items():
         for given in combinations(chain):
             if given:
-                choices = ", ".join(f"{step} {result['choice']}" for step, result in given.items())
+                choices = ", ".join(f"{step} {result[0]}" for step, result in given.items())
                 key = f"chains.{name}.samples[0] with {choices}"
                 yield Run(key, chain, chain.samples[0], _HEAD, given)
 
 
-def combinations(chain: Chain) -> list[Mapping[str, Mapping[str, Any]]]:
-    """Return what the routes of a chain can give, together; ``MAX_COMBINATIONS`` at most.
+def combinations(chain: Chain) -> list[Mapping[str, Result]]:
+    """Return what the steps of a chain can come to that have few results; ``MAX_COMBINATIONS`` at most.
 
-    If there are more, each choice is in one before any is in all: most prompts read a single route.
+    If there are more, each result is in one before any is in all: most prompts read a single route.
     """
-    routes = _routes(chain)
-    longest = max((len(route.choices) for route in routes.values()), default=0)
-    options = [tuple(route.choices) for route in routes.values()]
-    each = [tuple(names[n % len(names)] for names in options) for n in range(longest)]
+    outcomes = _outcomes(chain)
+    options = [range(len(results)) for results in outcomes.values()]
+    longest = max(map(len, options), default=0)
+    each = [tuple(n % len(option) for option in options) for n in range(longest)]
     chosen = dict.fromkeys([*each, *islice(product(*options), MAX_COMBINATIONS)])
     return [
-        {step: _result(route, choice) for (step, route), choice in zip(routes.items(), choices, strict=True)}
-        for choices in islice(chosen, MAX_COMBINATIONS)
+        {step: results[n] for (step, results), n in zip(outcomes.items(), numbers, strict=True)}
+        for numbers in islice(chosen, MAX_COMBINATIONS)
     ]
 
 
-def _routes(chain: Chain) -> dict[str, Route]:
-    return {step.id: step.route for step in chain.steps if step.route is not None}
-
-
-def _result(route: Route, choice: str) -> dict[str, Any]:
-    return {"choice": choice, "scores": {name: float(name == choice) for name in route.choices}}
+def _outcomes(chain: Chain) -> dict[str, Sequence[Result]]:
+    return {step.id: step.kind.outcomes for step in chain.steps if step.kind.outcomes}
 
 
 def _heads_say(model_set: ModelSet) -> str:
     chains = model_set.chains.values()
-    there = sum(math.prod(len(route.choices) for route in _routes(chain).values()) for chain in chains)
+    there = sum(math.prod(map(len, _outcomes(chain).values())) for chain in chains)
     run = sum(len(combinations(chain)) for chain in chains)
     return "prompt heads" if run == there else f"prompt heads, {run} of {there} combinations of choices"

@@ -14,9 +14,10 @@ from runtime.core.model_set.digest import Content
 from runtime.core.model_set.engines import EngineSpec, FakeEngineSpec
 from runtime.core.model_set.model_set import ModelSet
 from runtime.core.model_set.warming import Run, combinations, rounds
+from runtime.core.requests.sampling import UNASKED_CAP
+from runtime.core.walk.call import Call, Operation, Result, made_up
 from runtime.core.walk.chain import Step
-from runtime.core.walk.walk import UNASKED_CAP, ChainRun
-from runtime.errors import InvalidRequest
+from runtime.core.walk.walk import UnrenderedPrompt
 
 _BYTES_PER_TOKEN = 2
 """Prose has four, JSON three; the rest is for numbers and rare words."""
@@ -47,11 +48,8 @@ def warmup_bound(content: Content) -> int:
 
 def _examples(step: Step, model_set: ModelSet) -> int:
     """Return what an encoder takes for a route's examples: it reads them once."""
-    if step.route is None:
-        return 0
-    engine = model_set.engines[step.route.engine]
-    texts = (text for examples in step.route.choices.values() for text in examples)
-    return engine.replicas * sum(_prompt_bound(text, engine, _ENCODER_TOKENS) for text in texts)
+    engine = model_set.engines[step.kind.engine]
+    return engine.replicas * sum(_prompt_bound(text, engine, _ENCODER_TOKENS) for text in step.kind.examples)
 
 
 def _run_bound(run: Run, model_set: ModelSet) -> int:
@@ -59,28 +57,32 @@ def _run_bound(run: Run, model_set: ModelSet) -> int:
     return max(_walk_bound(run, chosen, model_set) for chosen in combinations(run.chain))
 
 
-def _walk_bound(run: Run, chosen: Mapping[str, Mapping[str, Any]], model_set: ModelSet) -> int:
+def _walk_bound(run: Run, chosen: Mapping[str, Result], model_set: ModelSet) -> int:
     walk, tokens = run.walk(), 0
-    for step in run.chain.steps:
-        if step.id in run.given:
+    while (step := walk.step) is not None:
+        engine = model_set.engines[step.kind.engine]
+        try:
+            calls = walk.ready()
+        except UnrenderedPrompt:
+            # The prompt wants more of an earlier answer than a made-up one has.
+            longest = engine.context_length or _CONTEXT_LENGTH
+            tokens += engine.replicas * 2 * longest
+            walk.suppose(chosen.get(step.id) or step.kind.example(_answer_of(longest)))
             continue
-        engine = model_set.engines[step.call.engine]
-        usage = _hop_bound(run, walk, engine)
-        tokens += engine.replicas * usage.total
-        walk.record(chosen.get(step.id) or {"text": _RESULT_WORD * min(usage.completion, _LONGEST_RESULT)})
+        for call in calls:
+            usage = _call_bound(run, call, engine)
+            tokens += engine.replicas * usage.total
+            walk.record(call, chosen.get(step.id) or made_up(call, _answer_of(usage.completion)))
     return tokens
 
 
-def _hop_bound(run: Run, walk: ChainRun, engine: EngineSpec) -> Usage:
-    try:
-        hop = walk.next_hop()
-    except InvalidRequest:
-        # The prompt wants more of an earlier answer than a made-up one has.
-        longest = engine.context_length or _CONTEXT_LENGTH
-        return Usage(prompt=longest, completion=longest)
-    assert hop is not None  # noqa: S101 - the caller goes by the chain's steps
-    body = run.body(hop)
-    if hop.operation == "classify":
+def _answer_of(tokens: int) -> str:
+    return _RESULT_WORD * min(tokens, _LONGEST_RESULT)
+
+
+def _call_bound(run: Run, call: Call, engine: EngineSpec) -> Usage:
+    body = run.body(call)
+    if call.operation is Operation.CLASSIFY:
         return Usage(prompt=_prompt_bound(body["input"], engine, _ENCODER_TOKENS))
     prompt = _prompt_bound(str(body), engine, _TEMPLATE_TOKENS)
     cut = _whole(body.get("truncate_prompt_tokens")) or prompt

@@ -179,3 +179,10 @@ def _string(value: Any, at: str, longest: int | None = None) -> str:
 
 def _refuse(at: str, why: str, code: str = "invalid_value") -> NoReturn:
     raise InvalidRequest(f"{at}: {why}", param=at, code=code)
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of the last message of role ``user``, or of the last message if there is none."""
+    return text_of(
+        next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1]).get("content")
+    )

@@ -18,6 +18,10 @@ from typing_extensions import TypedDict
 
 from runtime.core.declaration.nearest import nearest
 
+UNASKED_CAP = "interlock_max_tokens"
+"""Key of a body: how many tokens an answer has at most if the context has room for so many. Nobody has asked
+for it, so it makes no prompt too long, as ``max_tokens`` does. Whoever hosts the engine takes it out."""
+
 MAX_CHOICES = 128
 """How many answers one request may ask for."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from runtime.core.declaration.nearest import nearest
@@ -13,7 +12,9 @@ from runtime.core.declaration.spec import Identifier, Spec, at
 from runtime.core.declaration.units import Duration, TimeShare
 from runtime.core.requests.sampling import OPENABLE
 from runtime.core.walk import templates
-from runtime.errors import ModelSetError
+from runtime.core.walk.steps.generate import Generate, Sampling
+from runtime.core.walk.steps.kind import StepKind
+from runtime.core.walk.steps.route import Route
 
 IMAGES = "images"
 """What a chain allows if its model sees, and its clients may send images in messages."""
@@ -33,49 +34,8 @@ OF_THE_RENDERER = frozenset(
 """Names that a template is given, and options of who renders it: no variables of any template's own."""
 
 
-class Route(Spec):
-    """Choose by meaning: the choice whose examples lie nearest to the input, by an encoder."""
-
-    engine: str
-    choices: Annotated[dict[Identifier, Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=2)]
-
-
-def _leave_the_request_to_the_chain(value: dict[str, Any]) -> dict[str, Any]:
-    for key in ("messages", "model", "stream", "stream_options"):
-        if key in value:
-            raise PydanticCustomError("reserved", "{key} is set by the chain, not here", {"key": key})
-    return value
-
-
-Sampling = Annotated[dict[str, Any], AfterValidator(_leave_the_request_to_the_chain)]
-"""What a chat completion request says beside its messages: it goes to vLLM as it is."""
-
-
-class Generate(Spec):
-    """Generate text. The last step's caller may override ``sampling``."""
-
-    engine: str
-    prompt: str | None = None
-    sampling: Sampling = Field(default_factory=dict)
-
-    @field_validator("prompt")
-    @classmethod
-    def _read_prompt_file(cls, value: str | None, info: ValidationInfo) -> str | None:
-        read: Callable[[str], str] | None = (info.context or {}).get("read")
-        if value is None or read is None:
-            return value
-        try:
-            text = read(value) if value.endswith(".j2") else value
-        except ModelSetError as error:
-            raise PydanticCustomError("unreadable", "{reason}", {"reason": error.reason}) from error
-        fault = templates.too_long(text)  # before anybody parses it
-        if fault is not None:
-            raise at((), f"bad template: line {fault.line}: {fault.reason}")
-        return text
-
-
 class Step(Spec):
-    """One declared model call of a chain: exactly one of ``route`` and ``generate``."""
+    """One declared step of a chain: exactly one of the kinds that there are."""
 
     id: Identifier
     route: Route | None = None
@@ -88,11 +48,11 @@ class Step(Spec):
         return self
 
     @property
-    def call(self) -> Route | Generate:
-        """The one of ``route`` and ``generate`` that is set."""
-        call = self.route or self.generate
-        assert call is not None  # noqa: S101 - _one_kind has made sure
-        return call
+    def kind(self) -> StepKind:
+        """The one that is set."""
+        kind: StepKind | None = self.route or self.generate
+        assert kind is not None  # noqa: S101 - _one_kind has made sure
+        return kind
 
 
 class Sample(Spec):
@@ -129,7 +89,7 @@ class Chain(Spec):
                 raise at(("steps", position, "id"), f"{step_id!r} is the id of an earlier step")
         if self.answer not in ids:
             raise at(("answer",), f"no step is called {self.answer!r}", nearest(self.answer, ids))
-        if self.answer != ids[-1] or self.steps[-1].generate is None:
+        if self.answer != ids[-1] or not self.steps[-1].kind.can_answer:
             raise at(("answer",), "the answer is the last step, and that step must be a generate step")
         for position, step in enumerate(self.steps):
             self._check_prompt(position, step, frozenset(ids[:position]))
@@ -161,17 +121,29 @@ class Chain(Spec):
 
     @staticmethod
     def _check_prompt(position: int, step: Step, earlier: frozenset[str]) -> None:
-        if step.generate is None or step.generate.prompt is None:
+        if step.kind.prompt is None:
             return
-        fault = templates.check(step.generate.prompt, earlier)
+        fault = templates.check(step.kind.prompt, earlier)
         if fault is not None:
             line = f"line {fault.line}: " if fault.line else ""
-            raise at(("steps", position, "generate", "prompt"), f"bad template: {line}{fault.reason}")
+            raise at(("steps", position, step.kind.name, "prompt"), f"bad template: {line}{fault.reason}")
+
+    @property
+    def generating(self) -> frozenset[str]:
+        """Ids of the steps that generate text."""
+        return frozenset(step.id for step in self.steps if step.kind.can_answer)
+
+    @property
+    def answering(self) -> Generate:
+        """What the step that answers does."""
+        call = self.steps[-1].generate
+        assert call is not None  # noqa: S101 - _steps_fit_together has made sure
+        return call
 
     @property
     def engines(self) -> frozenset[str]:
         """Names of the engines that the chain's steps call."""
-        return frozenset(step.call.engine for step in self.steps)
+        return frozenset(step.kind.engine for step in self.steps)
 
     @property
     def latency_objective(self) -> float:

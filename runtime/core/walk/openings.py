@@ -9,7 +9,6 @@ from runtime.core.requests.json_body import shown
 from runtime.core.requests.messages import Message, has_images
 from runtime.core.requests.sampling import OPENABLE
 from runtime.core.walk.chain import IMAGES, Chain
-from runtime.core.walk.walk import said_for
 from runtime.errors import InvalidRequest
 
 _GREEDY = 1e-5
@@ -41,7 +40,7 @@ def check_chain_takes(name: str, chain: Chain, messages: list[Message], members:
 
 def _check_answer(name: str, chain: Chain, members: Mapping[str, Any]) -> None:
     """Check what the last engine is told in all: some goes together only with what the set says."""
-    said = said_for(chain.steps[-1], chain.max_tokens, members)
+    said = chain.answering.said(chain.max_tokens, members)
     choices, temperature = said.get("n") or 1, said.get("temperature")
     if choices > 1 and temperature is not None and temperature < _GREEDY and not said.get("use_beam_search"):
         whose = "" if "temperature" in members else f", which the model set says for chain {name!r}"

@@ -1,48 +1,36 @@
-"""A chain's walk, without I/O: which call comes next, given what the earlier ones returned.
+"""A walk through a chain, without I/O: which calls can be made now, given what earlier ones have come to.
 
-The gateway drives it for a request and the manager for a warm-up; neither knows how a prompt is
-made or what a route's answer means.
+Requests, warm-ups and bounds walk alike; none of them knows how a prompt is made or what a kind of step does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from runtime.core.requests.messages import Message, text_of, under
-from runtime.core.requests.sampling import one_cap
+from runtime.core.requests.messages import Message, last_user_text
 from runtime.core.walk import templates
-from runtime.core.walk.chain import Chain, Generate, Step
+from runtime.core.walk.call import Call, Result
+from runtime.core.walk.chain import Chain, Step
+from runtime.core.walk.steps.kind import Asked
 from runtime.errors import InvalidRequest
 
-UNASKED_CAP = "interlock_max_tokens"
-"""Key of a body: how many tokens an answer has at most if the context has room for so many. Nobody has asked
-for it, so it makes no prompt too long, as ``max_tokens`` does. Whoever hosts the engine takes it out."""
-
-NOTHING_GIVEN: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+NOTHING_GIVEN: Mapping[str, Result] = MappingProxyType({})
 """Every step is called."""
 
 
-@dataclass(frozen=True)
-class Hop:
-    """A call to make: which engine, which operation, and the JSON body."""
-
-    step: str
-    engine: str
-    operation: Literal["classify", "generate"]
-    body: Mapping[str, Any]
-    final: bool
+class UnrenderedPrompt(InvalidRequest):
+    """A step's prompt cannot be made from this conversation, or from what earlier steps have come to."""
 
 
-class ChainRun:
-    """One walk through a chain. Call ``next_hop``, make the call, ``record`` its result, repeat.
+class Walk:
+    """One walk. Make the calls that are ``ready``, in any order or together; ``record`` what each came to.
 
     ``messages`` is the conversation in its normal form. ``params`` is what the client says beside it:
-    members that reach the engine of the last step and override the step's own; null is OpenAI's "not
-    given" and overrides nothing. ``given`` has results of steps, by id, that are not to be called. On a
-    ``rehearsal`` results are made up, and a prompt that cannot be made from them stands as it is written.
+    members that reach the engine of the step that answers, and override the step's own. ``given`` has what
+    steps have come to, by id, that are not to be called. On a ``rehearsal`` results are made up, and a prompt
+    that cannot be made from them stands as it is written.
     """
 
     def __init__(
@@ -50,7 +38,7 @@ class ChainRun:
         chain: Chain,
         messages: Sequence[Message],
         params: Mapping[str, Any],
-        given: Mapping[str, Mapping[str, Any]] = NOTHING_GIVEN,
+        given: Mapping[str, Result] = NOTHING_GIVEN,
         *,
         rehearsal: bool = False,
     ) -> None:
@@ -60,45 +48,66 @@ class ChainRun:
         self._given = given
         self._rehearsal = rehearsal
         self._results: dict[str, Mapping[str, Any]] = {}
+        """What steps have come to, as prompts read it."""
         self._position = 0
+        self._open: dict[str, Call] | None = None
+        """The calls of the present step that have no result yet; None before it was asked for them."""
+        self._back: dict[str, Result] = {}
+        self._pass_given_steps()
 
-    def next_hop(self) -> Hop | None:
-        """Return the next call, or None after the last.
+    def ready(self) -> Sequence[Call]:
+        """Return the calls that can be made now, each of them once; none while others are to be waited for.
 
         Raises:
-            InvalidRequest: the step's prompt cannot be rendered from this conversation.
+            UnrenderedPrompt: the step's prompt cannot be rendered.
 
         """
-        self._pass_given_steps()
-        if self._position == len(self._chain.steps):
-            return None
-        step = self._chain.steps[self._position]
-        final = self._position == len(self._chain.steps) - 1
-        if step.route is not None:
-            choices = {name: list(examples) for name, examples in step.route.choices.items()}
-            body: dict[str, Any] = {"input": last_user_text(self._messages), "choices": choices}
-            return Hop(step.id, step.route.engine, "classify", body, final)
-        return Hop(step.id, step.call.engine, "generate", self._generate_body(step, final=final), final)
+        if self._open is not None:
+            return ()
+        step = self.step
+        if step is None:
+            return ()
+        calls = step.kind.calls(self._asked(step))
+        self._open = {call.id: call for call in calls}
+        return calls
 
-    def record(self, result: Mapping[str, Any]) -> None:
-        """Take what the hop returned (``choice`` or ``text``) and go on to the next step."""
-        self._results[self._chain.steps[self._position].id] = result
+    def record(self, call: Call, result: Result) -> None:
+        """Take what a call has come to. With the last one of its step the walk goes on."""
+        step = self.step
+        if step is None or self._open is None or self._open.pop(call.id, None) is None:
+            raise ValueError(f"the walk does not wait for call {call.id!r}")
+        self._back[call.id] = result
+        if not self._open:
+            self._pass(step, step.kind.take(self._back))
+
+    def suppose(self, result: Result) -> None:
+        """Go on as if the step that the walk is at had come to ``result``."""
+        step = self.step
+        if step is None:
+            raise ValueError("the walk is over")
+        self._pass(step, result)
+
+    @property
+    def step(self) -> Step | None:
+        """The step that the walk is at; None at its end. What is given is passed already."""
+        steps = self._chain.steps
+        return steps[self._position] if self._position < len(steps) else None
+
+    def _pass(self, step: Step, result: Result) -> None:
+        self._results[step.id] = result._asdict()
         self._position += 1
+        self._open, self._back = None, {}
+        self._pass_given_steps()
 
     def _pass_given_steps(self) -> None:
-        for step in self._chain.steps[self._position :]:
-            if step.id not in self._given:
-                return
-            self.record(self._given[step.id])
+        step = self.step
+        if step is not None and step.id in self._given:
+            self._pass(step, self._given[step.id])
 
-    def _generate_body(self, step: Step, *, final: bool) -> dict[str, Any]:
-        call = step.call
-        assert isinstance(call, Generate)  # noqa: S101 - next_hop has told the two apart
-        messages = self._messages
-        if call.prompt is not None:
-            messages = under(self._render(call.prompt), messages)
-        said = said_for(step, self._chain.max_tokens, self._params if final else {})
-        return {**said, "messages": messages}
+    def _asked(self, step: Step) -> Asked:
+        answers = step.id == self._chain.answer
+        params = self._params if answers else {}
+        return Asked(step.id, self._messages, params, answers, self._chain.max_tokens, self._render)
 
     def _render(self, prompt: str) -> str:
         variables = {
@@ -111,33 +120,5 @@ class ChainRun:
         except templates.TemplateError as error:
             if self._rehearsal:
                 return prompt
-            raise InvalidRequest(
-                f"the prompt cannot be made from these messages: {error}", param="messages"
-            ) from error
-
-
-def said_for(step: Step, most: int, client: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the engine of a generating step is told beside the messages.
-
-    The client's word counts before the set's. ``most`` is the cap if neither has one.
-    """
-    assert isinstance(step.call, Generate)  # noqa: S101 - a route is told nothing
-    theirs = one_cap({name: value for name, value in client.items() if value is not None})
-    ours = one_cap(step.call.sampling)
-    said = {**ours, **theirs}
-    if "chat_template_kwargs" in ours and "chat_template_kwargs" in theirs:
-        said["chat_template_kwargs"] = {**ours["chat_template_kwargs"], **theirs["chat_template_kwargs"]}
-    cap = said.get("max_tokens")
-    if cap is None:
-        said.pop("max_tokens", None)
-        return {**said, UNASKED_CAP: most}
-    if ours.get("min_tokens") and "min_tokens" not in theirs:
-        said["min_tokens"] = min(ours["min_tokens"], cap)
-    return said
-
-
-def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of the last message of role ``user``, or of the last message if there is none."""
-    return text_of(
-        next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1]).get("content")
-    )
+            message = f"the prompt cannot be made from these messages: {error}"
+            raise UnrenderedPrompt(message, param="messages") from error

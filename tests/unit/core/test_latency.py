@@ -76,6 +76,24 @@ def test_parts_add_up(begun, measured, tail):
     assert total == pytest.approx(latency.total_ms, abs=1e-3)
 
 
+# Of hops that ran beside each other the one counts that was waited for; nothing is negative, and it adds up.
+@given(st.lists(st.tuples(spans, spans), min_size=1, max_size=6), spans)
+def test_hops_beside_each_other(measured, tail):
+    hops = [hop(f"s{n}", start, duration) for n, (start, duration) in enumerate(measured)]
+    end = max(one.start_ms + one.duration_ms for one in hops)
+    latency = lay_out(hops, 0.0, end + tail)
+    assert latency.tail_ms == pytest.approx(tail, abs=1e-3)
+    assert latency.gaps_ms >= -0.01
+    total = sum(latency.steps_ms.values()) + latency.gaps_ms + latency.tail_ms
+    assert total == pytest.approx(latency.total_ms, abs=0.01)
+
+
+# A step that is called again counts each time.
+def test_a_step_that_comes_twice():
+    latency = lay_out([hop("a", 0.0, 5.0), hop("b", 5.0, 2.0), hop("a", 7.0, 4.0)], 0.0, 12.0)
+    assert (latency.steps_ms, latency.gaps_ms, latency.tail_ms) == ({"a": 9.0, "b": 2.0}, 0.0, 1.0)
+
+
 # A request that ends before its first hop has spent its time in admission and tail alone.
 def test_no_hops():
     latency = lay_out([], 3.0, 10.0)

@@ -23,7 +23,7 @@ from runtime.core.requests.messages import MOST_MESSAGES
 from runtime.core.requests.sampling import OPENABLE
 from runtime.core.walk.chain import Chain
 from runtime.core.walk.openings import check_chain_takes
-from runtime.core.walk.walk import ChainRun, said_for
+from runtime.core.walk.walk import Walk
 from runtime.errors import InvalidRequest, ModelSetError, Overloaded, RequestError
 from tests.request_shapes import ASKED, QUESTION, SHAPES, WEATHER
 from tests.unit.world import document
@@ -296,7 +296,7 @@ def test_template_variables():
     chain = chain_of({"chat_template_kwargs": {"tone": "dry", "enable_thinking": True}})
     chain = chain.model_copy(update={"template_variables": ("enable_thinking",)})
     body = raw(chat_template_kwargs={"enable_thinking": False})
-    said = said_for(chain.steps[-1], 9, taken(body, chain).members)
+    said = chain.answering.said(9, taken(body, chain).members)
     assert said["chat_template_kwargs"] == {"tone": "dry", "enable_thinking": False}
     assert "template_variables: [enable_thinking]" in str(refusal(body))
 
@@ -336,14 +336,14 @@ def test_images():
 @pytest.mark.parametrize("of_client", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("of_set", ["max_tokens", "max_completion_tokens"])
 def test_one_cap(of_client, of_set):
-    said = said_for(chain_of({of_set: 64}).steps[0], 1024, read_chat(raw(**{of_client: 7})).members)
+    said = chain_of({of_set: 64}).answering.said(1024, read_chat(raw(**{of_client: 7})).members)
     assert said == {"max_tokens": 7}
-    assert said_for(chain_of({of_set: 64}).steps[0], 1024, {}) == {"max_tokens": 64}
+    assert chain_of({of_set: 64}).answering.said(1024, {}) == {"max_tokens": 64}
 
 
 # A cap that is the chain's alone is marked as one that nobody asked for.
 def test_a_cap_that_nobody_asked_for():
-    assert said_for(PLAIN.steps[0], 1024, {}) == {"interlock_max_tokens": 1024}
+    assert PLAIN.answering.said(1024, {}) == {"interlock_max_tokens": 1024}
 
 
 # What the set says is why a request is refused, and the refusal says so and what to send instead.
@@ -358,7 +358,7 @@ def test_the_set_is_why():
 
 # A client's cap below the set's least makes that least smaller: the client has not said it.
 def test_the_sets_least_yields():
-    assert said_for(chain_of({"min_tokens": 16}).steps[0], 9, {"max_tokens": 4})["min_tokens"] == 4
+    assert chain_of({"min_tokens": 16}).answering.said(9, {"max_tokens": 4})["min_tokens"] == 4
 
 
 # A conversation has one system message, the chain's prompt first, and then what the client begins with.
@@ -380,7 +380,7 @@ def test_the_sets_least_yields():
 )
 def test_one_system_message(begin, system):
     asked = read_chat(raw(messages=[*begin, QUESTION]))
-    hop = ChainRun(chain_of(prompt="Prompt."), asked.messages, {}).next_hop()
+    (hop,) = Walk(chain_of(prompt="Prompt."), asked.messages, {}).ready()
     assert hop.body["messages"] == [{"role": "system", "content": system}, QUESTION]
 
 
@@ -388,7 +388,8 @@ def test_one_system_message(begin, system):
 def test_no_prompt_no_merging():
     begin = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]
     asked = read_chat(raw(messages=[*begin, QUESTION]))
-    assert ChainRun(PLAIN, asked.messages, {}).next_hop().body["messages"] == [*begin, QUESTION]
+    (call,) = Walk(PLAIN, asked.messages, {}).ready()
+    assert call.body["messages"] == [*begin, QUESTION]
 
 
 # Parts are one text, an answer without content has an empty one, and what no template sees is gone.

@@ -6,6 +6,7 @@ import pytest
 
 from runtime.core.model_set.warming import MAX_COMBINATIONS, combinations, filler, rounds
 from runtime.core.model_set.warmup_tokens import warmup_bound
+from runtime.core.walk.call import Choice
 from runtime.core.walk.chain import Chain
 from tests.unit.world import content, content_of, document
 
@@ -25,7 +26,7 @@ def routes(count, choices):
 def chosen(chain):
     """The choices of each combination, in the order of the routes."""
     declared = Chain.model_validate(chain)
-    return [tuple(result["choice"] for result in given.values()) for given in combinations(declared)]
+    return [tuple(result.choice for result in given.values()) for given in combinations(declared)]
 
 
 # Samples come first, then lengths, then batches from small to large, probes, and the prompts' heads last.
@@ -49,7 +50,7 @@ def test_lengths():
     declared["chains"]["other"] = routes(0, 0)
     declared["chains"]["other"]["steps"][0]["generate"]["engine"] = "same"
     lengths = rounds(content_of(declared))[1].runs
-    bodies = [(hop.engine, run.body(hop)) for run in lengths for hop in [run.walk().next_hop()]]
+    bodies = [(hop.engine, run.body(hop)) for run in lengths for hop in run.walk().ready()]
     assert len({engine for engine, _ in bodies}) == 1
     assert [len(body["messages"][0]["content"].split()) for _, body in bodies] == [20, 300]
     assert [(body["max_tokens"], body["truncate_prompt_tokens"]) for _, body in bodies] == [(1, 20), (1, 300)]
@@ -94,7 +95,7 @@ def test_heads_of_choices_no_sample_leads_to():
     steps[1]["generate"]["prompt"] = "{{ steps.triage.choice }} {{ steps.triage.scores.a }}"
     steps[1]["generate"]["sampling"] = {"max_completion_tokens": 90, "min_tokens": 5, "n": 2}
     heads = rounds(content_of(declared))[-1].runs[:2]
-    hops = [(run, run.walk().next_hop()) for run in heads]
+    hops = [(run, run.walk().ready()[0]) for run in heads]
     assert [hop.step for _, hop in hops] == ["answer", "answer"]
     assert [hop.body["messages"][0]["content"] for _, hop in hops] == ["a 1.0", "b 0.0"]
     body = hops[0][0].body(hops[0][1])
@@ -111,9 +112,8 @@ def test_samples_have_the_normal_form():
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}, begin]
     declared["chains"]["agent"]["samples"] = [{"messages": messages}]
     run = rounds(content_of(declared))[0].runs[0].walk()
-    run.next_hop()
-    run.record({"choice": "a"})
-    assert run.next_hop().body["messages"] == [
+    run.record(run.ready()[0], Choice("a", {}))
+    assert run.ready()[0].body["messages"] == [
         {"role": "system", "content": "my\nbill!"},
         {"role": "user", "content": "my\nbill"},
         {"role": "assistant", "content": ""},
@@ -129,8 +129,8 @@ def test_params_are_sent():
         for run in each.runs:
             walk = run.walk()
             if not run.given:
-                walk.record({"choice": "a"})
-            assert run.body(walk.next_hop())["response_format"] == {"type": "json_object"}
+                walk.record(walk.ready()[0], Choice("a", {}))
+            assert run.body(walk.ready()[0])["response_format"] == {"type": "json_object"}
 
 
 # An answer is bounded by the limit that counts, times the choices, and by what the engine can say.

@@ -23,8 +23,9 @@ from runtime.store.sql.database import open_store, reading
 from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
 from runtime.traffic.batches import Batches
-from runtime.traffic.budgets import Hold, StoredBudgets
+from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.ledger import GroupCommit
+from runtime.walking.budgets import Hold
 from tests.unit.api.test_api import serving
 from tests.unit.world import World, content
 

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 
 from runtime.core.metering.usage import total
+from runtime.core.requests.messages import last_user_text
+from runtime.core.walk.call import Choice, Text
 from runtime.core.walk.chain import Chain
-from runtime.core.walk.walk import ChainRun, last_user_text
+from runtime.core.walk.walk import Walk
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, WrongEngine
 from runtime.traffic.chain import ChatRequest
 from tests.unit.world import World, content, content_of, document
@@ -33,13 +35,14 @@ CHAIN = Chain.model_validate(
 
 
 def walk(params):
-    """Walk CHAIN with made-up results; return its hops."""
-    run, hops = ChainRun(CHAIN, MESSAGES, params), []
-    for result in ({"choice": "b"}, {"text": "a draft"}, {"text": "done"}):
-        hops.append(run.next_hop())
-        run.record(result)
-    assert run.next_hop() is None
-    return hops
+    """Walk CHAIN with made-up results; return its calls."""
+    run, calls = Walk(CHAIN, MESSAGES, params), []
+    for result in (Choice("b", {}), Text("a draft"), Text("done")):
+        (call,) = run.ready()
+        calls.append(call)
+        run.record(call, result)
+    assert not run.ready()
+    return calls
 
 
 # A prompt sees what earlier steps gave, and goes before the conversation.
@@ -51,12 +54,15 @@ def test_prompt_sees_earlier_steps():
 
 # A step whose result is given is not called, and prompts see the result all the same.
 def test_a_given_step_is_not_called():
-    run = ChainRun(CHAIN, MESSAGES, {}, {"triage": {"choice": "a"}, "answer": {"text": "given"}})
-    assert run.next_hop().step == "draft"
-    run.record({"text": "a draft"})
-    assert run.next_hop() is None
-    only = ChainRun(CHAIN, MESSAGES, {}, {"triage": {"choice": "a"}, "draft": {"text": "given"}})
-    assert only.next_hop().body["messages"][0]["content"] == "a: given / my bill"
+    run = Walk(CHAIN, MESSAGES, {}, {"triage": Choice("a", {}), "answer": Text("given")})
+    (draft,) = run.ready()
+    assert draft.step == "draft"
+    run.record(draft, Text("a draft"))
+    assert not run.ready()
+    assert run.step is None
+    only = Walk(CHAIN, MESSAGES, {}, {"triage": Choice("a", {}), "draft": Text("given")})
+    (answer,) = only.ready()
+    assert answer.body["messages"][0]["content"] == "a: given / my bill"
 
 
 # The client's sampling parameters reach the last step, override its own, and no other step.
@@ -66,7 +72,7 @@ def test_parameters_reach_the_last_step_alone():
     assert draft.body == {"max_tokens": 9, "messages": MESSAGES}
     expected = {"temperature": 1.0, "top_k": 5, "max_tokens": 7, "messages": answer.body["messages"]}
     assert answer.body == expected
-    assert [hop.final for hop in (triage, draft, answer)] == [False, False, True]
+    assert [call.answers for call in (triage, draft, answer)] == [False, False, True]
 
 
 # The input is the text of the last user message, whatever its form.
@@ -91,7 +97,7 @@ def test_unrenderable_prompt():
         update={"steps": (Chain.model_validate(_one_step("{{ messages[5].content }}")).steps[0],)}
     )
     with pytest.raises(InvalidRequest) as refused:
-        ChainRun(chain, MESSAGES, {}).next_hop()
+        Walk(chain, MESSAGES, {}).ready()
     assert refused.value.param == "messages"
 
 

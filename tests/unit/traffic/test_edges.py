@@ -8,7 +8,8 @@ from runtime.core.model_set.digest import change_digest
 from runtime.core.model_set.engines import VllmEngineSpec
 from runtime.core.swap.routes import GatewayReport
 from runtime.core.views.status import status
-from runtime.core.walk.walk import ChainRun
+from runtime.core.walk.call import Choice, Text
+from runtime.core.walk.walk import Walk
 from runtime.errors import EngineUnavailable
 from tests.unit.traffic.test_chain import CHAIN, MESSAGES
 from tests.unit.world import World, content
@@ -38,11 +39,12 @@ async def test_a_recovering_manager_takes_no_table_away():
 
 # A null is OpenAI's "not given": it takes no limit of the operator's away.
 def test_null_overrides_nothing():
-    run = ChainRun(CHAIN, MESSAGES, {"max_tokens": None, "temperature": None})
-    for result in ({"choice": "b"}, {"text": "x"}):
-        run.next_hop()
-        run.record(result)
-    assert (run.next_hop().body["max_tokens"], run.next_hop().body["temperature"]) == (7, 0.5)
+    run = Walk(CHAIN, MESSAGES, {"max_tokens": None, "temperature": None})
+    for result in (Choice("b", {}), Text("x")):
+        (call,) = run.ready()
+        run.record(call, result)
+    (answer,) = run.ready()
+    assert (answer.body["max_tokens"], answer.body["temperature"]) == (7, 0.5)
 
 
 # A reason that looks like markup is shown as it is, and breaks nothing.

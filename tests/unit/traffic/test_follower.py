@@ -16,7 +16,8 @@ from runtime.testing.virtual_time import LoopClock
 from runtime.traffic import follower as follower_module
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import PreparedRelease, Routing
+from runtime.traffic.routing import Routing
+from runtime.walking.hops import PreparedRelease
 from tests.unit.world import World, content
 
 QUICK = {"load": "100ms"}

@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from runtime.cli.status_view import render
+from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.latency import overrun
+from runtime.core.metering.ledger import HopTag, Outcome
+from runtime.core.metering.usage import HopRecord, Usage
 from runtime.traffic.meter import Meter
 from tests.unit.api.test_api import events, post
 from tests.unit.core.test_latency import STEPS, five_hops, serving
@@ -61,8 +64,10 @@ async def test_a_hop_that_is_cut_off_has_overrun():
 # Nothing is counted that no resident release declares: not without shares, and not after they are gone.
 async def test_counts_are_bounded_by_what_is_declared():
     meter = Meter()
-    meter.record_overrun("agent", "first")
-    meter.record_overrun("old", "first")
+    for chain in ("agent", "old"):
+        tag = HopTag("h", chain=chain, step="first")
+        record = HopRecord("first", "e", Usage(), 0.0, 0.0, 9.0, overrun_ms=1.0)
+        meter.hop_ended(HopEnded("first", tag, Outcome.OK, record, 0.0))
     meter.keep({1}, set(), {("agent", "first"), ("agent", "second")})
     assert meter.overruns == {("agent", "first"): 1}
     async with serving(five_hops()) as (world, client):

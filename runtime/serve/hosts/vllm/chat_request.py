@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runtime.core.walk.walk import UNASKED_CAP
+from runtime.core.requests.sampling import UNASKED_CAP
 from runtime.engines.port import Body
 from runtime.errors import InterlockError, InvalidRequest
 from runtime.serve.hosts.vllm.chat_members import admitted

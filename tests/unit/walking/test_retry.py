@@ -7,7 +7,7 @@ from runtime.core.metering.usage import Usage
 from runtime.engines.port import Chunk, Classification
 from runtime.engines.tally import TAG
 from runtime.errors import EngineLost
-from runtime.traffic.retry import RetryingEngine
+from runtime.walking.retry import RetryingEngine
 
 
 class Mortal:

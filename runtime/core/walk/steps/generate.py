@@ -1,0 +1,94 @@
+"""Generating text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from runtime.core.declaration.spec import Spec, at
+from runtime.core.requests.messages import under
+from runtime.core.requests.sampling import UNASKED_CAP, one_cap
+from runtime.core.walk import templates
+from runtime.core.walk.call import Call, Operation, Result, Text
+from runtime.core.walk.steps.kind import Asked
+from runtime.errors import ModelSetError
+
+
+def _leave_the_request_to_the_chain(value: dict[str, Any]) -> dict[str, Any]:
+    for key in ("messages", "model", "stream", "stream_options"):
+        if key in value:
+            raise PydanticCustomError("reserved", "{key} is set by the chain, not here", {"key": key})
+    return value
+
+
+Sampling = Annotated[dict[str, Any], AfterValidator(_leave_the_request_to_the_chain)]
+"""What a chat completion request says beside its messages: it goes to vLLM as it is."""
+
+
+class Generate(Spec):
+    """Generate text. The last step's caller may override ``sampling``."""
+
+    engine: str
+    prompt: str | None = None
+    sampling: Sampling = Field(default_factory=dict)
+
+    name: ClassVar = "generate"
+    runs_on: ClassVar = frozenset({"vllm", "fake"})
+    can_answer: ClassVar = True
+    gives: ClassVar = frozenset({"text"})
+    examples: ClassVar[Sequence[str]] = ()
+    outcomes: ClassVar[Sequence[Result]] = ()
+
+    @field_validator("prompt")
+    @classmethod
+    def _read_prompt_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        read: Callable[[str], str] | None = (info.context or {}).get("read")
+        if value is None or read is None:
+            return value
+        try:
+            text = read(value) if value.endswith(".j2") else value
+        except ModelSetError as error:
+            raise PydanticCustomError("unreadable", "{reason}", {"reason": error.reason}) from error
+        fault = templates.too_long(text)  # before anybody parses it
+        if fault is not None:
+            raise at((), f"bad template: line {fault.line}: {fault.reason}")
+        return text
+
+    def calls(self, asked: Asked) -> Sequence[Call]:
+        """Return the one call: the conversation under the step's prompt. Raises UnrenderedPrompt."""
+        messages = list(asked.messages)
+        if self.prompt is not None:
+            messages = under(asked.render(self.prompt), messages)
+        body = {**self.said(asked.max_tokens, asked.params), "messages": messages}
+        return [Call(asked.step, asked.step, self.engine, Operation.GENERATE, body, asked.answers)]
+
+    def said(self, most: int, client: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the engine is told beside the messages.
+
+        The client's word counts before the set's; null is OpenAI's "not given". ``most`` is the cap if
+        neither has one.
+        """
+        theirs = one_cap({name: value for name, value in client.items() if value is not None})
+        ours = one_cap(self.sampling)
+        said = {**ours, **theirs}
+        if "chat_template_kwargs" in ours and "chat_template_kwargs" in theirs:
+            said["chat_template_kwargs"] = {**ours["chat_template_kwargs"], **theirs["chat_template_kwargs"]}
+        cap = said.get("max_tokens")
+        if cap is None:
+            said.pop("max_tokens", None)
+            return {**said, UNASKED_CAP: most}
+        if ours.get("min_tokens") and "min_tokens" not in theirs:
+            said["min_tokens"] = min(ours["min_tokens"], cap)
+        return said
+
+    def take(self, results: Mapping[str, Result]) -> Result:
+        """Return what the one call has come to."""
+        (result,) = results.values()
+        return result
+
+    def example(self, text: str = "") -> Result:
+        """Return ``text`` as if it had been generated."""
+        return Text(text)

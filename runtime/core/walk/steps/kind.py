@@ -1,0 +1,78 @@
+"""What every kind of step says of itself, and what it is told of the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from runtime.core.requests.messages import Message
+from runtime.core.walk.call import Call, Result
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a step is asked with: the conversation, and what has come before it in the walk."""
+
+    step: str
+    """The step's id."""
+    messages: Sequence[Message]
+    """The conversation in its normal form."""
+    params: Mapping[str, Any]
+    """What the client says beside it to the step that answers; nothing to all others."""
+    answers: bool
+    """Whether the step is the one that answers."""
+    max_tokens: int
+    """How many tokens it may generate if neither the client nor the set says."""
+    render: Callable[[str], str]
+    """Renders a prompt with what earlier steps have come to. Raises UnrenderedPrompt."""
+
+
+class StepKind(Protocol):
+    """One kind of step, as a chain declares it."""
+
+    name: ClassVar[str]
+    """Its key in a step."""
+    runs_on: ClassVar[frozenset[str]]
+    """The kinds of engines that can do it."""
+    can_answer: ClassVar[bool]
+    """Whether its result can be the client's answer."""
+    gives: ClassVar[frozenset[str]]
+    """What later prompts may read of its result."""
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that it calls."""
+        ...
+
+    @property
+    def prompt(self) -> str | None:
+        """The template that it renders, if it has one."""
+        ...
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """What the set says to the engine beside the conversation."""
+        ...
+
+    @property
+    def examples(self) -> Sequence[str]:
+        """The texts that its engine reads once, before any call."""
+        ...
+
+    @property
+    def outcomes(self) -> Sequence[Result]:
+        """All results that it can have, if they are few; else none."""
+        ...
+
+    def calls(self, asked: Asked) -> Sequence[Call]:
+        """Return the calls that it wants made, all at once. Raises UnrenderedPrompt."""
+        ...
+
+    def take(self, results: Mapping[str, Result]) -> Result:
+        """Return what the step has come to, from what its calls have, by their ids."""
+        ...
+
+    def example(self, text: str = "") -> Result:
+        """Return a result that it may have: the one that makes the longest prompts, or ``text``."""
+        ...
