@@ -16,7 +16,7 @@ from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContex
 from runtime.traffic.chain import ChainCall, ChatRequest
 from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import Routing
+from runtime.traffic.routing import Ask, Routing
 from runtime.walking.budgets import BudgetPort, NoBudgets
 
 
@@ -88,7 +88,7 @@ class Admission:
         try:
             return await self._begin(request, arrived, span)
         except QuotaExhausted as error:
-            _, chain = self._routing.choose(request.model)
+            _, chain = self._routing.choose(Ask(request.model))
             if chain.degrade_to is None:
                 raise
             self._meter.metrics.degraded(request.model, outcome_of(error))
@@ -110,7 +110,7 @@ class Admission:
 
     async def _begin(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:
         """Take a lease and reserve what the request may spend, or neither."""
-        lease = self._routing.lease(request.model)
+        lease = self._routing.lease(Ask(request.model))
         call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived, span)
         try:
             call.check()
@@ -121,7 +121,7 @@ class Admission:
         return call
 
     async def _wait(self, model: str) -> None:
-        _, chain = self._routing.choose(model)
+        _, chain = self._routing.choose(Ask(model))
         try:
             async with asyncio.timeout(chain.deadline):
                 await self._routing.resumed()

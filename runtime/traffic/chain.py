@@ -12,7 +12,7 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.latency import Latency, lay_out
-from runtime.core.metering.ledger import HopTag
+from runtime.core.metering.ledger import HopTag, Purpose
 from runtime.core.metering.outcomes import RequestOutcome, outcome_of
 from runtime.core.metering.recent import Mark, What, ending
 from runtime.core.metering.usage import HopRecord, Usage, total
@@ -107,6 +107,7 @@ class ChainCall:
             session=self.request.session,
             chain=self.request.model,
             release=self.release.number,
+            purpose=self._lease.purpose.value,
             admitted=admitted,
         )
 
@@ -234,7 +235,7 @@ class ChainCall:
         ended = self._clock.now() if self._ended is None else self._ended
         took, objective = ended - self._arrived, self._lease.chain.latency_objective
         what = ending(self._error, answered=self._answered, took=took, objective=objective)
-        if what is not None:
+        if what is not None and self._lease.purpose is Purpose.LIVE:
             refused = self.request.caller.tenant if what is What.REFUSED else ""
             self._meter.recent.add(ended, Mark(what, self.release.number, self.request.model, refused))
         own = took - sum(hop.duration_ms for hop in self.hops) / 1000.0

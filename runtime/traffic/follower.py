@@ -123,7 +123,6 @@ class Follower:
         self._installed = asyncio.Event()
         self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
         self._table = ReleaseTable(version=-1)
-        self._prepared: dict[tuple[int, str], PreparedRelease] = {}
         self._faults: dict[int, str] = {}
         self._sequence = 0
         self._tellings = 0
@@ -234,22 +233,19 @@ class Follower:
     async def _apply(self, table: ReleaseTable, asked: Moment) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         wanted = table.releases[table.live] if table.live is not None else None
-        if wanted is not None and _identity(wanted) not in self._prepared:
+        if wanted is not None and not self.routing.holds(wanted):
             await self._prepare(wanted)
-            if _identity(wanted) not in self._prepared:
+            if not self.routing.holds(wanted):
                 await asyncio.sleep(RETRY_SECONDS)
                 return
         begun = self._clock.now()
         moved = table.live != self._table.live
-        live = self._prepared[_identity(wanted)] if wanted is not None else None
-        self.routing.install(live, paused=table.paused > 0)
+        self.routing.install(wanted, table.releases.values(), paused=table.paused > 0)
         self._table = table
         self.routing.standing = self.routing.standing.installed(asked)
         routed = table.releases.values()
         engines = {digest for release in routed for digest in release.engines.values()}
         self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
-        kept = {_identity(release) for release in routed}
-        self._prepared = {known: r for known, r in self._prepared.items() if known in kept}
         self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
         self._installed.set()
         self._changed.set()
@@ -279,7 +275,7 @@ class Follower:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _unprepared(self) -> list[RoutedRelease]:
-        return [r for r in self._table.releases.values() if _identity(r) not in self._prepared]
+        return [r for r in self._table.releases.values() if not self.routing.holds(r)]
 
     async def _prepare(self, release: RoutedRelease) -> None:
         try:
@@ -290,7 +286,7 @@ class Follower:
             _log.warning("release %d is not reachable yet: %s", release.number, error)
             return
         self._faults.pop(release.number, None)
-        self._prepared[_identity(release)] = PreparedRelease(release, clients)
+        self.routing.hold(PreparedRelease(release, clients))
 
     async def _resolve(self, engines: Mapping[str, str]) -> dict[str, EngineClient]:
         clients = await asyncio.gather(*(self._directory.resolve(digest) for digest in engines.values()))
@@ -385,8 +381,3 @@ class Follower:
         if now - self._tasks_counted >= self._heartbeat_s:
             self._tasks_counted, self._tasks = now, self._tasks_of_loop()
         return self._tasks
-
-
-def _identity(release: RoutedRelease) -> tuple[int, str]:
-    """Return what a release is known by: a journal that has lost its end gives its last numbers once more."""
-    return release.number, release.model_set

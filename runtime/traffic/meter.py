@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from runtime.core.metering.hop import HopEnded
-from runtime.core.metering.ledger import Outcome
+from runtime.core.metering.ledger import Outcome, Purpose
 from runtime.core.metering.recent import Mark, What
 from runtime.core.metering.usage import NOTHING, Usage, total
 from runtime.core.swap.routes import Share
@@ -46,6 +46,8 @@ class Meter:
             self._see(What.HOP_FAILED, ended)
 
     def _see(self, what: What, ended: HopEnded) -> None:
+        if ended.tag.purpose != Purpose.LIVE:
+            return  # of a copy nobody waits for the answer: it makes no health worse
         self.recent.add(ended.at, Mark(what, ended.tag.release, ended.tag.chain, ended.tag.step))
 
     def record_request(self, release: int, usage: Usage) -> None:

@@ -1,17 +1,22 @@
 """Which release takes a new request, and who still holds which.
 
-One gateway has one ``Routing``. Its live release is a single attribute, replaced whole; a lease is
-taken in the same synchronous step that reads it, so no request can fall between two releases.
+One gateway has one ``Routing``. It holds the clients of every release that the table names, and goes by one
+``Routes``, replaced whole; a lease is taken in the same synchronous step that chooses among them, so no
+request can fall between two releases.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from runtime.clock import Clock, SystemClock
 from runtime.core.declaration.nearest import nearest
+from runtime.core.metering.ledger import Purpose
+from runtime.core.swap.routes import RoutedRelease
 from runtime.core.swap.standing import Moment, Standing
 from runtime.core.walk.chain import Chain
 from runtime.errors import NoLiveRelease, Overloaded, UnknownModel
@@ -21,12 +26,44 @@ MAX_WAITING = 1000
 """How many requests of one gateway wait while the live release sleeps for a swap; more are refused."""
 
 
+Identity = tuple[int, str]
+"""What a release is known by: a journal that has lost its end gives its last numbers once more."""
+
+
+def identity(release: RoutedRelease) -> Identity:
+    """Return a release's number and model set."""
+    return release.number, release.model_set
+
+
+class Ask(NamedTuple):
+    """What decides which release a request runs on."""
+
+    model: str
+    """The chain, as clients name it."""
+    purpose: Purpose = Purpose.LIVE
+
+
+@dataclass(frozen=True)
+class Routes:
+    """By what requests are sent on: what the table says, of the releases that are prepared here."""
+
+    live: Identity | None = None
+    releases: Mapping[Identity, PreparedRelease] = field(default_factory=dict)
+
+    def choose(self, ask: Ask) -> PreparedRelease | None:  # noqa: ARG002 - one rule goes by nothing of it
+        """Return the release that a request runs on: the live one; None if none is."""
+        return None if self.live is None else self.releases.get(self.live)
+
+
 class Lease:
     """A request's hold on one release and one of its chains, from admission to last byte."""
 
-    def __init__(self, release: PreparedRelease, chain: Chain, close: Callable[[], None]) -> None:
+    def __init__(
+        self, release: PreparedRelease, chain: Chain, purpose: Purpose, close: Callable[[], None]
+    ) -> None:
         self.release = release
         self.chain = chain
+        self.purpose = purpose
         self._close = close
         self._open = True
 
@@ -37,8 +74,11 @@ class Lease:
             self._close()
 
 
+_ANY = Ask("")
+
+
 class Routing:
-    """The live release and the open leases of one gateway.
+    """The releases that a gateway can send requests to, and its open leases.
 
     ``on_drained`` is called when the last lease on a release other than the live one closes. While the
     ``standing`` has a fault there is no live release, whatever was installed.
@@ -51,7 +91,7 @@ class Routing:
         standing: Standing | None = None,
     ) -> None:
         self.standing = standing or Standing(float("inf"))
-        self._live: PreparedRelease | None = None
+        self._routes = Routes()
         self._clock = clock or SystemClock()
         self._numbers = itertools.count()
         self._leases: dict[int, dict[int, float]] = {}
@@ -63,7 +103,7 @@ class Routing:
     @property
     def live(self) -> PreparedRelease | None:
         """The release that takes new requests."""
-        return None if self.fault else self._live
+        return None if self.fault else self._routes.choose(_ANY)
 
     @property
     def fault(self) -> str:
@@ -85,9 +125,22 @@ class Routing:
         now = self._clock.now()
         return {number: now - next(iter(opened.values())) for number, opened in self._leases.items()}
 
-    def install(self, live: PreparedRelease | None, *, paused: bool = False) -> None:
-        """Send new requests to ``live`` from now on, or let them wait."""
-        self._live = live
+    def holds(self, release: RoutedRelease) -> bool:
+        """Say whether requests can be sent to a release."""
+        return identity(release) in self._routes.releases
+
+    def hold(self, release: PreparedRelease) -> None:
+        """Be able to send requests to a release; whether any are is ``install``'s to say."""
+        held = {**self._routes.releases, identity(release.routed): release}
+        self._routes = replace(self._routes, releases=held)
+
+    def install(
+        self, live: RoutedRelease | None, resident: Iterable[RoutedRelease] = (), *, paused: bool = False
+    ) -> None:
+        """Send new requests to ``live`` from now on, or let them wait; let go of what is not ``resident``."""
+        kept = {identity(release) for release in (*resident, *([live] if live else []))}
+        held = {known: release for known, release in self._routes.releases.items() if known in kept}
+        self._routes = Routes(identity(live) if live is not None else None, held)
         if paused:
             self._resumed.clear()
         else:
@@ -120,34 +173,34 @@ class Routing:
             finally:
                 self._waiting -= 1
 
-    def lease(self, model: str) -> Lease:
-        """Take a hold on the live release for a request that names ``model``.
+    def lease(self, ask: Ask) -> Lease:
+        """Take a hold on the release that a request is to run on.
 
         Synchronous on purpose: an await between reading the release and counting the lease would let
         a cutover and a drain pass in between.
 
         Raises:
             NoLiveRelease: nothing serves yet, or this gateway does not know any more what does.
-            UnknownModel: the live release has no chain of that name.
+            UnknownModel: that release has no chain of that name.
 
         """
-        live, chain = self.choose(model)
-        lease = next(self._numbers)
-        self._leases.setdefault(live.number, {})[lease] = self._clock.now()
-        return Lease(live, chain, lambda: self._release(live.number, lease))
+        release, chain = self.choose(ask)
+        number, lease = release.number, next(self._numbers)
+        self._leases.setdefault(number, {})[lease] = self._clock.now()
+        return Lease(release, chain, ask.purpose, lambda: self._release(number, lease))
 
-    def choose(self, model: str) -> tuple[PreparedRelease, Chain]:
-        """Return what a request that names ``model`` would run on now. Raises as ``lease`` does."""
-        live = self._live
-        if live is None:
+    def choose(self, ask: Ask) -> tuple[PreparedRelease, Chain]:
+        """Return what a request would run on now. Raises as ``lease`` does."""
+        release = self._routes.choose(ask)
+        if release is None:
             raise NoLiveRelease("no release is live yet; see: interlock status", retry_after=5.0)
         if fault := self.fault:
             # Here and nowhere before: a process that has stood still goes on with whatever was to come next.
             raise NoLiveRelease(f"{fault}; it asks again")
-        chain = live.routed.chains.get(model)
+        chain = release.routed.chains.get(ask.model)
         if chain is None:
-            raise _unknown(model, list(live.routed.chains))
-        return live, chain
+            raise _unknown(ask.model, list(release.routed.chains))
+        return release, chain
 
     def _release(self, number: int, lease: int) -> None:
         del self._leases[number][lease]

@@ -11,6 +11,7 @@ from runtime.core.swap import policy
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import outcome, status
 from runtime.errors import EngineUnavailable
+from runtime.traffic.routing import Ask
 from tests.unit.world import World, content, content_of, document
 
 QUICK = {"load": "100ms"}
@@ -208,7 +209,7 @@ async def test_rollback_in_mid_drain():
 async def test_drain_waits_for_a_lease():
     async with World() as world:
         await live(world)
-        lease = world.followers[1].routing.lease("agent")
+        lease = world.followers[1].routing.lease(Ask("agent"))
         second = content(2, writer=QUICK)
         world.want(second)
         await world.until_live(second)
@@ -223,7 +224,7 @@ async def test_drain_waits_for_a_lease():
 async def test_lost_gateway_does_not_block_the_drain():
     async with World() as world:
         await live(world)
-        world.followers[1].routing.lease("agent")
+        world.followers[1].routing.lease(Ask("agent"))
         second = content(2, writer=QUICK)
         world.want(second)
         await world.until_live(second)

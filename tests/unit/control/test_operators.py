@@ -9,6 +9,7 @@ from runtime.core.swap.commands import ANY_EDITION, Action, Command
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import status
 from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
+from runtime.traffic.routing import Ask
 from tests.unit.api.test_api import serving
 from tests.unit.world import World, content
 
@@ -69,7 +70,7 @@ async def test_rollback():
 async def test_rollback_in_mid_drain():
     async with World() as world:
         await swapped(world, 1)
-        early = world.followers[0].routing.lease("agent")
+        early = world.followers[0].routing.lease(Ask("agent"))
         second = content(2, writer=QUICK, **LONG)
         world.want(second)
         await world.until(lambda s: states(s).get(1) is ReleaseState.DRAINING)

@@ -21,6 +21,7 @@ from runtime.core.views.progress import expected_state
 from runtime.core.views.status import status
 from runtime.testing.cluster import FakeCluster
 from runtime.testing.virtual_time import LoopClock
+from runtime.traffic.routing import Ask
 from tests.unit.control.test_room import ONE_GPU, sized
 from tests.unit.world import World, content
 
@@ -110,7 +111,7 @@ async def test_steps_of_a_release_are_logged(caplog):
     async with staged() as world:
         await _live(world, content(1))
         await world.until(lambda s: s.releases[1].state is ReleaseState.LIVE)
-        lease = world.followers[1].routing.lease("agent")
+        lease = world.followers[1].routing.lease(Ask("agent"))
         caplog.clear()
         await _live(world, content(2))
         await asyncio.sleep(41)

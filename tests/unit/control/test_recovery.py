@@ -15,6 +15,7 @@ from runtime.core.swap.state import EngineRecord, EngineState
 from runtime.errors import EngineLoadError, EngineUnavailable, Fenced, HistoryLost
 from runtime.testing.cluster import FakeCluster
 from runtime.testing.virtual_time import LoopClock
+from runtime.traffic.routing import Ask
 from tests.unit.world import World, content
 
 FIRST = content(1, writer={"load": "1s", "tokens": 100}, rollback_window="2s")
@@ -131,7 +132,7 @@ async def test_drain_waits_for_gateways_after_a_restart():
     async with World(journal=CrashingJournal(CRASHES["draining"])) as world:
         world.want(FIRST, change="1")
         await world.until_live(FIRST)
-        lease = world.followers[0].routing.lease("agent")
+        lease = world.followers[0].routing.lease(Ask("agent"))
         world.want(SECOND, change="2")
         await world.until(lambda s: world.manager_ended)
         await world.stop_manager()

@@ -42,7 +42,7 @@ def hurry(world, deadline):
     routing = world.followers[0].routing
     routed = routing.live.routed
     chains = {name: c.model_copy(update={"deadline": deadline}) for name, c in routed.chains.items()}
-    routing.install(replace(routing.live, routed=replace(routed, chains=chains)))
+    routing.hold(replace(routing.live, routed=replace(routed, chains=chains)))
 
 
 def parts(latency):
@@ -175,10 +175,10 @@ async def test_inter_token_times():
 async def test_admission():
     async with serving(five_hops()) as (world, client):
         routing = world.followers[0].routing
-        routing.install(routing.live, paused=True)
+        routing.install(routing.live.routed, paused=True)
         asking = asyncio.create_task(post(client))
         await asyncio.sleep(0.3)
-        routing.install(routing.live)
+        routing.install(routing.live.routed)
         latency = (await asking).json()["interlock"]["latency"]
         assert latency["admission_ms"] == pytest.approx(300.0)
         assert latency["total_ms"] == pytest.approx(2800.0)

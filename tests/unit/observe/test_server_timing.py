@@ -114,7 +114,7 @@ async def test_header_of_a_broken_answer():
         routing = world.followers[0].routing
         clients = routing.live.clients
         broken = replace(routing.live, clients={**clients, "writer": Breaking(clients["writer"])})
-        routing.install(broken)
+        routing.hold(broken)
         answer = await post(client)
         assert (answer.status_code, answer.headers["x-interlock-release"]) == (503, "1")
         assert adds_up(read(answer.headers["server-timing"]), ["triage", "answer"])

@@ -362,7 +362,7 @@ async def test_retry(engine, number):
     async with tracing() as (world, client, traced):
         routing = world.followers[0].routing
         clients = {**routing.live.clients, engine: Mortal(routing.live.clients[engine])}
-        routing.install(replace(routing.live, clients=clients))
+        routing.hold(replace(routing.live, clients=clients))
         assert (await ask(client)).status_code == 200
         spans = traced.one()
         (event,) = spans[number].events

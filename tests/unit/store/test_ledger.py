@@ -210,7 +210,7 @@ async def test_a_broken_off_call_is_the_engines_count():
         await world.until_live(small(1))
         live = world.followers[0].routing.live
         clients = {**live.clients, "writer": Counting(live.clients["writer"], Usage(50, 7))}
-        world.followers[0].routing.install(replace(live, clients=clients))
+        world.followers[0].routing.hold(replace(live, clients=clients))
         call = await world.ask(abandon_after=2)
         assert call.hops[-1].usage == Usage(50, 7)
         (cancelled,) = [group for group in world.ledger.usage("outcome") if group["outcome"] == "cancelled"]

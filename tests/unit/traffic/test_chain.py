@@ -195,7 +195,7 @@ async def test_an_engine_of_another_release_is_found_out():
     async with live_world() as world:
         live = world.followers[0].routing.live
         wrong = dict.fromkeys(live.clients, live.clients["writer"])
-        world.followers[0].routing.install(dataclasses.replace(live, clients=wrong))
+        world.followers[0].routing.hold(dataclasses.replace(live, clients=wrong))
         assert await world.ask() is None
         assert isinstance(world.tally.failed[0], WrongEngine)
         assert world.leases() == 0
@@ -219,7 +219,7 @@ async def test_an_unsigned_answer_is_thrown_away():
     async with live_world() as world:
         live = world.followers[0].routing.live
         clients = {**live.clients, "router": Unsigned(live.clients["router"])}
-        world.followers[0].routing.install(dataclasses.replace(live, clients=clients))
+        world.followers[0].routing.hold(dataclasses.replace(live, clients=clients))
         assert await world.ask() is None
         assert isinstance(world.tally.failed[0], WrongEngine)
 

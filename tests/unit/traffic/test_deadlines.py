@@ -60,7 +60,7 @@ def overhear(world, after=lambda: None):
     """Return the bodies that the live release's engines are sent from now on."""
     routing, bodies = world.followers[0].routing, []
     clients = {name: Heard(client, bodies, after) for name, client in routing.live.clients.items()}
-    routing.install(replace(routing.live, clients=clients))
+    routing.hold(replace(routing.live, clients=clients))
     return bodies
 
 

@@ -16,7 +16,7 @@ from runtime.testing.virtual_time import LoopClock
 from runtime.traffic import follower as follower_module
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import Routing
+from runtime.traffic.routing import Ask, Routing
 from runtime.walking.hops import PreparedRelease
 from tests.unit.world import World, content
 
@@ -121,13 +121,19 @@ def prepared(number):
     return PreparedRelease(routed(number), {})
 
 
+def go_live(routing, release):
+    """Send new requests to a release that is prepared."""
+    routing.hold(release)
+    routing.install(release.routed)
+
+
 # A lease is on the release that is live when it is taken, and stays there when another one goes live.
 def test_lease_is_on_the_live_release():
     routing = Routing()
-    routing.install(prepared(1))
-    old = routing.lease("agent")
-    routing.install(prepared(2))
-    new = routing.lease("agent")
+    go_live(routing, prepared(1))
+    old = routing.lease(Ask("agent"))
+    go_live(routing, prepared(2))
+    new = routing.lease(Ask("agent"))
     assert (old.release.number, new.release.number) == (1, 2)
     assert new.chain == routed(2).chains["agent"]
     assert routing.leases == {1: 1, 2: 1}
@@ -136,8 +142,8 @@ def test_lease_is_on_the_live_release():
 # Closing a lease a second time gives up nobody else's.
 def test_lease_closed_twice_counts_once():
     routing = Routing()
-    routing.install(prepared(1))
-    first, second = routing.lease("agent"), routing.lease("agent")
+    go_live(routing, prepared(1))
+    first, second = routing.lease(Ask("agent")), routing.lease(Ask("agent"))
     first.close()
     first.close()
     assert routing.leases == {1: 1}
@@ -149,11 +155,11 @@ def test_lease_closed_twice_counts_once():
 def test_drained_is_said_of_a_release_that_is_not_live():
     said = []
     routing = Routing(on_drained=lambda: said.append(routing.leases))
-    routing.install(prepared(1))
-    routing.lease("agent").close()
+    go_live(routing, prepared(1))
+    routing.lease(Ask("agent")).close()
     assert said == []
-    first, second = routing.lease("agent"), routing.lease("agent")
-    routing.install(prepared(2))
+    first, second = routing.lease(Ask("agent")), routing.lease(Ask("agent"))
+    go_live(routing, prepared(2))
     first.close()
     assert said == []
     second.close()
@@ -163,12 +169,12 @@ def test_drained_is_said_of_a_release_that_is_not_live():
 # A name that is not a chain takes no lease, and the error says which chain was probably meant.
 def test_unknown_model():
     routing = Routing()
-    routing.install(prepared(1))
+    go_live(routing, prepared(1))
     with pytest.raises(UnknownModel, match="did you mean 'agent'") as caught:
-        routing.lease("agnet")
+        routing.lease(Ask("agnet"))
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
     with pytest.raises(UnknownModel, match="there is: agent"):
-        routing.lease("zzz")
+        routing.lease(Ask("zzz"))
     assert routing.leases == {}
 
 
@@ -176,7 +182,7 @@ def test_unknown_model():
 def test_no_live_release():
     routing = Routing()
     with pytest.raises(NoLiveRelease) as caught:
-        routing.lease("agent")
+        routing.lease(Ask("agent"))
     assert caught.value.retryable
     assert routing.leases == {}
 
@@ -196,7 +202,7 @@ def test_overtaken_report():
 # A gateway installs a table, says by which it routes and what it has prepared, and counts its reports.
 async def test_report():
     async with Gateway(table(3, 1, 1, 2)) as gateway:
-        lease = gateway.routing.lease("agent")
+        lease = gateway.routing.lease(Ask("agent"))
         await asyncio.sleep(1.5)
         assert (gateway.told.version, gateway.told.prepared) == (3, {1, 2})
         assert gateway.told.leases == {1: 1}
@@ -208,7 +214,7 @@ async def test_report():
 # The last lease on an old release is reported at once, not with the next heartbeat.
 async def test_drained_is_reported_at_once():
     async with Gateway(table(1, 1, 1, 2)) as gateway:
-        lease = gateway.routing.lease("agent")
+        lease = gateway.routing.lease(Ask("agent"))
         gateway.desk.shown = table(2, 2, 1, 2)
         await asyncio.sleep(0.1)
         assert gateway.told.leases == {1: 1}
@@ -277,7 +283,7 @@ async def test_manager_away():
         gateway.desk.shown = table(2, 2, 1, 2)
         heard = len(gateway.desk.reports)
         await asyncio.sleep(30)
-        assert gateway.routing.lease("agent").release.number == 1
+        assert gateway.routing.lease(Ask("agent")).release.number == 1
         assert len(gateway.desk.reports) == heard
         gateway.desk.away = None
         await asyncio.sleep(1)
@@ -308,11 +314,11 @@ async def test_a_gateway_that_stood_still(stop):
         gateway.desk.shown = table(2, 2, 2)
         setattr(clock, stop, SILENCE + 1.5)
         with pytest.raises(NoLiveRelease, match="out of date"):
-            gateway.routing.lease("agent")
+            gateway.routing.lease(Ask("agent"))
         assert gateway.live is None
         assert gateway.routing.leases == {}
         await asyncio.sleep(1.5)
-        assert gateway.routing.lease("agent").release.number == 2
+        assert gateway.routing.lease(Ask("agent")).release.number == 2
 
 
 # One that has stood still for less goes on at once: the manager still counts on it.
@@ -320,7 +326,7 @@ async def test_a_gateway_that_stood_still_for_a_moment():
     clock = Stopping()
     async with Gateway(table(1, 1, 1), clock) as gateway:
         clock.stopped = SILENCE - 1.5
-        assert gateway.routing.lease("agent").release.number == 1
+        assert gateway.routing.lease(Ask("agent")).release.number == 1
 
 
 # While it cannot reach the manager, a gateway goes on for as long as that counts on it, and no longer.
@@ -331,7 +337,7 @@ async def test_a_gateway_that_is_cut_off():
         assert gateway.live == 1
         await asyncio.sleep(3)
         with pytest.raises(NoLiveRelease):
-            gateway.routing.lease("agent")
+            gateway.routing.lease(Ask("agent"))
         # Nor does it when the manager is gone at last: what it decided before nobody knows.
         gateway.desk.away = NoManager("its process has ended")
         await asyncio.sleep(5)
@@ -356,7 +362,7 @@ async def test_an_old_answer():
         await asyncio.sleep(0.1)
         assert gateway.follower.version == 3
         with pytest.raises(NoLiveRelease):
-            gateway.routing.lease("agent")
+            gateway.routing.lease(Ask("agent"))
 
 
 # A new manager that has yet to read its journal knows of no table: it makes none current that is out of date.
@@ -387,10 +393,10 @@ async def test_a_cut_link_in_a_world():
         await world.until(lambda s: s.releases[1].state is ReleaseState.STANDBY)
         routing = world.followers[1].routing
         with pytest.raises(NoLiveRelease):
-            routing.lease("agent")
+            routing.lease(Ask("agent"))
         world.manager.lost.clear()
         await asyncio.sleep(1)
-        assert routing.lease("agent").release.number == 2
+        assert routing.lease(Ask("agent")).release.number == 2
 
 
 # A gateway that ends says goodbye, and ends just the same if nobody hears it.
@@ -418,7 +424,7 @@ async def test_drain_after_a_goodbye():
         first, second = content(1, writer=QUICK), content(2, writer=QUICK)
         world.want(first)
         await world.until_live(first)
-        world.followers[1].routing.lease("agent")
+        world.followers[1].routing.lease(Ask("agent"))
         world.want(second)
         await world.until_live(second)
         assert world.state.releases[1].state is ReleaseState.DRAINING

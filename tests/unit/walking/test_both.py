@@ -16,7 +16,7 @@ def branch(world):
     routing = world.followers[0].routing
     routed = routing.live.routed
     chains = {name: with_both(chain) for name, chain in routed.chains.items()}
-    routing.install(replace(routing.live, routed=replace(routed, chains=chains)))
+    routing.hold(replace(routing.live, routed=replace(routed, chains=chains)))
 
 
 SLOW = content(1, writer=QUICK | {"time_to_first_token": "500ms"})
