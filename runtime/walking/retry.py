@@ -41,8 +41,10 @@ class RetryingEngine:
     def _attempt(self, body: Body) -> Body:
         if TAG not in body:
             return body
-        first = HopTag.read(body[TAG])
-        self.tag = first if self.tag is None else first._replace(hop=f"{first.hop}-again")
+        if self.tag is None:
+            self.tag = HopTag.read(body[TAG])
+            return body
+        self.tag = self.tag._replace(hop=f"{self.tag.hop}-again")
         return {**body, TAG: self.tag.plain()}
 
     async def generate(self, body: Body) -> AsyncGenerator[list[Chunk], None]:

@@ -96,8 +96,9 @@ class Spending:
 
     def hop_ended(self, ended: HopEnded) -> None:
         """Take what a hop has spent for what it might have."""
-        self._under_way.pop(ended.call, None)
-        self._spent = self._spent.plus(Amount(ended.record.usage.total, ended.row.cost))
+        if self.hold.counts_tokens:
+            self._under_way.pop(ended.call, None)
+            self._spent = self._spent.plus(Amount(ended.record.usage.total, ended.row.cost))
 
     async def _worst_of(self, call: Call) -> Amount:
         return self._amount(call, *await self._tokens(call))

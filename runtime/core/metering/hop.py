@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import HopRecord
 from runtime.errors import InterlockError, RequestError
 
 
-@dataclass(frozen=True)
-class HopEnded:
+class HopEnded(NamedTuple):
     """A hop that has ended, however it did."""
 
     call: str

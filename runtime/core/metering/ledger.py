@@ -73,7 +73,7 @@ class HopTag(NamedTuple):
     release: int = 0
     engine: str = ""
     """The engine's digest."""
-    purpose: str = Purpose.LIVE
+    purpose: str = Purpose.LIVE.value
     started: float = 0.0
     """Seconds since the Unix epoch."""
     admitted: float = 0.0
@@ -94,7 +94,7 @@ class HopTag(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """Return the tag as it is sent: no value of it is known by where its class is, which may change."""
-        return tuple(value.value if isinstance(value, Purpose) else value for value in self)
+        return tuple(self._replace(purpose=str(self.purpose)) if isinstance(self.purpose, Purpose) else self)
 
     @property
     def price(self) -> Price:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -15,8 +14,7 @@ class Operation(StrEnum):
     GENERATE = "generate"
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call to make: which engine, which operation, and the JSON body."""
 
     id: str

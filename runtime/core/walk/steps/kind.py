@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from runtime.core.requests.messages import Message
 from runtime.core.walk.call import Call, Result
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a step is asked with: the conversation, and what has come before it in the walk."""
 
     step: str
