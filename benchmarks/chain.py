@@ -24,10 +24,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import percentile
-from benchmarks.local_cluster import LocalCluster, free_port, interlock_application, python_path
-from benchmarks.output import PicturePath, ReportPath, blank, error_bars, write
-from benchmarks.report import provenance, spread
+from benchmarks.parts.load import percentile
+from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application, python_path
+from benchmarks.parts.output import PicturePath, ReportPath, blank, error_bars, write
+from benchmarks.parts.report import provenance, spread
 from runtime.errors import CommandError, InterlockError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,7 +301,7 @@ def serve_config(engine_ms: float, model_set: str | dict[str, Any]) -> dict[str,
         {
             "name": name,
             "route_prefix": f"/{name}",
-            "import_path": "benchmarks.bare_call:build",
+            "import_path": "benchmarks.parts.bare_call:build",
             "args": {"engine_ms": engine_ms},
             "runtime_env": {"env_vars": environments[name]},
         }

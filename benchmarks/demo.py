@@ -20,11 +20,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import exits
-from benchmarks.fetched_models import fetch_models
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.local_cluster import LocalCluster
-from benchmarks.report import Moments, is_live, swap_report, verdict
+from benchmarks.parts import exits
+from benchmarks.parts.fetched_models import fetch_models
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.local_cluster import LocalCluster
+from benchmarks.parts.report import Moments, is_live, swap_report, verdict
 from runtime.cli.client import AdminClient
 from runtime.cli.status_view import render
 from runtime.errors import CommandError, Unavailable

@@ -23,15 +23,15 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import exits, litellm_proxy, own_network, peers
-from benchmarks.fetched_models import fetch_models
-from benchmarks.load import ClosedLoop, ClosedPlan, Window
-from benchmarks.output import PicturePath, ReportPath, write
-from benchmarks.overhead_view import histogram, plot, significant, summary, tables
-from benchmarks.peers import EngineSettings, Peer
-from benchmarks.processes import Used, Watched, stolen_s
-from benchmarks.report import provenance
-from benchmarks.script import Script
+from benchmarks.parts import exits, litellm_proxy, own_network, peers
+from benchmarks.parts.fetched_models import fetch_models
+from benchmarks.parts.load import ClosedLoop, ClosedPlan, Window
+from benchmarks.parts.output import PicturePath, ReportPath, write
+from benchmarks.parts.overhead_view import histogram, plot, significant, summary, tables
+from benchmarks.parts.peers import EngineSettings, Peer
+from benchmarks.parts.processes import Used, Watched, stolen_s
+from benchmarks.parts.report import provenance
+from benchmarks.parts.script import Script
 from runtime.errors import CommandError
 from runtime.settings import Settings
 

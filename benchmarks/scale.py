@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ledger import two_hops
-from benchmarks.load import percentile
-from benchmarks.output import PicturePath, ReportPath, blank, write
-from benchmarks.report import provenance
-from benchmarks.simulation import CHAIN, Network, Simulation, model_set
+from benchmarks.parts.load import percentile
+from benchmarks.parts.output import PicturePath, ReportPath, blank, write
+from benchmarks.parts.report import provenance
+from benchmarks.parts.simulation import CHAIN, Network, Simulation, model_set
 from runtime.clock import SystemClock
 from runtime.core.budgets.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
 from runtime.core.metering.ledger import HopTag

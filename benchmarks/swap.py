@@ -24,10 +24,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import LoadGenerator, Plan, percentile
-from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
-from benchmarks.output import PicturePath, ReportPath, blank, write
-from benchmarks.report import is_mixed, provenance, release_of, summary_of
+from benchmarks.parts.load import LoadGenerator, Plan, percentile
+from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application
+from benchmarks.parts.output import PicturePath, ReportPath, blank, write
+from benchmarks.parts.report import is_mixed, provenance, release_of, summary_of
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
 

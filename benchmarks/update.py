@@ -23,15 +23,15 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import exits, own_network
 from benchmarks.demo import QUESTIONS
-from benchmarks.fetched_models import fetch_models
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.output import PicturePath, ReportPath, write
-from benchmarks.processes import Watched
-from benchmarks.report import provenance
-from benchmarks.update_peers import OLD, PEERS, Progress, Updatable, Version
-from benchmarks.update_view import Moments, memory_summary, plot, summary, table
+from benchmarks.parts import exits, own_network
+from benchmarks.parts.fetched_models import fetch_models
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.output import PicturePath, ReportPath, write
+from benchmarks.parts.processes import Watched
+from benchmarks.parts.report import provenance
+from benchmarks.parts.update_peers import OLD, PEERS, Progress, Updatable, Version
+from benchmarks.parts.update_view import Moments, memory_summary, plot, summary, table
 from runtime.errors import CommandError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.local_cluster import LocalCluster, free_port, interlock_application
+from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application
 from runtime.core.swap.installation import engine_in_name
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.local_cluster import LocalCluster, end_processes, free_port
+from benchmarks.parts.local_cluster import LocalCluster, end_processes, free_port
 from runtime.errors import CommandError
 
 HEAD, WORKER = "10.213.7.1", "10.213.7.2"

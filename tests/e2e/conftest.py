@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.local_cluster import LocalCluster
+from benchmarks.parts.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed, driver_of, release_of
 
 HERE = Path(__file__).parent

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 import yaml
 
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.report import is_mixed
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.report import is_mixed
 from runtime.settings import Settings
 from tests.cluster import ROOT, release_of
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.report import is_mixed
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.report import is_mixed
 from tests.cluster import ROOT, release_of
 
 pytestmark = pytest.mark.faults

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from benchmarks.local_cluster import LocalCluster
+from benchmarks.parts.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed, driver_of
 
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.local_cluster import free_port, interlock_application
-from benchmarks.local_postgresql import local_postgresql
+from benchmarks.parts.local_cluster import free_port, interlock_application
+from benchmarks.parts.local_postgresql import local_postgresql
 from runtime.channel.client import Channel
 from runtime.channel.connection import UNREACHED_S
 from runtime.channel.engine_calls import answering

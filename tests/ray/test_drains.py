@@ -8,7 +8,7 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.local_cluster import HAPROXY, LocalCluster, haproxy_settings
+from benchmarks.parts.local_cluster import HAPROXY, LocalCluster, haproxy_settings
 from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 

@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from benchmarks.flip_proxy import CONTROL, FlipProxy, Target
-from benchmarks.load import SERVED_BY, LoadGenerator, Plan
-from benchmarks.script import Script
+from benchmarks.parts.flip_proxy import CONTROL, FlipProxy, Target
+from benchmarks.parts.load import SERVED_BY, LoadGenerator, Plan
+from benchmarks.parts.script import Script
 
 
 class Server:

@@ -11,9 +11,9 @@ import time
 import pytest
 import yaml
 
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.local_cluster import LocalCluster
-from benchmarks.report import is_mixed
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.local_cluster import LocalCluster
+from benchmarks.parts.report import is_mixed
 from tests.cluster import ROOT, Deployed, release_of
 from tests.ray.conftest import scripted
 

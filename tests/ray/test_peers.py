@@ -3,10 +3,10 @@
 import psutil
 import pytest
 
-from benchmarks.load import ClosedLoop, ClosedPlan
-from benchmarks.peers import scripted_server, set_aside, take_up
-from benchmarks.processes import Watched
-from benchmarks.script import Script
+from benchmarks.parts.load import ClosedLoop, ClosedPlan
+from benchmarks.parts.peers import scripted_server, set_aside, take_up
+from benchmarks.parts.processes import Watched
+from benchmarks.parts.script import Script
 
 
 @pytest.fixture

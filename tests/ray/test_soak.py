@@ -7,8 +7,8 @@ from statistics import median, mode
 import aiohttp
 import pytest
 
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.report import is_mixed
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.report import is_mixed
 from tests.cluster import release_of
 from tests.ray.conftest import scripted
 

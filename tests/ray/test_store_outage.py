@@ -16,8 +16,8 @@ import psycopg
 import pytest
 import yaml
 
-from benchmarks.local_cluster import LocalCluster
-from benchmarks.local_postgresql import local_postgresql
+from benchmarks.parts.local_cluster import LocalCluster
+from benchmarks.parts.local_postgresql import local_postgresql
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
 from tests.cluster import ROOT, Deployed

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from benchmarks.load import LoadGenerator, Plan
-from benchmarks.report import is_mixed
+from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.report import is_mixed
 from runtime.core.model_set.model_set import Warmup
 from runtime.core.model_set.warming import PROBE_TOKENS, PROBES
 from tests.cluster import release_of

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.local_cluster import LocalCluster
+from benchmarks.parts.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed
 from tests.collector import collector
 from tests.ray.conftest import scripted

@@ -8,7 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from benchmarks.local_cluster import LocalCluster
+from benchmarks.parts.local_cluster import LocalCluster
 from tests.cluster import ROOT, Deployed
 from tests.ray.conftest import scripted
 

@@ -27,7 +27,7 @@ def postgresql():
     """A real PostgreSQL of this test process; returns a function that makes an empty database's URL."""
     import psycopg
 
-    from benchmarks.local_postgresql import local_postgresql
+    from benchmarks.parts.local_postgresql import local_postgresql
 
     numbers = itertools.count()
     with local_postgresql() as server:

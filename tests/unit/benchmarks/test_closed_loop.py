@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from benchmarks.load import Answer, ClosedLoop, ClosedPlan, Window, read_events, take_events
 from benchmarks.overhead import Config
-from benchmarks.overhead_view import histogram, summary, tables
-from benchmarks.peers import EngineSettings, Running
+from benchmarks.parts.load import Answer, ClosedLoop, ClosedPlan, Window, read_events, take_events
+from benchmarks.parts.overhead_view import histogram, summary, tables
+from benchmarks.parts.peers import EngineSettings, Running
 
 
 class InMemory(ClosedLoop):

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.demo import ANSWER_TOKENS, tokens_in
-from benchmarks.load import Record
-from benchmarks.report import Moments, _ttft
+from benchmarks.parts.load import Record
+from benchmarks.parts.report import Moments, _ttft
 
 
 def answer(tokens, milliseconds):

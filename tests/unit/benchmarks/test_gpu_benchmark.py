@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from benchmarks.gpu_model import SHAPE, tensor_shapes
-from benchmarks.gpu_view import first_token, inter_token, loads
-from benchmarks.load import Record
+from benchmarks.parts.gpu_model import SHAPE, tensor_shapes
+from benchmarks.parts.gpu_view import first_token, inter_token, loads
+from benchmarks.parts.load import Record
 
 
 # The shape is Llama 3 8B's: with its vocabulary, as many parameters as its model card says.

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import chain, output, scale, swap
+from benchmarks import chain, scale, swap
+from benchmarks.parts import output
 
 
 def is_png(path):

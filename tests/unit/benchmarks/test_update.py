@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from benchmarks import update
-from benchmarks.load import Record
+from benchmarks.parts.load import Record
+from benchmarks.parts.update_peers import OLD, Version, instructions, mixes_versions, replaced
+from benchmarks.parts.update_view import Moments, memory_summary, plot, summary, table, thinned
 from benchmarks.update import Config, verdict, wanted
-from benchmarks.update_peers import OLD, Version, instructions, mixes_versions, replaced
-from benchmarks.update_view import Moments, memory_summary, plot, summary, table, thinned
 from runtime.errors import CommandError
 
 MOMENTS = Moments(

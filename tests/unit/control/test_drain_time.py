@@ -3,8 +3,8 @@
 import pytest
 from pydantic import TypeAdapter
 
-from benchmarks.peers import Interlock, interlock_script
-from benchmarks.script import Script
+from benchmarks.parts.peers import Interlock, interlock_script
+from benchmarks.parts.script import Script
 from runtime.core.model_set.drain_time import (
     TIMEOUT,
     check_deadlines,

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.parts.simulation import Simulation, model_set
 from benchmarks.scale import cutovers, planned, sessions
-from benchmarks.simulation import Simulation, model_set
 from runtime.core.swap import events as ev
 from runtime.core.swap import policy
 from runtime.core.swap.fold import fold

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.load import Record, percentile
+from benchmarks.parts.load import Record, percentile
 from runtime.core.model_set.digest import SHORT
 from runtime.errors import CommandError
 

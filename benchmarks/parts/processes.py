@@ -11,7 +11,7 @@ import psutil
 
 _KINDS = (
     # The first whose text is in the process's title, which Ray and vLLM set, or in its command line.
-    ("benchmarks.flip_proxy", "proxy"),
+    ("benchmarks.parts.flip_proxy", "proxy"),
     ("VLLM::Worker", "engine worker"),
     ("VLLM::", "engine core"),
     ("ServeReplica:interlock:Gateway", "gateway"),

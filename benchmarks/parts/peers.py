@@ -20,8 +20,8 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks import litellm_proxy
-from benchmarks.local_cluster import (
+from benchmarks.parts import litellm_proxy
+from benchmarks.parts.local_cluster import (
     HAPROXY,
     LocalCluster,
     end_processes,
@@ -30,12 +30,12 @@ from benchmarks.local_cluster import (
     interlock_application,
     python_path,
 )
-from benchmarks.processes import family, resume, suspend
-from benchmarks.script import SCRIPT, Script
+from benchmarks.parts.processes import family, resume, suspend
+from benchmarks.parts.script import SCRIPT, Script
 from runtime.errors import CommandError
 from runtime.settings import child_environment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "overhead"
 """What every peer calls its model; in Interlock it is a chain of one step."""
 
@@ -192,7 +192,7 @@ def vllm_server(settings: EngineSettings) -> Command:
 
 def scripted_server(script: Script) -> Command:
     """Return the least server, over a script."""
-    command = [sys.executable, "-m", "benchmarks.scripted_server"]
+    command = [sys.executable, "-m", "benchmarks.parts.scripted_server"]
     times = [
         "--time-to-first-token",
         str(script.time_to_first_token),
@@ -304,7 +304,7 @@ def ray_llm(
 def scripted_llm(script: Script, settings: EngineSettings) -> dict[str, Any]:
     """Return the fields of an ``LLMConfig`` whose engine is a script."""
     return settings.for_ray() | {
-        "server_cls": "benchmarks.scripted_llm:ScriptedLLMServer",
+        "server_cls": "benchmarks.parts.scripted_llm:ScriptedLLMServer",
         "experimental_configs": {SCRIPT: asdict(script)},
     }
 

@@ -12,7 +12,7 @@ import typer
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.script import Script
+from benchmarks.parts.script import Script
 
 
 class ScriptedServer:

@@ -13,7 +13,7 @@ from typing import Any
 
 from runtime.errors import CommandError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 SHAPE: Mapping[str, Any] = {
@@ -69,7 +69,7 @@ def _write_weights(file: Path, shapes: str) -> None:
     if file.is_file() and written.is_file() and written.read_text() == shapes:
         return
     written.unlink(missing_ok=True)  # until all of the file is there
-    script = [sys.executable, "-m", "benchmarks.random_weights", str(file)]
+    script = [sys.executable, "-m", "benchmarks.parts.random_weights", str(file)]
     done = subprocess.run(  # noqa: S603 - our own arguments
         script, input=shapes, text=True, capture_output=True, check=False, cwd=ROOT
     )

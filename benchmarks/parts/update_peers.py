@@ -20,11 +20,11 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks.flip_proxy import CONTROL
-from benchmarks.load import Record
-from benchmarks.local_cluster import interlock_application, python_path
-from benchmarks.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
-from benchmarks.report import is_live, is_mixed, release_of
+from benchmarks.parts.flip_proxy import CONTROL
+from benchmarks.parts.load import Record
+from benchmarks.parts.local_cluster import interlock_application, python_path
+from benchmarks.parts.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
+from benchmarks.parts.report import is_live, is_mixed, release_of
 from runtime.cli.client import AdminClient
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.engines import VllmEngineSpec
@@ -210,7 +210,7 @@ class HandWritten(_Deployed):
         return {
             "name": "chain",
             "route_prefix": "/",
-            "import_path": "benchmarks.serve_chain.app:build",
+            "import_path": "benchmarks.parts.serve_chain.app:build",
             "args": args,
         }
 
@@ -373,7 +373,7 @@ class BlueGreen(_BehindProxy):
 
 
 def _proxy(target: str) -> Command:
-    command = [sys.executable, "-m", "benchmarks.flip_proxy", "--target", target]
+    command = [sys.executable, "-m", "benchmarks.parts.flip_proxy", "--target", target]
     return Command("proxy", command, {"PYTHONPATH": python_path(ROOT)})
 
 

@@ -9,9 +9,9 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
-from benchmarks.serve_chain.ingress import Ingress
-from benchmarks.serve_chain.router import Router
-from benchmarks.serve_chain.writer import Writer
+from benchmarks.parts.serve_chain.ingress import Ingress
+from benchmarks.parts.serve_chain.router import Router
+from benchmarks.parts.serve_chain.writer import Writer
 from runtime.core.model_set.engines import TransformersEngineSpec, VllmEngineSpec
 from runtime.sets.reader import read_content
 from runtime.settings import Settings

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.load import Record, percentile
-from benchmarks.output import blank
-from benchmarks.report import spread
+from benchmarks.parts.load import Record, percentile
+from benchmarks.parts.output import blank
+from benchmarks.parts.report import spread
 
 _SAMPLES = 400
 """Raw samples that a report keeps of each peer; summaries are from all."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from benchmarks.processes import resume
+from benchmarks.parts.processes import resume
 from runtime.errors import CommandError
 from runtime.settings import child_environment
 

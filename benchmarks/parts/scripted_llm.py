@@ -10,8 +10,8 @@ from ray.llm._internal.serve.core.engine.protocol import LLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from benchmarks.script import SCRIPT, Script
-from benchmarks.scripted_server import ScriptedServer
+from benchmarks.parts.script import SCRIPT, Script
+from benchmarks.parts.scripted_server import ScriptedServer
 
 
 class ScriptedEngine(LLMEngine):  # type: ignore[misc]

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.load import Record
-from benchmarks.report import summary_of
-from benchmarks.update_view import thinned
+from benchmarks.parts.load import Record
+from benchmarks.parts.report import summary_of
+from benchmarks.parts.update_view import thinned
 
 _SAMPLES = 1000
 """Requests that a report keeps; summaries are from all."""
