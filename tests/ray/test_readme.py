@@ -1,12 +1,9 @@
-import re
-from pathlib import Path
-
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+from tests.pages import CLIENTS, blocks
 
 
-# The README's client example runs as it is written, but for the address.
+# The client's example in the API's page runs as it is written, but for the address.
 def test_python_example(interlock, capsys):
-    code = re.search(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)[1]
+    (code,) = blocks(CLIENTS, "python")
     assert "http://127.0.0.1:8000" in code
     scope = {}
     exec(code.replace("http://127.0.0.1:8000", interlock.url), scope)
