@@ -27,6 +27,7 @@ from runtime.core.model_set.digest import SHORT
 from runtime.core.swap import events as ev
 from runtime.core.swap import policy
 from runtime.core.swap.commands import Command, check
+from runtime.core.swap.effects import Effect, Subject
 from runtime.core.swap.fold import fold
 from runtime.core.swap.state import EXISTING, ControlState
 from runtime.core.views.audit import AuditEntry, entry_of, refused
@@ -44,7 +45,7 @@ _TAKING, _DECIDING = "take events", "decide"
 class _Ended:
     """An effect's task is over: with an event, or with None if it was cancelled or broke."""
 
-    effect: policy.Effect
+    effect: Effect
     event: ev.Event | None
 
 
@@ -107,11 +108,11 @@ class Controller:
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
         )
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
-        self._due: frozenset[policy.Effect] = frozenset()
+        self._due: frozenset[Effect] = frozenset()
         """What was due when the state was last settled."""
-        self._started: set[policy.Effect] = set()
+        self._started: set[Effect] = set()
         """Effects that run and have not been told to stop."""
-        self._running: dict[tuple[str, str | int], asyncio.Task[ev.Event | None]] = {}
+        self._running: dict[Subject, asyncio.Task[ev.Event | None]] = {}
         """Tasks by what they work on, with those that have been told to stop and have not ended."""
         self._waits = WaitLog(clock)
         self._unsettled = False
@@ -315,7 +316,7 @@ class Controller:
 
     def _retire(self, ended: _Ended) -> ev.Event | None:
         """Take an ended effect off the list. What it found out counts only if it was still due."""
-        self._running.pop(policy.subject(ended.effect))
+        self._running.pop(ended.effect.subject)
         self._started.discard(ended.effect)
         return ended.event if ended.effect in self._due else None
 
@@ -362,32 +363,32 @@ class Controller:
     def _reconcile(self) -> None:
         self._due = policy.due(self.state)
         for effect in self._started - self._due:
-            self._running[policy.subject(effect)].cancel()
+            self._running[effect.subject].cancel()
             self._started.discard(effect)
         for effect in self._due - self._started:
             # An effect that was cancelled keeps its subject until it has really ended: a load that
             # is still asking for an application must not overlap with the unload that follows.
-            if policy.subject(effect) not in self._running:
+            if effect.subject not in self._running:
                 self._start(effect, self._run(effect))
 
-    def _start(self, effect: policy.Effect, run: Coroutine[None, None, ev.Event | None]) -> None:
+    def _start(self, effect: Effect, run: Coroutine[None, None, ev.Event | None]) -> None:
         task = asyncio.create_task(run)
         task.add_done_callback(partial(self._ended, effect))
-        self._running[policy.subject(effect)] = task
+        self._running[effect.subject] = task
         self._started.add(effect)
 
-    def _ended(self, effect: policy.Effect, task: asyncio.Task[ev.Event | None]) -> None:
+    def _ended(self, effect: Effect, task: asyncio.Task[ev.Event | None]) -> None:
         """Tell the loop. A task that is cancelled before its first step ends, too, without running."""
         self._inbox.put_nowait(_Ended(effect, None if task.cancelled() else task.result()))
 
-    async def _run(self, effect: policy.Effect) -> ev.Event | None:
+    async def _run(self, effect: Effect) -> ev.Event | None:
         name = type(effect).__name__
         try:
             event = await self._effects.run(effect, self.state)
         except Exception as error:  # noqa: BLE001 - whatever an effect breaks by, the loop goes on and tries again
             pause = self._broke(name, error, f"effect {effect} broke")
             text = f"is tried again: {type(error).__name__}: {error}"
-            self.post(ev.Progressed(at=self._clock.wall(), subject=_shown(effect), text=text))
+            self.post(ev.Progressed(at=self._clock.wall(), subject=effect.shown, text=text))
             await asyncio.sleep(pause)
             return None
         self.loops.recovered(name)
@@ -403,18 +404,6 @@ class Controller:
 def _fail(asked: _Asked, error: Exception) -> None:
     if not asked.done.done():
         asked.done.set_exception(error)
-
-
-def _shown(effect: policy.Effect) -> str:
-    """Return under which name people see the progress of what an effect works on."""
-    match effect:
-        case policy.LoadEngine(engine) | policy.UnloadEngine(engine):
-            return f"engine {engine}"
-        case policy.SleepEngine(engine) | policy.WakeEngine(engine):
-            return f"engine {engine}"
-        case policy.PlanRelease(number) | policy.WarmRelease(number) | policy.ProbeRelease(number):
-            return f"release {number}"
-    return "manager"
 
 
 def _line(event: ev.Event) -> str:

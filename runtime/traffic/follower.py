@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from runtime.clock import Clock
 from runtime.core.metering.series import Told
-from runtime.core.swap.policy import ACKNOWLEDGE_TIMEOUT
+from runtime.core.swap.policy.limits import ACKNOWLEDGE_TIMEOUT
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
 from runtime.core.swap.standing import Moment, Standing
 from runtime.engines.port import EngineClient

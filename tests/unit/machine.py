@@ -14,10 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import SwapPlan
+from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
-from runtime.core.swap import policy
 from runtime.core.swap.commands import ANY_EDITION, Action, Command, check
 from runtime.core.swap.fold import fold
+from runtime.core.swap.policy import leases
 from runtime.core.swap.release import CANDIDATE, HOLDING, Move, ReleaseState
 from runtime.core.swap.routes import GatewayReport, ReleaseTable
 from runtime.core.swap.state import EXISTING, ControlState, EngineState, pausing
@@ -154,14 +155,14 @@ class Interlock(RuleBasedStateMachine):
                 if busy and gateway.table.live is not None and not gateway.table.paused:
                     gateway.leases[gateway.table.live] = 1
             kinds = (
-                policy.PlanRelease,
-                policy.LoadEngine,
-                policy.UnloadEngine,
-                policy.SleepEngine,
-                policy.WakeEngine,
-                policy.WarmRelease,
-                policy.ProbeRelease,
-                policy.AwaitIdle,
+                effects.PlanRelease,
+                effects.LoadEngine,
+                effects.UnloadEngine,
+                effects.SleepEngine,
+                effects.WakeEngine,
+                effects.WarmRelease,
+                effects.ProbeRelease,
+                effects.AwaitIdle,
             )
             effect = next((effect for effect in self.all_due if isinstance(effect, kinds)), None)
             if effect is not None:
@@ -180,44 +181,44 @@ class Interlock(RuleBasedStateMachine):
         """Return what comes of an effect in the world as it is, or None if it cannot end now."""
         at = self.now()
         match effect:
-            case policy.LoadEngine(engine):
+            case effects.LoadEngine(engine):
                 self.asleep.discard(engine[:SHORT])
                 self.apps.add(engine[:SHORT])
                 self.warm.discard(engine[:SHORT])
                 failed = ev.EngineFailed(at=at, engine=engine, reason="no memory")
                 return ev.EngineLoaded(at=at, engine=engine) if works else failed
-            case policy.PlanRelease(release):
+            case effects.PlanRelease(release):
                 refused = ev.ReleaseFailed(at=at, release=release, reason="no room")
                 return ev.ReleasePlanned(at=at, release=release, plan=PLAN) if works else refused
-            case policy.AwaitRoom(release):
+            case effects.AwaitRoom(release):
                 return ev.RoomAwaited(at=at, release=release)
-            case policy.SleepEngine() | policy.WakeEngine() if works:
+            case effects.SleepEngine() | effects.WakeEngine() if works:
                 return self.turns(effect, at)
-            case policy.ProbeRelease(release):
+            case effects.ProbeRelease(release):
                 garbled = ev.ProbeFailed(at=at, release=release, reason="garbled")
                 return ev.ReleaseProbed(at=at, release=release) if works else garbled
-            case policy.UnloadEngine(engine):
+            case effects.UnloadEngine(engine):
                 self.asleep.discard(engine[:SHORT])
                 self.apps.discard(engine[:SHORT])
                 return ev.EngineUnloaded(at=at, engine=engine)
-            case policy.WarmRelease(release) if works:
+            case effects.WarmRelease(release) if works:
                 self.warm |= {engine[:SHORT] for engine in self.state.releases[release].engines}
                 return ev.ReleaseWarmed(at=at, release=release)
-            case policy.WarmRelease(release) if self.state.releases[release].state in CANDIDATE:
+            case effects.WarmRelease(release) if self.state.releases[release].state in CANDIDATE:
                 return ev.ReleaseFailed(at=at, release=release, reason="too slow")
-            case policy.AwaitIdle(release):
+            case effects.AwaitIdle(release):
                 return ev.ReleaseIdle(at=at, release=release)
-            case policy.AwaitDeadline(release, _, reason):
+            case effects.AwaitDeadline(release, _, reason):
                 return ev.DeadlinePassed(at=at, release=release, reason=reason)
-            case policy.WatchGateway(name) if name not in self.gateways:
+            case effects.WatchGateway(name) if name not in self.gateways:
                 return ev.GatewayLost(at=at, gateway=name)
-            case policy.HearGateways() if all(gateway.heard for gateway in self.gateways.values()):
+            case effects.HearGateways() if all(gateway.heard for gateway in self.gateways.values()):
                 return ev.GatewaysHeard(at=at)
         return None
 
     def turns(self, effect, at):
         """Return what comes of going to sleep, or of waking."""
-        if isinstance(effect, policy.WakeEngine):
+        if isinstance(effect, effects.WakeEngine):
             self.asleep.discard(effect.engine[:SHORT])
             return ev.EngineWoken(at=at, engine=effect.engine)
         self.check_unused(effect.engine)
@@ -305,7 +306,7 @@ class Interlock(RuleBasedStateMachine):
     def what_is_planned_waits_for_nobody(self):
         """A release is planned once nothing goes any more that nobody keeps, or after it was waited for."""
         for effect in self.all_due:
-            if isinstance(effect, policy.PlanRelease):
+            if isinstance(effect, effects.PlanRelease):
                 assert not self.state.being_freed() or self.state.releases[effect.release].room_awaited
 
     @invariant()
@@ -319,7 +320,7 @@ class Interlock(RuleBasedStateMachine):
     def one_that_excludes_loads_only_while_the_live_one_sleeps(self):
         live, wanted = self.state.live, self.state.wanted
         for effect in self.all_due:
-            if isinstance(effect, policy.LoadEngine) and live and wanted:
+            if isinstance(effect, effects.LoadEngine) and live and wanted:
                 coming = self.state.releases[wanted.release]
                 if coming.excludes and effect.engine in coming.engines - live.engines:
                     own = {engine[:SHORT] for engine in live.engines - coming.engines}
@@ -379,9 +380,9 @@ class Interlock(RuleBasedStateMachine):
         waits = wanted.state in (ReleaseState.STANDBY, ReleaseState.DRAINING) and wanted.warm
         serves = policy.release_table(self.state).live == wanted.number
         live = self.state.live
-        alone = live and policy.no_leases_while_paused(self.state, live)
+        alone = live and leases.no_leases_while_paused(self.state, live)
         leased = pausing(self.state) and (not alone or any(g.leases for g in self.gateways.values()))
-        assert waits or serves or leased or any(not isinstance(e, policy.WatchGateway) for e in self.all_due)
+        assert waits or serves or leased or any(not isinstance(e, effects.WatchGateway) for e in self.all_due)
 
     def teardown(self):
         """Fold the journal again: all but what gateways say and what is only shown comes back."""

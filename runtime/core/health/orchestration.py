@@ -9,7 +9,7 @@ from runtime.core.health.report import Facts, Reason, Tier, by_share, degraded, 
 from runtime.core.loops import NEWS_SECONDS, LoopReport
 from runtime.core.metering.recent import WINDOW_SECONDS, Counts, Mark, What
 from runtime.core.model_set.digest import SHORT
-from runtime.core.swap.policy import answers
+from runtime.core.swap.policy.promotion import answers
 from runtime.core.swap.release import SERVING
 from runtime.core.swap.state import ControlState, EngineState, Release
 from runtime.core.views.status import outcome

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.core.swap.policy import answers, can_promote, held_alone
+from runtime.core.swap.policy.engines import held_alone
+from runtime.core.swap.policy.promotion import answers, can_promote
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState, EngineState, Release, acknowledged
 

@@ -7,7 +7,7 @@ import pytest
 
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.warming import PROBE_TOKENS, PROBES
-from runtime.core.swap import policy
+from runtime.core.swap.policy import limits
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import outcome, status
 from runtime.errors import EngineUnavailable
@@ -244,7 +244,7 @@ async def test_unreachable_engine_holds_the_cutover():
         world.directories[1].unreachable.add(second.engines["writer"])
         world.want(second)
         await reached(world, 2, ReleaseState.VERIFYING)
-        await asyncio.sleep(policy.VERIFY_TIMEOUT - 2)
+        await asyncio.sleep(limits.VERIFY_TIMEOUT - 2)
         assert world.state.releases[2].state is ReleaseState.VERIFYING
         assert "no answer" in world.state.gateways["gateway-1"].faults[2]
         assert await serves(world, 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runtime.core.swap import policy
+from runtime.core.swap import effects
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.routes import GatewayReport
 from tests.unit.world import World, content
@@ -33,7 +33,7 @@ async def test_late_outcome_does_not_count(monkeypatch):
 
         async def run_and_be_late(effect, state):
             event = await run(effect, state)
-            if isinstance(effect, policy.AwaitIdle) and not found:
+            if isinstance(effect, effects.AwaitIdle) and not found:
                 world.controller.hub.report(GatewayReport("late", 1, version=-1))
                 found.append(event)
             return event

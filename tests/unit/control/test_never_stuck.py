@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from runtime.core.model_set.memory import SwapPlan
+from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
-from runtime.core.swap import policy
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
 from runtime.core.swap.fold import RETIRED_KEPT, fold
 from runtime.core.swap.planning import plan
@@ -197,7 +197,7 @@ def test_a_broken_live_engine_starves_nobody():
     for event in events:
         state = settled(fold(state, event))
     assert state.live.number == 1
-    assert policy.LoadEngine(second.engines["writer"]) in policy.due(state)
+    assert effects.LoadEngine(second.engines["writer"]) in policy.due(state)
 
 
 # A plan counts what engines that sleep need to wake, and refuses what would never come up.

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from runtime.core.metering.usage import total
-from runtime.core.swap import policy
+from runtime.core.swap.policy import due_effects
 from runtime.core.swap.release import ReleaseState
 from runtime.testing.cluster import FakeCluster
 from tests.unit.world import World, content
@@ -104,7 +104,7 @@ async def test_without_the_lease_guard_requests_are_lost(monkeypatch):
     async def always(_cluster, _engine):
         return True
 
-    monkeypatch.setattr(policy, "no_leases", lambda _state, _release: True)
+    monkeypatch.setattr(due_effects, "no_leases", lambda _state, _release: True)
     monkeypatch.setattr(FakeCluster, "idle", always)
     async with World(gateways=2) as world:
         await swap_repeatedly(world, 10, rate=20)

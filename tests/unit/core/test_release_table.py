@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.core.model_set.digest import SHORT
+from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
-from runtime.core.swap import policy
 from runtime.core.swap.fold import RETIRED_KEPT, fold
 from runtime.core.swap.release import CANDIDATE, TRANSITIONS, Move, ReleaseState, after, diagram
 from runtime.core.swap.routes import GatewayReport
@@ -158,9 +158,9 @@ def test_vllm_loads_one_after_the_other():
     spec = content(1, engines={"router": {"kind": "fake"}, "writer": vllm}).model_set.engines["writer"]
     before = state_with(release(S.LOADING), engines=EngineState.ABSENT)
     first = {digest: replace(record, spec=spec) for digest, record in before.engines.items()}
-    loads = [e for e in policy.due(replace(before, engines=first)) if isinstance(e, policy.LoadEngine)]
-    assert loads == [policy.LoadEngine(min(WRITER, ROUTER))]
-    assert len([e for e in policy.due(before) if isinstance(e, policy.LoadEngine)]) == 2
+    loads = [e for e in policy.due(replace(before, engines=first)) if isinstance(e, effects.LoadEngine)]
+    assert loads == [effects.LoadEngine(min(WRITER, ROUTER))]
+    assert len([e for e in policy.due(before) if isinstance(e, effects.LoadEngine)]) == 2
 
 
 # After a cluster's restart the live release's engine is loaded before a standby's: it is what serves.
@@ -182,9 +182,9 @@ def test_live_release_loads_first(live):
     loads = [
         e
         for e in policy.due(ControlState(releases=releases, engines=engines))
-        if isinstance(e, policy.LoadEngine)
+        if isinstance(e, effects.LoadEngine)
     ]
-    assert loads == [policy.LoadEngine(sets[live].engines["writer"])]
+    assert loads == [effects.LoadEngine(sets[live].engines["writer"])]
 
 
 # A standby that is wanted again waits for its gateways and is not freed by its rollback window.
@@ -194,7 +194,7 @@ def test_rollback_window_spares_what_is_wanted(wanted):
     live = release(S.LIVE, 2, was_live=True)
     state = state_with(release(S.STANDBY, was_live=True), live, wanted=wanted, gateways={"gateway-0": behind})
     assert policy.decide(state, 9.0) is None
-    deadlines = [effect for effect in policy.due(state) if isinstance(effect, policy.AwaitDeadline)]
+    deadlines = [effect for effect in policy.due(state) if isinstance(effect, effects.AwaitDeadline)]
     assert [effect.release for effect in deadlines] == ([] if wanted == 1 else [1])
 
 
@@ -205,13 +205,13 @@ def test_found_application_that_is_wanted():
     wanted = fold(found, ev.Wanted(at=2.0, change="c", source="v1.yaml", content=SET))
     loading = fold(wanted, moved(M.LOAD))
     assert set(loading.engines) == {WRITER, ROUTER}
-    assert on_engines(loading) == {policy.UnloadEngine(WRITER), policy.LoadEngine(ROUTER)}
+    assert on_engines(loading) == {effects.UnloadEngine(WRITER), effects.LoadEngine(ROUTER)}
     again = fold(loading, ev.EngineUnloaded(at=3.0, engine=WRITER))
-    assert on_engines(again) == {policy.LoadEngine(WRITER), policy.LoadEngine(ROUTER)}
+    assert on_engines(again) == {effects.LoadEngine(WRITER), effects.LoadEngine(ROUTER)}
 
 
 def on_engines(state):
-    return {e for e in policy.due(state) if isinstance(e, policy.LoadEngine | policy.UnloadEngine)}
+    return {e for e in policy.due(state) if isinstance(e, effects.LoadEngine | effects.UnloadEngine)}
 
 
 # A release is retired only when nothing of it is left that nobody else keeps.

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.core.swap.policy import ACKNOWLEDGE_TIMEOUT
+from runtime.core.swap.policy.limits import ACKNOWLEDGE_TIMEOUT
 from runtime.core.swap.routes import TableStamp
 from runtime.core.swap.standing import BEHIND_SECONDS, Moment, Standing
 
