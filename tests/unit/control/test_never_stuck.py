@@ -8,7 +8,8 @@ from runtime.core.model_set.memory import SwapPlan
 from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
-from runtime.core.swap.fold import RETIRED_KEPT, fold
+from runtime.core.swap.fold import fold
+from runtime.core.swap.folds.releases import RETIRED_KEPT
 from runtime.core.swap.planning import plan
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState

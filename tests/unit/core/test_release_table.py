@@ -9,7 +9,8 @@ import pytest
 from runtime.core.model_set.digest import SHORT
 from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
-from runtime.core.swap.fold import RETIRED_KEPT, fold
+from runtime.core.swap.fold import fold
+from runtime.core.swap.folds.releases import RETIRED_KEPT
 from runtime.core.swap.release import CANDIDATE, TRANSITIONS, Move, ReleaseState, after, diagram
 from runtime.core.swap.routes import GatewayReport
 from runtime.core.swap.state import Change, ControlState, EngineRecord, EngineState, Release
