@@ -15,7 +15,8 @@ from typing import Any
 from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
 
 from runtime.core.declaration.nearest import nearest
-from runtime.core.walk.sandbox import SANDBOX, environment_of, variables_of
+from runtime.core.walk.sandbox.environment import SANDBOX, environment_of
+from runtime.core.walk.sandbox.meter import variables_of
 
 VARIABLES = frozenset({"input", "messages", "steps"})
 

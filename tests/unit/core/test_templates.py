@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runtime.core.walk import templates
-from runtime.core.walk.sandbox import SANDBOX, environment_of
+from runtime.core.walk.sandbox.environment import SANDBOX, environment_of
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
