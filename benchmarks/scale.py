@@ -36,8 +36,9 @@ from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
 from runtime.engines.chunks import text_of
 from runtime.errors import InterlockError, NoLiveRelease
-from runtime.store.spending.budgets import Budgets, Wish
+from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
+from runtime.store.spending.reservations import Wish
 from runtime.store.sql.database import open_store
 from runtime.testing.virtual_time import run
 from runtime.traffic.chain import ChatRequest

@@ -6,7 +6,8 @@ from concurrent.futures import Executor
 
 from runtime.core.budgets.budget import Cap, Refusal, Standing
 from runtime.core.metering.ledger import HopTag
-from runtime.store.spending.budgets import Budgets, Wish
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.reservations import Wish
 from runtime.traffic.batches import Batches
 
 

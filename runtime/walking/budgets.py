@@ -22,7 +22,7 @@ from runtime.core.budgets.budget import (
 )
 from runtime.core.metering.ledger import HopTag
 from runtime.errors import QuotaExhausted, RateLimited
-from runtime.store.spending.budgets import Wish
+from runtime.store.spending.reservations import Wish
 
 GRACE_SECONDS = 30.0
 """How long after its chain's deadline a request's gateway is dead if it has not released what it holds."""

@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from runtime.api.auth import KEPT_S
-from runtime.store.spending.budgets import FRESH_SECONDS
+from runtime.store.spending.known_caps import FRESH_SECONDS
 from tests.ray.conftest import scripted
 
 ASK = [{"role": "user", "content": "my bill"}]

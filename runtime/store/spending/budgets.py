@@ -11,10 +11,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from runtime.clock import Clock
@@ -23,7 +21,6 @@ from runtime.core.budgets.budget import (
     Amount,
     Cap,
     CapStanding,
-    Claim,
     Counter,
     CounterId,
     Crossing,
@@ -40,21 +37,34 @@ from runtime.core.budgets.forecast import Forecast
 from runtime.core.metering.ledger import HopTag
 from runtime.core.views.audit import cap_changed
 from runtime.store.audit import note
-from runtime.store.spending.caps import drop_cap, every_cap, put_cap
+from runtime.store.spending.caps import drop_cap, put_cap
+from runtime.store.spending.counters import (
+    Counters,
+    MissingCounters,
+    counters_among,
+    counters_of,
+    keep_counters,
+    newest_counters,
+)
 from runtime.store.spending.forecast import forecast_of
 from runtime.store.spending.idle_counters import drop_idle_counters
+from runtime.store.spending.known_caps import KnownCaps
+from runtime.store.spending.reservations import (
+    Wish,
+    drop_expired,
+    drop_reservations,
+    has_expired,
+    put_reservations,
+)
 from runtime.store.sql.database import (
     Turn,
-    clock_of,
-    insert_into,
     reading,
     take_turns,
     writing,
     writing_directly,
 )
 from runtime.store.sql.patience import REPORT_SECONDS
-from runtime.store.sql.prepared import Direct, Prepared, PreparedAmong
-from runtime.store.tables import COUNTERS, RESERVATIONS
+from runtime.store.sql.prepared import Direct
 
 _log = logging.getLogger(__name__)
 
@@ -63,50 +73,6 @@ IDLE_SECONDS = 60.0
 
 SESSION_KEPT_SECONDS = 90 * 86_400.0
 """How long after its last request a session is remembered by budgets in total, unless told otherwise."""
-
-FRESH_SECONDS = 2.0
-"""How old the caps may be that this process goes by; a new one counts everywhere after so long."""
-
-_ID = (COUNTERS.c.cap, COUNTERS.c.subject, COUNTERS.c.window)
-_ORDER = (COUNTERS.c.cap, sa.collate(COUNTERS.c.subject, "C"), COUNTERS.c.window)
-"""As Python sorts them: all who hold several counters take them in one order, or wait for each other."""
-_COLUMNS = (*_ID, *(COUNTERS.c[name] for name in Counter._fields))
-_READ = PreparedAmong(_ID, sa.select(*_COLUMNS).where)
-_READ_AND_HOLD = PreparedAmong(
-    _ID, lambda among: sa.select(*_COLUMNS).where(among).order_by(*_ORDER).with_for_update()
-)
-_KEEP = Prepared(
-    sa.update(COUNTERS)
-    .where(*(column == sa.bindparam(f"of_{column.name}") for column in _ID))
-    .values({name: sa.bindparam(name) for name in (*Counter._fields, "used")})
-)
-
-_RESERVE = Prepared(sa.insert(RESERVATIONS))
-_RELEASE = sa.delete(RESERVATIONS).returning(
-    RESERVATIONS.c.cap, RESERVATIONS.c.subject, RESERVATIONS.c.window, RESERVATIONS.c.amount
-)
-_OF_CALLS = PreparedAmong([RESERVATIONS.c.call], _RELEASE.where)
-_EXPIRED_AT_ONCE = 500
-"""Calls of one transaction that releases what has expired: others wait for it."""
-_CALLS = (
-    sa.select(RESERVATIONS.c.call)
-    .where(RESERVATIONS.c.expires < sa.bindparam("until"))
-    .distinct()
-    .limit(_EXPIRED_AT_ONCE)
-)
-_EXPIRED = Prepared(_RELEASE.where(RESERVATIONS.c.call.in_(_CALLS)))
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A request that wants to begin."""
-
-    call: str
-    """Its id, under which what is reserved is released."""
-    claims: Sequence[Claim]
-    at: float
-    expires: float
-    """When whoever asks is dead if it has not released by then; seconds since the Unix epoch."""
 
 
 class Observer(Protocol):
@@ -118,14 +84,6 @@ class Observer(Protocol):
         Only one of all processes is told, once in each window.
         """
         ...
-
-
-class MissingCounters(Exception):
-    """Counters have to be made before a transaction takes any; it is rolled back, and begins again."""
-
-    def __init__(self, counters: Sequence[CounterId]) -> None:
-        super().__init__(f"{len(counters)} counters are not there yet")
-        self.counters = counters
 
 
 class Budgets:
@@ -142,61 +100,41 @@ class Budgets:
         observers: Sequence[Observer] = (),
         sessions_kept_s: float = SESSION_KEPT_SECONDS,
     ) -> None:
-        self.skew = 0.0
-        """By how many seconds the store's clock was ahead of this process's when caps were read last."""
+        self._known = KnownCaps(engine, clock)
+        self._counters = Counters(engine)
         self._sessions_kept_s = sessions_kept_s
         self._idle_at = float("-inf")
         self._engine = engine
         self._clock = clock
         self._observers = observers
-        self._caps: list[Cap] = []
-        self._of_tenant: Mapping[str, list[Cap]] = {}
-        self._edition = 0
-        self._fresh = self._edition, float("-inf")
-        self._new = Prepared(insert_into(engine, COUNTERS).on_conflict_do_nothing())
-        # SQLite has one writer at a time, and knows no collation of this name.
-        self._read_and_hold = _READ if engine.dialect.name == "sqlite" else _READ_AND_HOLD
 
     # -- caps -------------------------------------------------------------------------------------
 
     @property
+    def skew(self) -> float:
+        """By how many seconds the store's clock was ahead of this process's when caps were read last."""
+        return self._known.skew
+
+    @property
     def known(self) -> list[Cap] | None:
         """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
-        edition, until = self._fresh
-        return self._caps if edition == self._edition and self._clock.now() < until else None
+        return self._known.known
 
     def caps(self) -> list[Cap]:
         """Return all caps, as they were at most ``FRESH_SECONDS`` ago, and not before ``forget``."""
-        if self.known is None:
-            edition = self._edition
-            with reading(self._engine) as connection:
-                self._caps = every_cap(connection)
-                self._compare_clocks(connection)
-            of_tenant: defaultdict[str, list[Cap]] = defaultdict(list)
-            for cap in self._caps:
-                of_tenant[cap.tenant].append(cap)
-            self._of_tenant = of_tenant
-            self._fresh = edition, self._clock.now() + FRESH_SECONDS
-        return self._caps
-
-    def _compare_clocks(self, connection: Connection) -> None:
-        asked = self._clock.wall()
-        told = clock_of(connection)
-        if told is not None:
-            self.skew = told - (asked + self._clock.wall()) / 2.0
+        return self._known.caps()
 
     def now(self) -> float:
         """Return what the store's clock says, in seconds since the Unix epoch."""
-        self.caps()
-        return self._clock.wall() + self.skew
+        return self._known.now()
 
     def counting(self, tag: HopTag) -> list[Cap]:
         """Return those of the caps last read that count what is spent under ``tag``."""
-        return [cap for cap in self._of_tenant.get(tag.tenant, ()) if cap.counts(tag)]
+        return self._known.counting(tag)
 
     def forget(self) -> None:
         """Let the caps be read again: what is being read meanwhile may be too old already."""
-        self._edition += 1
+        self._known.forget()
 
     def set(self, cap: Cap, by: str | None = None) -> None:
         """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting.
@@ -224,34 +162,17 @@ class Budgets:
     def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
         """Return how counters stand."""
         with reading(self._engine) as connection:
-            direct = Direct(connection.connection.cursor(), connection.dialect)
-            return _counters(_READ.rows(direct, wanted))
+            return counters_among(Direct(connection.connection.cursor(), connection.dialect), wanted)
 
     def counters_of(self, cap: int) -> list[Counter]:
         """Return how all counters of a cap stand, newest window first."""
-        newest = sa.select(COUNTERS).where(COUNTERS.c.cap == cap).order_by(COUNTERS.c.window.desc())
         with reading(self._engine) as connection:
-            return [Counter(row.spent, row.reserved, row.warned) for row in connection.execute(newest)]
+            return counters_of(connection, cap)
 
     def standing(self) -> list[CapStanding]:
         """Return how every cap's newest window stands: of its subjects, the one that has taken most of it."""
-        newest = sa.select(COUNTERS.c.cap, sa.func.max(COUNTERS.c.window).label("window"))
-        latest = newest.group_by(COUNTERS.c.cap).subquery()
-        same = (COUNTERS.c.cap == latest.c.cap) & (COUNTERS.c.window == latest.c.window)
-        most = (COUNTERS.c.spent + COUNTERS.c.reserved).desc()
-        place = sa.func.row_number().over(partition_by=COUNTERS.c.cap, order_by=(most, COUNTERS.c.subject))
-        subjects = sa.func.count().over(partition_by=COUNTERS.c.cap)
-        ranked = (
-            sa.select(*_COLUMNS, place.label("place"), subjects.label("subjects"))
-            .join(latest, same)
-            .subquery()
-        )
-        first = sa.select(ranked).where(ranked.c.place == 1)
         with reading(self._engine, REPORT_SECONDS) as connection:
-            stand = {
-                row.cap: (Counter(row.spent, row.reserved, row.warned), row.subject, row.subjects)
-                for row in connection.execute(first)
-            }
+            stand = newest_counters(connection)
         return [CapStanding(cap, *stand.get(cap.id, (Counter(), "", 0))) for cap in self.caps()]
 
     def forecast(self) -> list[Forecast]:
@@ -273,7 +194,7 @@ class Budgets:
     def _try_to_reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
         caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
         with writing_directly(self._engine) as direct:
-            counters = self._hold(direct, caps, ())
+            counters = self._counters.hold(direct, caps, (), self._used())
             changed: dict[CounterId, Counter] = {}
             begun: list[Wish] = []
             answers: list[Standing | Refusal] = []
@@ -285,38 +206,19 @@ class Budgets:
                     counters |= changed
                 answers.append(refused or _standing(wish, counters))
             crossed = crossings(caps, changed)
-            _keep(direct, warned(changed, crossed), max((wish.at for wish in begun), default=0.0))
-            _reserve(direct, begun)
+            keep_counters(direct, warned(changed, crossed), max((wish.at for wish in begun), default=0.0))
+            put_reservations(direct, begun)
         self.tell(crossed)
         return answers
-
-    def _hold(
-        self, direct: Direct, wanted: Iterable[CounterId], old: Iterable[CounterId]
-    ) -> dict[CounterId, Counter]:
-        """Return how counters stand, and keep others from changing them.
-
-        Those of ``old`` are held, too, but for those of caps that are gone. Raises MissingCounters: one of
-        ``wanted`` is not there. To make it here would be to take it out of its turn, behind others.
-        """
-        counters = sorted({*wanted, *old})
-        held = _counters(self._read_and_hold.rows(direct, counters))
-        missing = [counter for counter in wanted if counter not in held]
-        if not missing:
-            return held
-        if direct.dialect.name == "postgresql":
-            raise MissingCounters(missing)
-        self._make(direct, missing)
-        return _counters(self._read_and_hold.rows(direct, counters))
 
     def make(self, counters: Sequence[CounterId]) -> None:
         """Make counters, in a transaction that takes nothing else."""
         with writing_directly(self._engine) as direct:
-            self._make(direct, counters)
+            self._counters.make(direct, counters, self._used())
 
-    def _make(self, direct: Direct, missing: Sequence[CounterId]) -> None:
-        used = self._clock.wall() + self.skew
-        rows = [{**counter._asdict(), **Counter()._asdict(), "used": used} for counter in sorted(missing)]
-        self._new.each(direct, rows)
+    def _used(self) -> float:
+        """Return when a counter is used that is used now, by the store's clock as far as it is known."""
+        return self._clock.wall() + self.skew
 
     def sweep(self, now: float, lag: float = 0.0) -> int:
         """Release what is reserved for requests whose gateway has died; return how many reservations it was.
@@ -331,18 +233,18 @@ class Budgets:
         return released
 
     def _release_expired(self, until: float) -> int:
-        expired, count = sa.select(RESERVATIONS.c.call).where(RESERVATIONS.c.expires < until).limit(1), 0
+        count = 0
         while True:
             with reading(self._engine) as connection:
-                if connection.execute(expired).first() is None:
+                if not has_expired(connection, until):
                     return count
             with writing_directly(self._engine) as direct:
                 # Alone: who settles takes reservations in another order, and each would wait for the other.
                 take_turns(direct, Turn.LEDGER, alone=True)
-                gone = _EXPIRED.rows(direct, until=until)
-                released = _summed(gone)
-                _keep(direct, settled(self._hold(direct, (), released), {}, released), until)
-            count += len(gone)
+                gone, released = drop_expired(direct, until)
+                held = self._counters.hold(direct, (), released, self._used())
+                keep_counters(direct, settled(held, {}, released), until)
+            count += gone
 
     # -- spending ---------------------------------------------------------------------------------
 
@@ -356,10 +258,10 @@ class Budgets:
         """
         sums, cap_of = self._charges(spent)
         # Before the counters, as everybody takes them who takes both: else two would wait for each other.
-        released = _summed(_OF_CALLS.rows(direct, [(call,) for call in ended]))
-        changed = settled(self._hold(direct, sums, released), sums, released)
+        released = drop_reservations(direct, ended)
+        changed = settled(self._counters.hold(direct, sums, released, self._used()), sums, released)
         crossed = crossings(cap_of, {counter: changed[counter] for counter in sums})
-        _keep(direct, warned(changed, crossed), self._clock.wall() + self.skew)
+        keep_counters(direct, warned(changed, crossed), self._used())
         return crossed
 
     def _charges(
@@ -387,35 +289,3 @@ class Budgets:
 
 def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
-
-
-def _counters(rows: Iterable[Sequence[Any]]) -> dict[CounterId, Counter]:
-    return {CounterId(*row[:3]): Counter(*row[3:]) for row in rows}
-
-
-def _summed(gone: Iterable[Sequence[Any]]) -> dict[CounterId, int]:
-    """Return how much reservations that are gone had reserved of each counter."""
-    sums: defaultdict[CounterId, int] = defaultdict(int)
-    for *counter, amount in gone:
-        sums[CounterId(*counter)] += amount
-    return sums
-
-
-def _keep(direct: Direct, changed: Mapping[CounterId, Counter], used: float) -> None:
-    rows = [{**_of(counter), **changed[counter]._asdict(), "used": used} for counter in sorted(changed)]
-    _KEEP.each(direct, rows)
-
-
-def _reserve(direct: Direct, begun: Sequence[Wish]) -> None:
-    rows = [
-        {**claim.counter._asdict(), "call": wish.call, "amount": claim.reserved, "expires": wish.expires}
-        for wish in begun
-        for claim in wish.claims
-        if claim.reserved
-    ]
-    _RESERVE.each(direct, rows)
-
-
-def _of(counter: CounterId) -> dict[str, object]:
-    """Return the parameters by which a statement finds a counter."""
-    return {"of_cap": counter.cap, "of_subject": counter.subject, "of_window": counter.window}

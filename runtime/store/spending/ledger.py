@@ -18,7 +18,8 @@ from runtime.core.budgets.budget import Amount, Crossing
 from runtime.core.metering.cost import PICO_PER_NANO, cost_of
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import NOTHING, Usage
-from runtime.store.spending.budgets import Budgets, MissingCounters
+from runtime.store.spending.budgets import Budgets
+from runtime.store.spending.counters import MissingCounters
 from runtime.store.spending.ledger_sums import COUNTS, LateRows
 from runtime.store.spending.usage import total_of, usage_by
 from runtime.store.sql.database import Turn, insert_into, reading, take_turns, writing_directly

@@ -25,8 +25,9 @@ from runtime.core.budgets.budget import (
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
 from runtime.store.journal import Journal
-from runtime.store.spending.budgets import Budgets, Wish
+from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
+from runtime.store.spending.reservations import Wish
 from runtime.store.sql.database import writing
 from tests.unit.fresh_store import fresh_store
 

@@ -174,7 +174,7 @@ def test_caps_that_are_forgotten_while_they_are_read(engine, monkeypatch):
         budgets.forget()
         return told
 
-    monkeypatch.setattr("runtime.store.spending.budgets.every_cap", read)
+    monkeypatch.setattr("runtime.store.spending.known_caps.every_cap", read)
     assert budgets.caps() == []
     monkeypatch.undo()
     other.set(cap(7))

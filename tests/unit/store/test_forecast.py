@@ -79,7 +79,7 @@ def test_what_is_left_lasts_until_then(window, spent, per_second, limit):
 @pytest.fixture
 def budgets(engine, monkeypatch):
     monkeypatch.setattr(
-        "runtime.store.spending.budgets.clock_of", lambda _: NOON
+        "runtime.store.spending.known_caps.clock_of", lambda _: NOON
     )  # PostgreSQL has one of its own
     return Budgets(engine, StoppedClock())
 

@@ -16,9 +16,10 @@ from runtime.core.budgets.budget import Amount, Cap, Counter, Kind, Per, Unit, W
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
 from runtime.errors import EngineUnavailable, StoreUnavailable
-from runtime.store.spending.budgets import IDLE_SECONDS, Budgets, Wish
+from runtime.store.spending.budgets import IDLE_SECONDS, Budgets
 from runtime.store.spending.idle_counters import REQUEST_KEPT_SECONDS
 from runtime.store.spending.ledger import Ledger
+from runtime.store.spending.reservations import Wish
 from runtime.store.sql.database import open_store, reading
 from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
