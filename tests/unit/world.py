@@ -153,7 +153,7 @@ class LocalManager:
         return planned.as_json()
 
     async def audit(self, limit):
-        return [entry.as_json() for entry in reversed(self.controller._journal.entries[-limit:])]
+        return [entry.as_json() for entry in reversed(self.controller._journal.journal.entries[-limit:])]
 
 
 class Directory:

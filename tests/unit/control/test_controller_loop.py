@@ -29,7 +29,7 @@ async def test_late_outcome_does_not_count(monkeypatch):
         first, second = content(1), content(2)
         world.want(first)
         await world.until_live(first)
-        run, found = world.controller._effects.run, []
+        run, found = world.controller._running.effects.run, []
 
         async def run_and_be_late(effect, state):
             event = await run(effect, state)
@@ -38,7 +38,7 @@ async def test_late_outcome_does_not_count(monkeypatch):
                 found.append(event)
             return event
 
-        monkeypatch.setattr(world.controller._effects, "run", run_and_be_late)
+        monkeypatch.setattr(world.controller._running.effects, "run", run_and_be_late)
         world.want(second)
         await world.until(lambda s: "late" in s.gateways)
         await asyncio.sleep(1)

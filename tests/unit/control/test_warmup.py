@@ -128,7 +128,7 @@ async def test_progress_says_what_is_left_out():
     steps[0]["route"]["choices"] = options
     async with Watched() as world:
         shown = []
-        world.controller._effects._post = lambda event: shown.append(event.text)
+        world.controller._running.effects._post = lambda event: shown.append(event.text)
         await world.live(declared(steps=steps))
         assert "prompt heads, 16 of 20 combinations of choices: 17 of 17" in shown
 

@@ -91,7 +91,7 @@ async def test_silence_is_not_idleness(monkeypatch):
         raise EngineUnavailable("no answer")
 
     async with World(gateways=1) as world:
-        effects = world.controller._effects
+        effects = world.controller._running.effects
         monkeypatch.setattr(world.cluster, "idle", silent)
         assert await effects._is_idle("absent")
         monkeypatch.setattr(world.cluster, "observe", silent)
