@@ -10,9 +10,10 @@ from typing import Any
 import ray
 from ray import serve
 from ray.util import get_node_ip_address
+from sqlalchemy.engine import Engine
 
 from runtime.channel.server import ChannelServer
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from runtime.control.aggregator import StoredMetrics
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
@@ -23,13 +24,10 @@ from runtime.control.planner import Planner
 from runtime.control.retention import StoredRetention
 from runtime.core.metering.ledger import DAY_SECONDS
 from runtime.core.metering.series import Told
-from runtime.core.model_set.digest import Content, change_digest
-from runtime.core.model_set.drain_time import check_deadlines
-from runtime.core.swap import events as ev
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.views.status import status
-from runtime.errors import Fenced, ModelSetError, StoreUnavailable
+from runtime.errors import Fenced, StoreUnavailable
 from runtime.observe.exposition import text_of
 from runtime.serve import tls
 from runtime.serve.cluster.ray_cluster import RayCluster
@@ -39,8 +37,8 @@ from runtime.serve.management import desk as manager_desk
 from runtime.serve.management.calls import SILENT_S
 from runtime.serve.management.own_process import has_ended, is_deployed, own_holder
 from runtime.serve.management.registry import Registry
+from runtime.serve.management.wishes import Wishes
 from runtime.serve.serve_log import log_with_serve
-from runtime.sets.reader import read_content
 from runtime.settings import Settings
 from runtime.store.holder import HolderRow
 from runtime.store.installation import installation_of
@@ -64,8 +62,6 @@ _MOST_CALLS = 10_000
 _LAST_ANSWERS_S = 1.0
 """How long answers may take to go out when this replica stops."""
 
-_KEYS = {"model_set", "change"}
-
 
 class SwapManager:
     """Takes ``user_config``, runs the controller, answers gateways and operators."""
@@ -74,34 +70,24 @@ class SwapManager:
         log_with_serve()
         self._tasks: list[asyncio.Task[None]] = []
         check_manager(serve.get_replica_context()._deployment_config)  # noqa: SLF001 - no public way to one's own
-        self._settings = settings
-        self._clock = SystemClock()
+        clock = SystemClock()
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         context = serve.get_replica_context()
-        self._hold = Hold(
-            *(HolderRow(store), own_holder(context.app_name), self._clock), has_ended, is_deployed
-        )
+        self._hold = Hold(*(HolderRow(store), own_holder(context.app_name), clock), has_ended, is_deployed)
         await self._hold.take()
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
         self._cluster = RayCluster(self._installation, context.app_name, settings.drain_timeout_s)
-        budgets = Budgets(store, self._clock, sessions_kept_s=settings.ledger_days * DAY_SECONDS)
-        self._controller = Controller(
-            StoredJournal(self._journal),
-            self._cluster,
-            self._clock,
-            settings.gateway_silence_s,
-            StoredLedger(Ledger(store, budgets, tells_of_others=True)),
-            StoredMetrics(MetricsStore(store, self._journal.epoch)),
-            self._installation.id,
-            registry := Registry(context.app_name),
-            StoredRetention(LedgerSums(store, settings.ledger_days, settings.audit_days), budgets),
+        registry = Registry(context.app_name)
+        self._controller = _controller_of(
+            *(settings, clock, store, self._journal, self._cluster, self._installation.id, registry)
         )
+        self._wishes = Wishes(settings, clock, self._controller.post)
         self._checkup = Checkup(
             self._controller,
             self._cluster,
-            self._clock,
+            clock,
             lambda: asyncio.to_thread(database.ask, store),
             _MISSED_HEARTBEATS * settings.heartbeat_s,
             store_of_one_node=store.dialect.name == "sqlite",
@@ -117,48 +103,11 @@ class SwapManager:
         for task in self._tasks:
             task.add_done_callback(self._stop_answering)
         self._closing: asyncio.Task[None] | None = None
-        self._reading: set[asyncio.Task[None]] = set()
-        self._in_turn = asyncio.Lock()
         leave_startup_alone()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the wanted model set and return at once: this replica must not leave routing for long."""
-        task = asyncio.create_task(self._want(dict(user_config)))
-        self._reading.add(task)
-        task.add_done_callback(self._reading.discard)
-
-    async def _want(self, user_config: dict[str, Any]) -> None:
-        # In the order in which they came: a set that takes minutes to hash must not overtake a later one.
-        async with self._in_turn:
-            self._controller.post(await self._read_wish(user_config))
-
-    async def _read_wish(self, user_config: dict[str, Any]) -> ev.Wanted | ev.Refused:
-        change = change_digest(user_config)
-        try:
-            return await asyncio.to_thread(self._read, user_config, change)
-        except ModelSetError as error:
-            return self._refused(change, error.source, str(error))
-        except Exception as error:  # noqa: BLE001 - a wish must not vanish: what reading it met is its reason
-            _log.exception("the wanted model set could not be read")
-            return self._refused(change, "user_config", f"{type(error).__name__}: {error}")
-
-    def _refused(self, change: str, source: str, reason: str) -> ev.Refused:
-        return ev.Refused(at=self._clock.wall(), change=change, source=source, reason=reason)
-
-    def _read(self, user_config: dict[str, Any], change: str) -> ev.Wanted:
-        unknown = sorted(set(user_config) - _KEYS)
-        if unknown or "model_set" not in user_config:
-            key = unknown[0] if unknown else "model_set"
-            reason = "unknown key; valid here: model_set, change" if unknown else "is missing"
-            raise ModelSetError("user_config of SwapManager", key, reason)
-        source, content = self._content(user_config["model_set"])
-        return ev.Wanted(at=self._clock.wall(), change=change, source=source, content=content)
-
-    def _content(self, wanted: str | Mapping[str, Any]) -> tuple[str, Content]:
-        """Return the source's name and the content of a model set that this installation can serve."""
-        source, content = read_content(wanted, self._settings.root, self._settings.models_dir)
-        check_deadlines(content.model_set, source, self._settings.drain_timeout_s)
-        return source, content
+        self._wishes.take(user_config)
 
     # -- what gateways ask, over their links (serve.management.desk) -----------------------------------
 
@@ -212,7 +161,7 @@ class SwapManager:
 
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError, EngineUnavailable."""
-        _, content = await asyncio.to_thread(self._content, wanted)
+        _, content = await asyncio.to_thread(self._wishes.content, wanted)
         await self._controller.until_recovered()
         return (await Planner(self._cluster).plan(content, self._controller.state)).as_json()
 
@@ -250,6 +199,30 @@ class SwapManager:
             await self._hold.leave()
         except StoreUnavailable as error:
             _log.info("the next manager has to wait: the store did not hear that this one ends: %s", error)
+
+
+def _controller_of(
+    settings: Settings,
+    clock: Clock,
+    store: Engine,
+    journal: Journal,
+    cluster: RayCluster,
+    installation: str,
+    registry: Registry,
+) -> Controller:
+    """Return the controller over the store's repositories."""
+    budgets = Budgets(store, clock, sessions_kept_s=settings.ledger_days * DAY_SECONDS)
+    return Controller(
+        StoredJournal(journal),
+        cluster,
+        clock,
+        settings.gateway_silence_s,
+        StoredLedger(Ledger(store, budgets, tells_of_others=True)),
+        StoredMetrics(MetricsStore(store, journal.epoch)),
+        installation,
+        registry,
+        StoredRetention(LedgerSums(store, settings.ledger_days, settings.audit_days), budgets),
+    )
 
 
 def _nodes() -> int:

@@ -11,12 +11,10 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import cast
 
-import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.control.cluster import AppStatus
 from runtime.core.health.report import Infrastructure
@@ -24,8 +22,6 @@ from runtime.core.metering.ledger import Batch
 from runtime.core.metering.series import Told
 from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import SHORT
-from runtime.core.model_set.drain_time import with_drain_timeout
-from runtime.core.model_set.engines import EngineSpec, FakeEngineSpec, TransformersEngineSpec, VllmEngineSpec
 from runtime.core.model_set.memory import Device, Resources
 from runtime.core.swap.installation import Installation, engine_in_name
 from runtime.core.swap.phase import Stage, furthest_behind
@@ -34,27 +30,17 @@ from runtime.engines.port import Body, EngineClient, WarmResult
 from runtime.errors import EngineLoadError, EngineUnavailable
 from runtime.loops import LoopWatch
 from runtime.serve.cluster.actor_classes import forget_replicas_of
-from runtime.serve.cluster.devices import devices_of
+from runtime.serve.cluster.deploys import Deploys
 from runtime.serve.cluster.direct import DirectEngine
 from runtime.serve.cluster.infrastructure import infrastructure
+from runtime.serve.cluster.nodes import devices_of_nodes, resources_of_nodes
 from runtime.serve.cluster.serve_status import ApplicationStatus, serve_status
-from runtime.serve.hosts import fake as fake_engine
 from runtime.serve.hosts.replica import HandleEngine
 from runtime.serve.loading.board import LoadBoard
 
 _FAILED = "DEPLOY_FAILED"
 
-_DEVICES_SECONDS, _OTHERS_SECONDS = 30.0, 10.0
-"""How long a node may take to say what memory it has, and how much longer than another: a busy one starts a
-process for it first, and one that has gone dark says nothing."""
-
-_DEVICES = ray.remote(num_cpus=0)(devices_of)
-
 _log = logging.getLogger(__name__)
-
-
-def _on(node: str) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 class RayCluster:
@@ -78,13 +64,11 @@ class RayCluster:
         self._inherited: set[str] = set()
         """Engines, by short digest, whose applications were made before names carried the id."""
         self._own_app = own_app
-        self._drain_timeout = drain_timeout
+        self._deploys = Deploys(drain_timeout)
         self._clients: dict[str, HandleEngine] = {}
         self._direct: dict[str, DirectEngine] = {}
         self.silent_nodes: tuple[str, ...] = ()
         self._targets: dict[str, int] = {}
-        self._deployer: ray.actor.ActorHandle | None = None
-        self._deploying: dict[str, asyncio.Task[None]] = {}
         self._board = LoadBoard(installation.id)
         self._deployed: dict[str, bool] = {}
         """Applications that come up, and whether this process has asked for them: else it cannot know
@@ -108,7 +92,7 @@ class RayCluster:
             return
         try:
             # A deploy cannot be called back. If this is cancelled, ``delete`` waits for it.
-            await asyncio.shield(self._deploying.get(name) or self._begin_deploy(name, engine))
+            await asyncio.shield(self._deploys.of(name) or self._begin_deploy(name, engine))
         except RayActorError as error:
             raise EngineUnavailable(f"what deploys engines is gone: {_reason(str(error))}") from error
         except (RayError, RayServeException, ValueError, ImportError) as error:
@@ -118,30 +102,13 @@ class RayCluster:
         assert engine.spec is not None  # noqa: S101 - create has made sure
         self._board.forget(name)
         location = engine.weights.location if engine.weights else None
-        deploying = asyncio.create_task(self._deploy(name, engine.spec, location))
-        self._deploying[name] = deploying
-        deploying.add_done_callback(lambda ended: self._end_deploy(name, ended))
-        return deploying
-
-    def _end_deploy(self, name: str, ended: asyncio.Task[None]) -> None:
-        del self._deploying[name]
-        if not ended.cancelled() and ended.exception() is not None:
-            _log.info("the deploy of %s failed: %s", name, ended.exception())
-
-    async def _deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
-        if self._deployer is None:
-            # What this process's environment is set to must not become every engine's: Serve would copy it.
-            of_engines = {"env_vars": {"MALLOC_ARENA_MAX": ""}}
-            options = {"num_cpus": 0, "max_restarts": -1, "runtime_env": of_engines}
-            self._deployer = ray.remote(_Deployer).options(**options).remote()
-        deployed = with_drain_timeout(spec, self._drain_timeout)
-        await self._deployer.deploy.remote(name, deployed, location)
+        return self._deploys.begin(name, engine.spec, location)
 
     async def observe(self, engine: str) -> AppStatus | None:
         """Return how many replicas run and what the others are at, or why they will not come up."""
         overview = await self._overview(engine)
         if overview is None:
-            coming = self._name(engine) in self._deploying
+            coming = self._deploys.of(self._name(engine)) is not None
             return AppStatus(0, self._targets.get(self._name(engine), 1)) if coming else None
         # Serve lists an application's deployments only once it has begun with it.
         ready, target = overview.running, overview.target or self._targets.get(self._name(engine), 1)
@@ -162,8 +129,9 @@ class RayCluster:
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application, once a deploy that is still under way has ended."""
         name = self._name(engine)
-        if name in self._deploying:
-            await asyncio.wait([self._deploying[name]])
+        deploying = self._deploys.of(name)
+        if deploying is not None:
+            await asyncio.wait([deploying])
         self._deployed.pop(name, None)
         self._targets.pop(name, None)
         self._board.forget(name)
@@ -210,43 +178,15 @@ class RayCluster:
 
     async def devices(self) -> list[Device]:
         """Ask every node."""
-        alive = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        asking = {node: asyncio.create_task(self._devices_of(node)) for node in alive}
-        try:
-            if asking:
-                first = asyncio.FIRST_COMPLETED
-                await asyncio.wait(asking.values(), timeout=_DEVICES_SECONDS, return_when=first)
-                await asyncio.wait(asking.values(), timeout=_OTHERS_SECONDS)
-            told = {node: task.result() if task.done() else None for node, task in asking.items()}
-        finally:
-            for task in asking.values():
-                task.cancel()
+        told = await devices_of_nodes()
         self.silent_nodes = tuple(node[:SHORT] for node, devices in told.items() if devices is None)
-        if alive and len(self.silent_nodes) == len(alive):
+        if told and len(self.silent_nodes) == len(told):
             raise EngineUnavailable("no node tells what memory it has")
         return [device for devices in told.values() for device in devices or ()]
 
-    async def _devices_of(self, node: str) -> list[Device] | None:
-        try:
-            asked = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
-            return cast("list[Device]", await asked)
-        except RayError as error:
-            _log.warning("node %s does not tell what memory it has: %r", node[:SHORT], error)
-            return None
-
     async def resources(self) -> Resources | None:
         """Ask Ray."""
-        try:
-            total = await asyncio.to_thread(ray.cluster_resources)
-            free = await asyncio.to_thread(ray.available_resources)
-        except RayError as error:
-            raise EngineUnavailable(f"Ray does not tell what it has to give: {error}") from error
-        return Resources(
-            cpus=total.get("CPU", 0.0),
-            cpus_free=free.get("CPU", 0.0),
-            gpus=total.get("GPU", 0.0),
-            gpus_free=free.get("GPU", 0.0),
-        )
+        return await resources_of_nodes()
 
     async def infrastructure(self) -> Infrastructure:
         """Return what Ray and Serve say of themselves."""
@@ -364,35 +304,3 @@ def _reason(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line.split(":")[0]]
     return (errors or lines or ["no reason was given"])[-1]
-
-
-class _Deployer:
-    """Builds and runs engine applications, one after the other, in a process of its own.
-
-    Building imports torch or vLLM, which the manager must not carry. And ``serve.run_many`` marks
-    modules for pickling in a set that is the process's: Serve's own threads in a replica do the same
-    whenever a deployment's configuration changes, and the slower of the two failed with "is not
-    registered for pickle by value".
-    """
-
-    def deploy(self, name: str, spec: EngineSpec, location: str | None) -> None:
-        """Ask Serve for the application and return; it may take minutes to come up."""
-        match spec:
-            case FakeEngineSpec():
-                _run(name, fake_engine.build(spec))
-            case VllmEngineSpec():
-                from runtime.serve.hosts.vllm import engine as llm_engine  # noqa: PLC0415 - see the class
-
-                _run(name, llm_engine.build(spec, location))
-            case TransformersEngineSpec():
-                from runtime.serve.hosts import transformers as transformers_engine  # noqa: PLC0415 - see the class
-
-                _run(name, transformers_engine.build(spec, str(location)))
-
-
-def _run(name: str, app: serve.Application) -> None:
-    serve.run_many(
-        [serve.RunTarget(target=app, name=name, route_prefix=None)],
-        wait_for_ingress_deployment_creation=False,
-        wait_for_applications_running=False,
-    )

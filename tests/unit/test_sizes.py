@@ -1,0 +1,97 @@
+"""Sizes that code stays within, so that it can be read: each exception says why it is one."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+RUNTIME = Path(__file__).parents[2] / "runtime"
+
+FILE_LINES = 400
+CLASS_LINES = 250
+CLASS_FIELDS = 12
+FUNCTION_LINES = 45
+CORE_PACKAGES = 10
+
+LARGER = {
+    "observe/metrics.py:GatewayMetrics": "a field is a family of Prometheus: there are as many as are told",
+    "testing/cluster.py:FakeCluster": "a field is a knob that tests turn, or a count that they read",
+    "traffic/chain.py:ChainCall": "one request's life, with what each part of it needs of the others",
+    "traffic/follower.py:Follower": "follows, prepares and reports on one table that all three share",
+}
+"""Classes that are over a limit, and why they still are. One that is not any more must go from here."""
+
+PLAIN = {"Protocol", "NamedTuple", "TypedDict", "Enum", "StrEnum", "IntEnum", "BaseModel", "BaseSettings"}
+
+
+def trees():
+    for path in sorted(RUNTIME.rglob("*.py")):
+        text = path.read_text()
+        yield path.relative_to(RUNTIME).as_posix(), text, ast.parse(text)
+
+
+def lines(node):
+    return node.end_lineno - node.lineno + 1
+
+
+def name_of(node):
+    match node:
+        case ast.Call(func=inner) | ast.Subscript(value=inner):
+            return name_of(inner)
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
+
+
+def has_behaviour(node):
+    """Say whether a class is more than a value, a table or a port."""
+    return "dataclass" not in map(name_of, node.decorator_list) and not PLAIN & set(map(name_of, node.bases))
+
+
+def fields(node):
+    """Return what ``__init__`` assigns to ``self``."""
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    made = [f for f in node.body if isinstance(f, functions) and f.name == "__init__"]
+    return {
+        each.attr
+        for each in (each for f in made for each in ast.walk(f))
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, ast.Store)
+        and name_of(each.value) == "self"
+    }
+
+
+def classes():
+    for path, _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and has_behaviour(node):
+                yield f"{path}:{node.name}", node
+
+
+def test_files():
+    counts = {path: len(text.splitlines()) for path, text, _ in trees()}
+    assert {path: count for path, count in counts.items() if count > FILE_LINES} == {}
+
+
+def test_functions():
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    large = {
+        f"{path}:{node.name}": lines(node)
+        for path, _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, functions) and lines(node) > FUNCTION_LINES
+    }
+    assert large == {}
+
+
+def test_classes():
+    large = {
+        name for name, node in classes() if lines(node) > CLASS_LINES or len(fields(node)) > CLASS_FIELDS
+    }
+    assert large == set(LARGER)
+
+
+@pytest.mark.parametrize("package", ["core"])
+def test_packages(package):
+    children = {path.name for path in (RUNTIME / package).iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(children) <= CORE_PACKAGES
