@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from runtime.clock import Clock
-from runtime.core.metering.series import Told
 from runtime.core.swap.policy.limits import ACKNOWLEDGE_TIMEOUT
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.swap.standing import Moment, Standing
-from runtime.engines.port import EngineClient
-from runtime.errors import EngineUnavailable, NoManager, OtherStore, Unavailable
+from runtime.errors import NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch
+from runtime.traffic.manager_port import Manager
 from runtime.traffic.meter import Meter
+from runtime.traffic.preparing import EngineDirectory, Preparing
 from runtime.traffic.routing import Routing
-from runtime.walking.hops import PreparedRelease
+from runtime.traffic.telling import Telling
 
 _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 """Pause before an engine that did not answer, or a manager that was away, is tried again."""
-
-PREPARE_SECONDS = 10.0
-"""How long an engine may take to answer the ping of a gateway that prepares."""
 
 ASTRAY_SECONDS = 5.0
 """Pause before a manager that uses another store is asked again."""
@@ -33,59 +29,8 @@ ASTRAY_SECONDS = 5.0
 ASTRAY_PATIENCE_SECONDS = 60.0
 """How long a gateway that starts waits for a manager that uses its store."""
 
-RETELL_SECONDS = 10.0
-"""How often a gateway that has nothing new to count tells what it has counted."""
-
 GOODBYE_SECONDS = 2.0
 """How long a gateway that ends waits for the manager to hear each of its last words."""
-
-METRICS_SECONDS = 8.0
-"""How long a scrape waits for the manager; Prometheus waits for ten seconds unless told otherwise."""
-
-
-class Manager(Protocol):
-    """The manager as a gateway sees it. Every call may raise Unavailable."""
-
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
-        """Return the table when it is newer than the report's, or after a while."""
-        ...
-
-    async def report(self, report: GatewayReport) -> TableStamp:
-        """Say what this gateway holds; return which table is the newest."""
-        ...
-
-    async def leave(self, gateway: str) -> None:
-        """Say goodbye."""
-        ...
-
-    async def count(self, told: Told) -> None:
-        """Say what this gateway has counted for Prometheus."""
-        ...
-
-    async def metrics(self, told: Told) -> bytes:
-        """Say it, and return what the whole application has counted, as Prometheus' text."""
-        ...
-
-    async def status(self) -> dict[str, Any]:
-        """Return the control state for people."""
-        ...
-
-
-class EngineDirectory(Protocol):
-    """Finds engines by digest."""
-
-    @property
-    def clients(self) -> int:
-        """How many engines it holds clients of."""
-        ...
-
-    async def resolve(self, engine: str) -> EngineClient:
-        """Return a client that has answered a ping. Raises EngineUnavailable."""
-        ...
-
-    async def retain(self, engines: Collection[str]) -> None:
-        """Close the clients of all other engines: they have gone, or are going."""
-        ...
 
 
 class Follower:
@@ -114,7 +59,6 @@ class Follower:
         self.loops = loops or LoopWatch("gateway", clock)
         self._gateway = gateway
         self._manager = manager
-        self._directory = directory
         self._meter = meter
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -123,9 +67,9 @@ class Follower:
         self._installed = asyncio.Event()
         self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
         self._table = ReleaseTable(version=-1)
-        self._faults: dict[int, str] = {}
+        self._preparing = Preparing(directory, self.routing)
         self._sequence = 0
-        self._tellings = 0
+        self._telling = Telling(gateway, manager, meter, clock, heartbeat_s, self.loops)
         self._tasks_of_loop = tasks
         self._tasks = 0
         self._tasks_counted = float("-inf")
@@ -165,14 +109,14 @@ class Follower:
                 tasks.create_task(self.loops.keep("follow", self._follow))
                 tasks.create_task(self.loops.keep("prepare", self._prepare_the_rest))
                 tasks.create_task(self.loops.keep("report", self._report))
-                tasks.create_task(self.loops.keep("count", self._count))
+                tasks.create_task(self.loops.keep("count", self._telling.run))
         finally:
             await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._manager.count(await self._told())
+                await self._telling.tell()
         except (Unavailable, TimeoutError) as error:
             _log.info("the manager did not hear what was counted last: %r", error)
         try:
@@ -234,7 +178,7 @@ class Follower:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         wanted = table.releases[table.live] if table.live is not None else None
         if wanted is not None and not self.routing.holds(wanted):
-            await self._prepare(wanted)
+            await self._preparing.prepare(wanted)
             if not self.routing.holds(wanted):
                 await asyncio.sleep(RETRY_SECONDS)
                 return
@@ -246,7 +190,7 @@ class Follower:
         routed = table.releases.values()
         engines = {digest for release in routed for digest in release.engines.values()}
         self._meter.keep(table.releases, engines, frozenset().union(*(r.shares for r in routed)))
-        self._faults = {n: fault for n, fault in self._faults.items() if n in table.releases}
+        self._preparing.keep(table)
         self._installed.set()
         self._changed.set()
         if moved:
@@ -266,31 +210,12 @@ class Follower:
                 raise
 
     async def _prepare_installed(self) -> None:
-        routed = self._table.releases.values()
-        await self._directory.retain({digest for r in routed for digest in r.engines.values()})
-        while unprepared := self._unprepared():
-            await asyncio.gather(*(self._prepare(release) for release in unprepared))
+        await self._preparing.retain(self._table.releases.values())
+        while unprepared := self._preparing.missing(self._table):
+            await asyncio.gather(*(self._preparing.prepare(release) for release in unprepared))
             self._changed.set()
-            if self._unprepared():
+            if self._preparing.missing(self._table):
                 await asyncio.sleep(RETRY_SECONDS)
-
-    def _unprepared(self) -> list[RoutedRelease]:
-        return [r for r in self._table.releases.values() if not self.routing.holds(r)]
-
-    async def _prepare(self, release: RoutedRelease) -> None:
-        try:
-            async with asyncio.timeout(PREPARE_SECONDS):
-                clients = await self._resolve(release.engines)
-        except Exception as error:  # noqa: BLE001 - whatever stands in the way is told and tried again
-            self._faults[release.number] = str(error) or f"no answer within {PREPARE_SECONDS:g} s"
-            _log.warning("release %d is not reachable yet: %s", release.number, error)
-            return
-        self._faults.pop(release.number, None)
-        self.routing.hold(PreparedRelease(release, clients))
-
-    async def _resolve(self, engines: Mapping[str, str]) -> dict[str, EngineClient]:
-        clients = await asyncio.gather(*(self._directory.resolve(digest) for digest in engines.values()))
-        return dict(zip(engines, clients, strict=True))
 
     # -- reporting --------------------------------------------------------------------------------
 
@@ -309,67 +234,29 @@ class Follower:
                 self._hear_nothing(error, asked)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    # -- metrics ----------------------------------------------------------------------------------
-
     async def metrics(self) -> bytes:
-        """Return what the whole application has counted, as Prometheus' text; the manager knows it.
-
-        Raises:
-            EngineUnavailable, StoreUnavailable: it is not there, or has not read yet what it counted before.
-
-        """
-        try:
-            async with asyncio.timeout(METRICS_SECONDS):
-                return await self._manager.metrics(await self._told())
-        except TimeoutError as error:
-            message = f"the manager did not tell the metrics within {METRICS_SECONDS:g} s"
-            raise EngineUnavailable(message) from error
-
-    async def _count(self) -> None:
-        """Tell the manager what was counted, as often as a heartbeat; not with reports, which are many.
-
-        Now and then also if nothing was: a manager that started meanwhile may not know it.
-        """
-        told, at = 0, self._clock.now()
-        while True:
-            await asyncio.sleep(self._heartbeat_s)
-            changes, now = self._meter.metrics.changes, self._clock.now()
-            if changes == told and now - at < RETELL_SECONDS:
-                continue
-            try:
-                await self._manager.count(await self._told())
-            except Unavailable as error:
-                _log.info("the manager did not hear what was counted: %s", error)
-            else:
-                told, at = changes, now
-
-    async def _told(self) -> Told:
-        self._tellings += 1
-        told = Told(self._gateway, self._tellings, [])
-        for family in self._meter.metrics.families():
-            told.families.append(family)
-            await asyncio.sleep(0)  # requests go on meanwhile: a family takes up to a millisecond or two
-        told.families.append(self.loops.family())
-        return told
+        """Return what the whole application has counted. Raises as ``Telling.metrics``."""
+        return await self._telling.metrics()
 
     def _snapshot(self) -> GatewayReport:
         self._sequence += 1
+        missing = {release.number for release in self._preparing.missing(self._table)}
         return GatewayReport(
             gateway=self._gateway,
             sequence=self._sequence,
             installation=self._installation,
             version=self._table.version,
             epoch=self._table.epoch,
-            prepared=frozenset(self._table.releases) - {release.number for release in self._unprepared()},
+            prepared=frozenset(self._table.releases) - missing,
             leases=self.routing.leases,
             oldest=self.routing.oldest,
             cutover_s=self._cutover_s,
             metered=self._meter.totals,
             first_requests=self._meter.first_requests,
-            faults=dict(self._faults),
+            faults=dict(self._preparing.faults),
             waiting=self.routing.waiting,
             tasks=self._count_tasks(),
-            clients=self._directory.clients,
+            clients=self._preparing.clients,
             overruns=self._meter.overruns,
             recent=self._meter.recent.counts(self._clock.now()),
             loops=self.loops.reports(),

@@ -14,12 +14,12 @@ FUNCTION_LINES = 45
 CORE_PACKAGES = 10
 
 LARGER = {
-    "observe/metrics.py:GatewayMetrics": "a field is a family of Prometheus: there are as many as are told",
-    "testing/cluster.py:FakeCluster": "a field is a knob that tests turn, or a count that they read",
-    "traffic/chain.py:ChainCall": "one request's life, with what each part of it needs of the others",
-    "traffic/follower.py:Follower": "follows, prepares and reports on one table that all three share",
+    "observe/metrics.py:GatewayMetrics": (CLASS_LINES, 21),  # a field is a family of Prometheus
+    "testing/cluster.py:FakeCluster": (CLASS_LINES, 15),  # a field is a knob of tests, or a count they read
+    "traffic/chain.py:ChainCall": (CLASS_LINES, 21),  # one request's life: its parts, and how far each is
+    "traffic/follower.py:Follower": (CLASS_LINES, 18),  # a report has a word of each of its fields
 }
-"""Classes that are over a limit, and why they still are. One that is not any more must go from here."""
+"""Classes that are over a limit: the lines and fields that they may have. Who is within goes from here."""
 
 PLAIN = {"Protocol", "NamedTuple", "TypedDict", "Enum", "StrEnum", "IntEnum", "BaseModel", "BaseSettings"}
 
@@ -85,10 +85,14 @@ def test_functions():
 
 
 def test_classes():
-    large = {
-        name for name, node in classes() if lines(node) > CLASS_LINES or len(fields(node)) > CLASS_FIELDS
-    }
-    assert large == set(LARGER)
+    sizes = {name: (lines(node), len(fields(node))) for name, node in classes()}
+    large = {name: size for name, size in sizes.items() if not fits(size, (CLASS_LINES, CLASS_FIELDS))}
+    assert large.keys() == LARGER.keys()
+    assert [name for name, size in large.items() if not fits(size, LARGER[name])] == []
+
+
+def fits(size, limits):
+    return all(each <= most for each, most in zip(size, limits, strict=True))
 
 
 @pytest.mark.parametrize("package", ["core"])

@@ -13,7 +13,7 @@ from runtime.core.swap.standing import BEHIND_SECONDS
 from runtime.core.swap.state import ControlState
 from runtime.errors import EngineUnavailable, NoLiveRelease, NoManager, UnknownModel
 from runtime.testing.virtual_time import LoopClock
-from runtime.traffic import follower as follower_module
+from runtime.traffic import preparing
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Ask, Routing
@@ -246,7 +246,7 @@ async def test_unreachable_release_is_tried_again(fault, said):
         tried = gateway.engines.pings["engine-2"]
         assert tried > 2
         getattr(gateway.engines, fault).clear()
-        await asyncio.sleep(follower_module.PREPARE_SECONDS + 2)
+        await asyncio.sleep(preparing.PREPARE_SECONDS + 2)
         assert gateway.live == 2
         assert not gateway.follower.fenced
         assert gateway.told.faults == {}

@@ -1,0 +1,36 @@
+"""The manager as a gateway sees it, whatever lies between the two."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from runtime.core.metering.series import Told
+from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+
+
+class Manager(Protocol):
+    """The manager as a gateway sees it. Every call may raise Unavailable."""
+
+    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+        """Return the table when it is newer than the report's, or after a while."""
+        ...
+
+    async def report(self, report: GatewayReport) -> TableStamp:
+        """Say what this gateway holds; return which table is the newest."""
+        ...
+
+    async def leave(self, gateway: str) -> None:
+        """Say goodbye."""
+        ...
+
+    async def count(self, told: Told) -> None:
+        """Say what this gateway has counted for Prometheus."""
+        ...
+
+    async def metrics(self, told: Told) -> bytes:
+        """Say it, and return what the whole application has counted, as Prometheus' text."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Return the control state for people."""
+        ...
