@@ -18,7 +18,7 @@ from runtime.serve.management.calls import METHODS, encode, refusal_of
 class Answering(Protocol):
     """What the manager does for gateways. What it raises of Interlock's errors, they raise."""
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable: ...  # noqa: D102 - see traffic.follower
+    async def next_table(self, report: GatewayReport) -> ReleaseTable: ...  # noqa: D102 - see traffic.manager_port
     async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
     async def count(self, told: Told) -> None: ...  # noqa: D102
