@@ -138,7 +138,7 @@ def _follow(client: AdminClient, model_set: str) -> None:
                 status = None
             if status is not None:
                 live.update(render(status))
-                if is_live(status, model_set):
+                if is_live(status.as_json(), model_set):
                     return
             time.sleep(0.5)
     raise CommandError(f"{model_set} is not live after {SWAP_TIMEOUT_S:g} s")
@@ -207,7 +207,7 @@ def _old_has_drained(status: Mapping[str, Any]) -> bool:
 async def _last_status(client: AdminClient) -> Mapping[str, Any]:
     """Return a status that holds every gateway's last report: they report each second."""
     await asyncio.sleep(2 * Settings().heartbeat_s)
-    return await asyncio.to_thread(client.status)
+    return (await asyncio.to_thread(client.status)).as_json()
 
 
 class _Screen:
@@ -227,7 +227,7 @@ class _Screen:
             except Unavailable:
                 continue  # a busy machine: the load says whether anything failed
             self._live.update(Group(self._headline(phase, elapsed), render(status)))
-            if condition(status):
+            if condition(status.as_json()):
                 return True
             await asyncio.sleep(0.5)
         return False

@@ -157,7 +157,7 @@ class _Agent:
 
     def status(self) -> dict[str, Any]:
         """Return the control state."""
-        return self._admin.status()
+        return self._admin.status().as_json()
 
     def roll_back(self) -> None:
         """Roll back. Raises CommandError if it is refused."""

@@ -29,6 +29,7 @@ from runtime.core.swap import events as ev
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
 from runtime.core.swap.state import ControlState
+from runtime.core.views.forms import Status
 from runtime.core.views.status import status
 from runtime.engines.port import EngineClient
 from runtime.observe.exposition import text_of
@@ -141,7 +142,7 @@ class Link:
         await self._pass()
         return text_of(await self._simulation.controller.metrics.scrape(told))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the control state."""
         return status(self._simulation.controller.state)
 

@@ -179,7 +179,7 @@ class Interlock(_Deployed):
         client = AdminClient(Settings(), self.url)
         while progress.left():
             try:
-                self._status = await asyncio.to_thread(client.status)
+                self._status = (await asyncio.to_thread(client.status)).as_json()
             except Unavailable:
                 continue  # a busy machine: the load says whether anything failed
             draining = any(release["state"] == "draining" for release in self._status["releases"])

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from runtime.api.answers import AuditList, HealthReport, Plan, ReleaseEntry, ReleaseList, Status
+from runtime.api.answers import AuditList, HealthReport
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
 from runtime.api.openapi import IF_MATCH, IF_NONE_MATCH, takes
@@ -18,6 +18,7 @@ from runtime.core.health.report import unknown
 from runtime.core.requests.json_body import shown
 from runtime.core.swap.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.core.views.audit import MAX_AUDIT
+from runtime.core.views.forms import Plan, ReleaseEntry, ReleaseList, Status
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
 
@@ -60,7 +61,7 @@ class PlanBody(AdminBody):
 class Operator(Protocol):
     """The manager as an operator sees it. Every call may raise Unavailable."""
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the whole state for people."""
         ...
 
@@ -68,7 +69,7 @@ class Operator(Protocol):
         """Return the three tiers of health."""
         ...
 
-    async def command(self, command: Command) -> dict[str, Any]:
+    async def command(self, command: Command) -> Status:
         """Carry a command out and return the state that it led to. Raises CommandRefused."""
         ...
 
@@ -94,7 +95,7 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
     @routes.get("/status", response_model=Status)
     async def status(request: Request) -> JSONResponse:
         actor_of(request, settings)
-        return JSONResponse(await operator.status())
+        return JSONResponse((await operator.status()).as_json())
 
     @routes.get("/releases", response_model=ReleaseList, openapi_extra=takes(None, IF_NONE_MATCH))
     async def releases(request: Request) -> Response:
@@ -105,10 +106,10 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
     async def release(number: _Number, request: Request) -> JSONResponse:
         actor_of(request, settings)
         status = await operator.status()
-        for known in status["releases"]:
-            if known["number"] == number:
-                return JSONResponse(known, headers=_etag(status))
-        raise UnknownRelease(f"there is no release {number}", f"live is release {status['live']}")
+        known = status.release(number)
+        if known is None:
+            raise UnknownRelease(f"there is no release {number}", f"live is release {status.live}")
+        return JSONResponse(known.as_json(), headers=_etag(status))
 
     @routes.get("/audit", response_model=AuditList)
     async def audit(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_AUDIT)] = 100) -> JSONResponse:
@@ -177,16 +178,15 @@ def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> 
         return await obey(request, Action.ABORT, number)
 
 
-def _releases(status: Mapping[str, Any], known: str | None = None) -> Response:
+def _releases(status: Status, known: str | None = None) -> Response:
     headers = _etag(status)
     if known == headers["etag"]:
         return Response(status_code=304, headers=headers)
-    shown = {key: status[key] for key in ("edition", "live", "wanted", "releases")}
-    return JSONResponse(shown, headers=headers)
+    return JSONResponse(status.release_list().as_json(), headers=headers)
 
 
-def _etag(status: Mapping[str, Any]) -> dict[str, str]:
-    return {"etag": f'"{status["edition"]}"'}
+def _etag(status: Status) -> dict[str, str]:
+    return {"etag": f'"{status.edition}"'}
 
 
 def _edition(if_match: str | None) -> int | None:

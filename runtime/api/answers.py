@@ -70,34 +70,7 @@ class Ready(BaseModel):
     model_set: str
 
 
-# -- operators: releases --------------------------------------------------------------------------
-
-
-class ReleaseEntry(BaseModel):
-    """A release, and what it waits for."""
-
-    number: int
-    source: str
-    state: str
-    outcome: Literal["live", "failed", "in progress"]
-    reason: str | None
-
-
-class ReleaseList(BaseModel):
-    """The releases, by an edition that the etag names."""
-
-    edition: int
-    live: int | None
-    wanted: dict[str, Any] | None
-    releases: list[ReleaseEntry]
-
-
-class Status(ReleaseList):
-    """The whole control state."""
-
-    revision: int
-    engines: list[dict[str, Any]]
-    gateways: list[dict[str, Any]]
+# -- operators: releases; their forms are runtime.core.views.forms --------------------------------
 
 
 class AuditRow(BaseModel):
@@ -116,12 +89,6 @@ class AuditList(BaseModel):
     """Entries of the audit log, newest first."""
 
     entries: list[AuditRow]
-
-
-class Plan(BaseModel):
-    """What a swap to a model set would load, reuse and need."""
-
-    fits: bool
 
 
 class HealthTier(BaseModel):

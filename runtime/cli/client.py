@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -20,15 +20,15 @@ from runtime.api.answers import (
     HealthReport,
     KeyList,
     MadeKey,
-    Plan,
-    ReleaseList,
     ShownKey,
-    Status,
     UsageList,
 )
 from runtime.core.requests.loopback import names_loopback
+from runtime.core.views.forms import Plan, ReleaseList, Status
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
+
+_Form = TypeVar("_Form", bound=BaseModel)
 
 _TIMEOUT_S = 10.0
 _SHOWN = 80
@@ -53,9 +53,9 @@ class AdminClient:
             headers["authorization"] = f"Bearer {settings.admin_key.get_secret_value()}"
         self._http = _client(self._address, headers, transport)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Return the control state."""
-        return self._ask("GET", "status", Status)
+        return self._read("GET", "status", Status)
 
     def ready(self) -> bool:
         """Say whether the gateway that answers takes requests."""
@@ -68,14 +68,14 @@ class AdminClient:
         """Return the three tiers of health."""
         return self._ask("GET", "health", HealthReport)
 
-    def releases(self) -> tuple[dict[str, Any], str]:
+    def releases(self) -> tuple[ReleaseList, str]:
         """Return the releases and their etag."""
-        releases = self._ask("GET", "releases", ReleaseList)
-        return releases, f'"{releases["edition"]}"'
+        releases = self._read("GET", "releases", ReleaseList)
+        return releases, f'"{releases.edition}"'
 
-    def command(self, path: str, etag: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def command(self, path: str, etag: str, body: Mapping[str, Any] | None = None) -> ReleaseList:
         """Carry ``path`` (such as ``releases/3/promote``) out, as decided by ``etag``."""
-        return self._ask("POST", path, ReleaseList, body, {"if-match": etag})
+        return self._read("POST", path, ReleaseList, body, {"if-match": etag})
 
     def plan(self, model_set: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to ``model_set`` would do."""
@@ -128,9 +128,33 @@ class AdminClient:
         path: str,
         form: type[BaseModel],
         body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
         timeout: float = _TIMEOUT_S,
     ) -> dict[str, Any]:
+        """Return an answer as JSON that has been checked against its form."""
+        answer = self._sent(method, path, body, timeout=timeout)
+        _told(answer, form, self._address)
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def _read(
+        self,
+        method: str,
+        path: str,
+        form: type[_Form],
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Form:
+        """Return an answer in its form."""
+        return _told(self._sent(method, path, body, headers), form, self._address)
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = _TIMEOUT_S,
+    ) -> httpx.Response:
         try:
             answer = self._http.request(
                 method, f"/admin/v1/{path}", json=body, headers=headers, timeout=timeout
@@ -139,7 +163,7 @@ class AdminClient:
             message = f"no gateway answers at {self._address} ({error}); is the application deployed?"
             raise Unavailable(message) from error
         if answer.is_success:
-            return _told(answer, form, self._address)
+            return answer
         raise _error_of(answer, self._address)
 
 
@@ -172,14 +196,12 @@ def _client(address: str, headers: Mapping[str, str], transport: httpx.BaseTrans
         raise CommandError(f"{message} cannot be used: {error}") from error
 
 
-def _told(answer: httpx.Response, form: type[BaseModel], address: str) -> dict[str, Any]:
+def _told(answer: httpx.Response, form: type[_Form], address: str) -> _Form:
     """Return what a gateway has answered. Raises CommandError if it is another server that answers."""
     try:
-        told: dict[str, Any] = answer.json()
-        form.model_validate(told)
+        return form.model_validate(answer.json())
     except (ValueError, RecursionError) as error:
         raise CommandError(_stranger(answer, address)) from error
-    return told
 
 
 def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailable:

@@ -77,7 +77,7 @@ def _print_json(client: AdminClient, *, watch: bool) -> None:
     """Print the status once, or one line for each change."""
     shown = ""
     while True:
-        line = json.dumps(client.status(), sort_keys=True)
+        line = json.dumps(client.status().as_json(), sort_keys=True)
         if line != shown:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

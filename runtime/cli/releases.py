@@ -19,6 +19,7 @@ from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
 from runtime.cli.tables import Grid, console, counted
 from runtime.core.views.audit import MAX_AUDIT
+from runtime.core.views.forms import ReleaseList, Status, Wanted
 from runtime.errors import CommandError
 from runtime.settings import Settings
 
@@ -74,7 +75,7 @@ def releases(address: Address = None, *, as_json: AsJson = False) -> None:
     with exit_codes():
         client = AdminClient(Settings(), address)
         if as_json:
-            sys.stdout.write(json.dumps(client.releases()[0], sort_keys=True) + "\n")
+            sys.stdout.write(json.dumps(client.releases()[0].as_json(), sort_keys=True) + "\n")
         else:
             console().print(releases_table(client.status()))
 
@@ -111,8 +112,8 @@ def abort(
         client = AdminClient(Settings(), address)
         path = "releases/abort" if release is None else f"releases/{release}/abort"
         after = client.command(path, client.releases()[1])
-        number = after["wanted"]["release"] if release is None else release
-        console().print(f"release {number} is given up; live is release {after['live']}", highlight=False)
+        number = _wanted_of(after).release if release is None else release
+        console().print(f"release {number} is given up; live is release {after.live}", highlight=False)
 
 
 def retry(
@@ -123,7 +124,7 @@ def retry(
     with exit_codes():
         client = AdminClient(Settings(), address)
         path = "releases/retry" if release is None else f"releases/{release}/retry"
-        number = client.command(path, client.releases()[1])["wanted"]["release"]
+        number = _wanted_of(client.command(path, client.releases()[1])).release
         console().print(f"release {number} is brought up", highlight=False)
 
 
@@ -153,7 +154,7 @@ def _cut_over(address: str | None, path: str, body: Mapping[str, Any] | None, ti
         client = AdminClient(Settings(), address)
         etag = client.releases()[1]
         begun = time.monotonic()
-        number = client.command(path, etag, body)["wanted"]["release"]
+        number = _wanted_of(client.command(path, etag, body)).release
         if timeout is None:
             console().print(f"release {number} is to go live", highlight=False)
             return
@@ -169,13 +170,22 @@ def _until_acknowledged(client: AdminClient, number: int, end: float) -> int:
     """Return how many gateways route by the release once all do. Raises CommandError."""
     while True:
         status = client.status()
-        release = next(r for r in status["releases"] if r["number"] == number)
-        if release["outcome"] == "failed":
-            raise CommandError(f"release {number} cannot go live: {release['reason']}")
-        if status["wanted"]["release"] != number:
-            raise CommandError(f"release {status['wanted']['release']} is wanted now: somebody was faster")
-        if status["live"] == number and release["acknowledged"] is not None:
-            return len(status["gateways"])
+        release, wanted = status.release(number), _wanted_of(status)
+        if release is None:
+            raise CommandError(f"release {number} is gone")
+        if release.outcome == "failed":
+            raise CommandError(f"release {number} cannot go live: {release.reason}")
+        if wanted.release != number:
+            raise CommandError(f"release {wanted.release} is wanted now: somebody was faster")
+        if status.live == number and release.acknowledged is not None:
+            return len(status.gateways)
         if time.monotonic() > end:
-            raise CommandError(f"not acknowledged in time: release {number} is {release['state']}")
+            raise CommandError(f"not acknowledged in time: release {number} is {release.state}")
         time.sleep(_POLL_S)
+
+
+def _wanted_of(told: Status | ReleaseList) -> Wanted:
+    """Return the wish that a command has made. Raises CommandError: there is none."""
+    if told.wanted is None:
+        raise CommandError("no model set is wanted yet")
+    return told.wanted

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
-from rich.status import Status
+from rich.status import Status as Line
 from rich.text import Text
 
 from runtime.cli.client import AdminClient
@@ -17,6 +17,7 @@ from runtime.cli.exits import HELD, exit_codes
 from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.tables import console
+from runtime.core.views.forms import Status, Wanted
 from runtime.core.views.progress import of_about
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
@@ -49,17 +50,16 @@ def wait_until_live(
         client = AdminClient(Settings(), address)
         end = time.monotonic() + timeout
 
-        def meant(wanted: Mapping[str, Any]) -> bool:
-            return model_set in (None, wanted["source"]) and change in (None, wanted["change"])
+        def meant(wanted: Wanted) -> bool:
+            return model_set in (None, wanted.source) and change in (None, wanted.change)
 
         with Teller() as teller:
-            status = wait_for(client, meant, end, teller.tell)
-        wanted = status["wanted"]
-        if wanted["outcome"] == "failed":
-            raise CommandError(f"release {wanted['release']} failed: {wanted['reason']}")
-        told = f"release {wanted['release']} from {wanted['source']} is"
-        if _held(status, wanted["release"]):
-            promote = f"interlock promote {wanted['release']}"
+            status, wanted = wait_for(client, meant, end, teller.tell)
+        if wanted.outcome == "failed":
+            raise CommandError(f"release {wanted.release} failed: {wanted.reason}")
+        told = f"release {wanted.release} from {wanted.source} is"
+        if _held(status, wanted.release):
+            promote = f"interlock promote {wanted.release}"
             console().print(
                 Text(f"{told} up and held, for its cutover is manual; to make it live: {promote}")
             )
@@ -69,11 +69,13 @@ def wait_until_live(
 
 def wait_for(
     client: AdminClient,
-    meant: Callable[[Mapping[str, Any]], bool],
+    meant: Callable[[Wanted], bool],
     end: float,
     tell: Callable[[str, str], None],
-) -> Mapping[str, Any]:
-    """Return the status in which the wish is settled: live, failed, or held until an operator promotes it.
+) -> tuple[Status, Wanted]:
+    """Return the status in which the wish is settled, and that wish.
+
+    It is settled when it is live, failed, or held until an operator promotes it.
 
     Raises CommandError after ``end``.
 
@@ -84,19 +86,19 @@ def wait_for(
         times = ""
         try:
             status = client.status()
-            wanted = status["wanted"]
+            wanted = status.wanted
             if wanted is None:
                 seen = "no model set is wanted yet"
             elif not meant(wanted):
-                seen = f"the manager has not heard of it yet: release {wanted['release']} is wanted"
-            elif _held(status, wanted["release"]):
-                return status
-            elif wanted["outcome"] == "in progress":
-                seen, times = _how_far(status, wanted["release"])
-            elif wanted["outcome"] != "live" or client.ready():
-                return status
+                seen = f"the manager has not heard of it yet: release {wanted.release} is wanted"
+            elif _held(status, wanted.release):
+                return status, wanted
+            elif wanted.outcome == "in progress":
+                seen, times = _how_far(status, wanted.release)
+            elif wanted.outcome != "live" or client.ready():
+                return status, wanted
             else:
-                seen = f"release {wanted['release']} is live, and the gateway is not ready yet"
+                seen = f"release {wanted.release} is live, and the gateway is not ready yet"
         except Unavailable as error:
             seen = str(error)
         if time.monotonic() > end:
@@ -105,23 +107,24 @@ def wait_for(
         time.sleep(_POLL_S)
 
 
-def _held(status: Mapping[str, Any], number: int) -> bool:
+def _held(status: Status, number: int) -> bool:
     """Say whether a release has come up and waits for an operator's promote."""
-    return any(r["number"] == number and r.get("held", False) for r in status["releases"])
+    release = status.release(number)
+    return release is not None and release.held
 
 
-def _how_far(status: Mapping[str, Any], number: int) -> tuple[str, str]:
+def _how_far(status: Status, number: int) -> tuple[str, str]:
     """Return where a release is and what it waits for, and for how long it has."""
-    release = next((r for r in status.get("releases", ()) if r["number"] == number), None)
+    release = status.release(number)
     if release is None:
         return f"release {number} is in progress", ""
-    told = [f"release {number} is {release['state']}", release["waits_for"]]
+    told = [f"release {number} is {release.state}", release.waits_for]
     told += [
-        f"{engine['digest'][:12]}: {engine['progress']}"
-        for engine in status["engines"]
-        if number in engine["releases"] and engine["progress"] and engine["state"] == "loading"
+        f"{engine.digest[:12]}: {engine.progress}"
+        for engine in status.engines
+        if number in engine.releases and engine.progress and engine.state == "loading"
     ]
-    since, expected = release["since"], release["expected_in_state_s"]
+    since, expected = release.since, release.expected_in_state_s
     times = "" if since is None else of_about(max(0.0, time.time() - since), expected)
     return "; ".join(part for part in told if part), times
 
@@ -134,8 +137,8 @@ class Teller:
         self._clock = clock
         self._said = ""
         self._said_at = -_SAY_AGAIN_S
-        self._status = Status("", console=self._console) if self._console.is_terminal else None
-        self._shown: AbstractContextManager[Any] = self._status or nullcontext()
+        self._line = Line("", console=self._console) if self._console.is_terminal else None
+        self._shown: AbstractContextManager[Any] = self._line or nullcontext()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -149,8 +152,8 @@ class Teller:
     def tell(self, seen: str, times: str) -> None:
         """Say what is waited for; ``times`` alone is no news."""
         text = f"{seen} ({times})" if times else seen
-        if self._status is not None:
-            self._status.update(text)
+        if self._line is not None:
+            self._line.update(text)
         elif seen != self._said or self._clock() - self._said_at >= _SAY_AGAIN_S:
             self._said, self._said_at = seen, self._clock()
             self._console.print(text, markup=False, highlight=False)

@@ -26,6 +26,7 @@ from runtime.core.metering.ledger import DAY_SECONDS
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.forms import ManagerEntry, Status
 from runtime.core.views.status import status
 from runtime.errors import Fenced, StoreUnavailable
 from runtime.observe.exposition import text_of
@@ -137,7 +138,7 @@ class SwapManager:
         await self._controller.until_recovered()
         return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the control state for people, and what the manager itself holds.
 
         Raises:
@@ -145,17 +146,15 @@ class SwapManager:
 
         """
         await self._controller.until_recovered()
-        return {
-            **status(self._controller.state),
-            "installation": self._installation.id,
-            "manager": {"tasks": len(asyncio.all_tasks()), "clients": self._cluster.clients},
-        }
+        own = ManagerEntry(tasks=len(asyncio.all_tasks()), clients=self._cluster.clients)
+        told = {"installation": self._installation.id, "manager": own}
+        return status(self._controller.state).model_copy(update=told)
 
     async def health(self) -> dict[str, Any]:
         """Return the three tiers of health, within seconds whatever does not answer."""
         return (await self._checkup.health()).as_json()
 
-    async def command(self, command: Command) -> dict[str, Any]:
+    async def command(self, command: Command) -> Status:
         """Carry an operator's command out and return the state. Raises CommandRefused."""
         return status(await self._controller.command(command))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from runtime.core.metering.series import Told
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
@@ -29,8 +29,4 @@ class Manager(Protocol):
 
     async def metrics(self, told: Told) -> bytes:
         """Say it, and return what the whole application has counted, as Prometheus' text."""
-        ...
-
-    async def status(self) -> dict[str, Any]:
-        """Return the control state for people."""
         ...

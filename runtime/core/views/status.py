@@ -1,17 +1,28 @@
-"""What an operator sees: the control state as plain JSON. Field names are part of the admin API."""
+"""What an operator sees: the control state, put into the forms of the admin API."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from runtime.core.metering.usage import total
+from runtime.core.metering.usage import Usage, total
 from runtime.core.swap.release import OVER, ReleaseState
+from runtime.core.swap.routes import GatewayReport
 from runtime.core.swap.state import ControlState, EngineRecord, Release
+from runtime.core.views.forms import (
+    EngineEntry,
+    EngineUse,
+    GatewayEntry,
+    Outcome,
+    Plan,
+    PrefixCache,
+    ReleaseEntry,
+    Status,
+    Tokens,
+    Wanted,
+)
 from runtime.core.views.progress import expected_load, expected_state
 from runtime.core.views.waiting import faults, prefix_cache, waits_for
 
 
-def outcome(release: Release) -> str:
+def outcome(release: Release) -> Outcome:
     """Return ``live``, ``failed`` or ``in progress``: what became of the wish for this release."""
     if release.state is ReleaseState.LIVE:
         return "live"
@@ -20,36 +31,24 @@ def outcome(release: Release) -> str:
     return "in progress"
 
 
-def status(state: ControlState) -> dict[str, Any]:
+def status(state: ControlState) -> Status:
     """Return the whole state for ``GET /admin/v1/status``."""
     live = state.live
     metered = total(usage for report in state.gateways.values() for usage in report.metered.values())
-    return {
-        "revision": state.revision,
-        "edition": state.edition,
-        "paused": state.paused > 0,
-        "hearing": state.hearing,
-        "waiting": state.waiting,
-        "wanted": _wanted(state),
-        "live": live.number if live else None,
-        "releases": [_release(state, release) for release in state.releases.values()],
-        "engines": _engines(state),
-        "gateways": [
-            {
-                "id": report.gateway,
-                "table": report.version,
-                "reports": report.sequence,
-                "leases": sum(report.leases.values()),
-                "lagging": report.gateway in state.lagging,
-                "cutover_ms": report.cutover_s * 1000.0,
-                "tasks": report.tasks,
-                "clients": report.clients,
-            }
-            for report in state.gateways.values()
-        ],
-        "metered": {"prompt_tokens": metered.prompt, "completion_tokens": metered.completion},
-        "overruns": _overruns(state),
-    }
+    return Status(
+        revision=state.revision,
+        edition=state.edition,
+        paused=state.paused > 0,
+        hearing=state.hearing,
+        waiting=state.waiting,
+        wanted=_wanted(state),
+        live=live.number if live else None,
+        releases=[_release(state, release) for release in state.releases.values()],
+        engines=[_engine(state, engine) for engine in state.engines.values()],
+        gateways=[_gateway(state, report) for report in state.gateways.values()],
+        metered=_tokens(metered),
+        overruns=_overruns(state),
+    )
 
 
 def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
@@ -62,52 +61,56 @@ def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _wanted(state: ControlState) -> dict[str, Any] | None:
+def _wanted(state: ControlState) -> Wanted | None:
     if state.wanted is None:
         return None
     release = state.coming
-    return {
-        "change": state.wanted.change,
-        "release": state.wanted.release,
-        "source": state.wanted.source,
-        "outcome": outcome(release) if release else "retired",
-        "reason": release.reason if release else None,
-    }
+    return Wanted(
+        change=state.wanted.change,
+        release=state.wanted.release,
+        source=state.wanted.source,
+        outcome=outcome(release) if release else "retired",
+        reason=release.reason if release else None,
+    )
 
 
-def _release(state: ControlState, release: Release) -> dict[str, Any]:
+def _release(state: ControlState, release: Release) -> ReleaseEntry:
     content, warming = release.content, state.progress.get(f"release {release.number}")
     requests, hit_rate = prefix_cache(state, release)
-    return {
-        "number": release.number,
-        "source": release.source,
-        "name": content.model_set.name if content else None,
-        "model_set": content.digest if content else None,
-        "state": release.state,
-        "outcome": outcome(release),
-        "reason": release.reason,
-        "progress": warming.text if warming else None,
-        "waits_for": waits_for(state, release),
-        "since": release.entered.get(release.state),
-        "expected_in_state_s": expected_state(state, release),
-        "held": release.state is ReleaseState.STANDBY and release.held and state.is_wanted(release),
-        "was_live": release.was_live,
-        "warm": release.warm,
-        "leases": state.leases_on(release.number),
-        "oldest_lease_s": state.oldest_lease_on(release.number),
-        "engines": {
-            name: {"digest": digest, "reused": _reused(state, release, digest)}
+    return ReleaseEntry(
+        number=release.number,
+        source=release.source,
+        name=content.model_set.name if content else None,
+        model_set=content.digest if content else None,
+        state=release.state,
+        outcome=outcome(release),
+        reason=release.reason,
+        progress=warming.text if warming else None,
+        waits_for=waits_for(state, release),
+        since=release.entered.get(release.state),
+        expected_in_state_s=expected_state(state, release),
+        held=release.state is ReleaseState.STANDBY and release.held and state.is_wanted(release),
+        was_live=release.was_live,
+        warm=release.warm,
+        leases=state.leases_on(release.number),
+        oldest_lease_s=state.oldest_lease_on(release.number),
+        engines={
+            name: EngineUse(digest=digest, reused=_reused(state, release, digest))
             for name, digest in (content.engines.items() if content else ())
         },
-        "warmup": {"prompt_tokens": release.warmup.prompt, "completion_tokens": release.warmup.completion},
-        "entered": dict(release.entered),
-        "acknowledged": release.acknowledged,
-        "first_acknowledged": release.first_acknowledged,
-        "plan": release.plan.as_json() if release.plan else None,
-        "expected_s": _expected(state, release),
-        "prefix_cache": {"requests": requests, "hit_rate": hit_rate},
-        "faults": faults(state, release),
-    }
+        warmup=_tokens(release.warmup),
+        entered={str(entered): at for entered, at in release.entered.items()},
+        acknowledged=release.acknowledged,
+        first_acknowledged=release.first_acknowledged,
+        plan=Plan(**release.plan.as_json()) if release.plan else None,
+        expected_s=_expected(state, release),
+        prefix_cache=PrefixCache(requests=requests, hit_rate=hit_rate),
+        faults=faults(state, release),
+    )
+
+
+def _tokens(usage: Usage) -> Tokens:
+    return Tokens(prompt_tokens=usage.prompt, completion_tokens=usage.completion)
 
 
 def _expected(state: ControlState, release: Release) -> dict[str, float]:
@@ -124,21 +127,30 @@ def _reused(state: ControlState, release: Release, digest: str) -> bool:
     return engine is not None and engine.loaded_by != release.number
 
 
-def _engines(state: ControlState) -> list[dict[str, Any]]:
-    return [_engine(state, engine) for engine in state.engines.values()]
-
-
-def _engine(state: ControlState, engine: EngineRecord) -> dict[str, Any]:
+def _engine(state: ControlState, engine: EngineRecord) -> EngineEntry:
     told = state.progress.get(f"engine {engine.digest}")
-    return {
-        "digest": engine.digest,
-        "kind": engine.spec.kind if engine.spec else None,
-        "state": engine.state,
-        "phase": told.stage.phase if told and told.stage else None,
-        "progress": told.text if told else None,
-        "since": told.since if told else None,
-        "expected_s": expected_load(state, engine.digest),
-        "reason": engine.reason,
-        "loaded_by": engine.loaded_by,
-        "releases": [release.number for release in state.users_of(engine.digest)],
-    }
+    return EngineEntry(
+        digest=engine.digest,
+        kind=engine.spec.kind if engine.spec else None,
+        state=engine.state,
+        phase=told.stage.phase if told and told.stage else None,
+        progress=told.text if told else None,
+        since=told.since if told else None,
+        expected_s=expected_load(state, engine.digest),
+        reason=engine.reason,
+        loaded_by=engine.loaded_by,
+        releases=[release.number for release in state.users_of(engine.digest)],
+    )
+
+
+def _gateway(state: ControlState, report: GatewayReport) -> GatewayEntry:
+    return GatewayEntry(
+        id=report.gateway,
+        table=report.version,
+        reports=report.sequence,
+        leases=sum(report.leases.values()),
+        lagging=report.gateway in state.lagging,
+        cutover_ms=report.cutover_s * 1000.0,
+        tasks=report.tasks,
+        clients=report.clients,
+    )

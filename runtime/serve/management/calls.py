@@ -17,6 +17,7 @@ from runtime.control.hub import POLL_SECONDS
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.forms import Form, Status
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
 
 SILENT_S = 8.0
@@ -24,13 +25,17 @@ SILENT_S = 8.0
 
 
 def _plain(value: Any) -> Any:
-    """Return what is sent for a value of the model set's own types."""
+    """Return what is sent for a form, plain JSON, or for a value of the model set's own types, its text."""
+    if isinstance(value, Form):
+        return value.as_json()
     if isinstance(value, BaseModel):
         return value.model_dump_json()
     raise TypeError(f"{type(value).__name__} has no form on the wire")
 
 
 def _typed(kind: type, value: Any) -> Any:
+    if issubclass(kind, Form):
+        return kind.model_validate(value)
     if issubclass(kind, BaseModel):
         return kind.model_validate_json(value)
     raise TypeError(f"{kind.__name__} has no form on the wire")
@@ -61,9 +66,9 @@ METHODS = {
     "leave": Method(str, None, 2.0),
     "count": Method(Told, None, 10.0),
     "metrics": Method(Told, bytes, 20.0),
-    "status": Method(None, _JSON, 10.0),
+    "status": Method(None, Status, 10.0),
     "health": Method(None, _JSON, 10.0),
-    "command": Method(Command, _JSON, 30.0),
+    "command": Method(Command, Status, 30.0),
     "plan": Method(str | _JSON, _JSON, 600.0),  # a model's files are hashed for it, if they are new
     "audit": Method(int, list[_JSON], 30.0),
 }

@@ -11,6 +11,7 @@ from runtime.channel.wire import UNREADABLE, Call, Reply, Sender
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.forms import Status
 from runtime.errors import InterlockError
 from runtime.serve.management.calls import METHODS, encode, refusal_of
 
@@ -23,9 +24,9 @@ class Answering(Protocol):
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
     async def count(self, told: Told) -> None: ...  # noqa: D102
     async def metrics(self, told: Told) -> bytes: ...  # noqa: D102
-    async def status(self) -> dict[str, Any]: ...  # noqa: D102
+    async def status(self) -> Status: ...  # noqa: D102
     async def health(self) -> dict[str, Any]: ...  # noqa: D102
-    async def command(self, command: Command) -> dict[str, Any]: ...  # noqa: D102
+    async def command(self, command: Command) -> Status: ...  # noqa: D102
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]: ...  # noqa: D102
     async def audit(self, limit: int) -> list[dict[str, Any]]: ...  # noqa: D102
 

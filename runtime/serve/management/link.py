@@ -18,6 +18,7 @@ from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.forms import Status
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
 from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_refusal, encode, error_of
 
@@ -88,17 +89,17 @@ class ManagerLink:
         """Return what the whole application has counted. Raises StoreUnavailable."""
         return cast("bytes", await self._ask("metrics", told))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """Return the control state for people."""
-        return cast("dict[str, Any]", await self._ask("status"))
+        return cast("Status", await self._ask("status"))
 
     async def health(self) -> dict[str, Any]:
         """Return the three tiers of health."""
         return cast("dict[str, Any]", await self._ask("health"))
 
-    async def command(self, command: Command) -> dict[str, Any]:
+    async def command(self, command: Command) -> Status:
         """Carry an operator's command out. Raises CommandRefused."""
-        return cast("dict[str, Any]", await self._ask("command", command))
+        return cast("Status", await self._ask("command", command))
 
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError."""

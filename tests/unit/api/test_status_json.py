@@ -39,3 +39,17 @@ async def test_what_is_told(path):
         gateway["tasks"] = 16  # how many the process has is no part of the form
     pinned = PINNED / f"{path.replace('/', '_')}.json"
     assert json.dumps(told, indent=1) + "\n" == pinned.read_text()
+
+
+# The schema of the API has every member that the status tells of a release, an engine and a gateway.
+async def test_schema_tells_of_every_member():
+    async with serving() as (_, client):
+        told = (await client.get("/admin/v1/status")).json()
+        parts = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    assert set(told) <= set(parts["Status"]["properties"])
+    for name, entries in (
+        ("ReleaseEntry", told["releases"]),
+        ("EngineEntry", told["engines"]),
+        ("GatewayEntry", told["gateways"]),
+    ):
+        assert {member for entry in entries for member in entry} == set(parts[name]["properties"])

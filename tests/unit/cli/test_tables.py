@@ -11,6 +11,7 @@ from runtime.cli.budgets import _COLUMNS
 from runtime.cli.client import AdminClient
 from runtime.cli.tables import Grid, counted
 from runtime.core.declaration.units import span_text
+from runtime.core.views.forms import GatewayEntry, PrefixCache, ReleaseEntry, Status, Wanted
 from runtime.errors import Unavailable
 
 AUDIT = ("when", "who", "what", "from", "to", "outcome", "detail")
@@ -85,17 +86,21 @@ def test_span(seconds, text):
     assert span_text(seconds) == text
 
 
+def status_with(gateways, *, live=None, wanted=None, releases=()):
+    entries = [GatewayEntry(id=f"gateway-{n}") for n in range(gateways)]
+    return Status(
+        revision=1, edition=1, live=live, wanted=wanted, releases=releases, engines=[], gateways=entries
+    )
+
+
 # A live release has no expected end: the status tells for how long it has been live, and its hit rate below.
 def test_status_of_a_live_release():
-    live = {
-        "number": 2, "name": "support", "model_set": "a" * 64, "state": "live", "outcome": "live",
-        "since": time.time() - 7_500, "expected_in_state_s": None, "leases": 0, "waits_for": "",
-        "prefix_cache": {"requests": 1, "hit_rate": 0.8},
-    }  # fmt: skip
-    status = {
-        "wanted": {"release": 2, "source": "v2.yaml", "outcome": "live"}, "releases": [live], "engines": [],
-        "gateways": [{}], "metered": {"prompt_tokens": 1, "completion_tokens": 2}, "overruns": {},
-    }  # fmt: skip
+    wanted = Wanted(release=2, source="v2.yaml", outcome="live")
+    live = ReleaseEntry(
+        number=2, source="v2.yaml", name="support", model_set="a" * 64, state="live", outcome="live",
+        reason=None, since=time.time() - 7_500, prefix_cache=PrefixCache(requests=1, hit_rate=0.8),
+    )  # fmt: skip
+    status = status_with(1, live=2, wanted=wanted, releases=[live])
     console = Console(width=80, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(status_view.render(status))
@@ -114,10 +119,7 @@ def test_watch_in_a_pipe(monkeypatch):
         if len(asked) == 3:
             raise Unavailable("gone")
         asked.append(len(asked))
-        return {
-            "wanted": None, "releases": [], "engines": [], "gateways": [{}] * asked[-1],
-            "metered": {"prompt_tokens": 1, "completion_tokens": 2}, "overruns": {},
-        }  # fmt: skip
+        return status_with(asked[-1])
 
     monkeypatch.setattr(AdminClient, "status", told)
     monkeypatch.setattr(main, "_POLL_S", 0.0)

@@ -42,14 +42,14 @@ def staged():
 
 def engine_of(state, digest):
     """What the status shows of an engine; nothing before it is known."""
-    return next((shown for shown in status(state)["engines"] if shown["digest"] == digest), None)
+    return next((shown for shown in status(state).engines if shown.digest == digest), None)
 
 
 async def followed(world, digest):
     """Everything different that is shown of an engine until it is loaded, with the time it was first seen."""
     seen = []
-    while (shown := engine_of(world.state, digest)) is None or shown["state"] != "loaded":
-        if shown is not None and shown["progress"] is not None and shown not in [known for _, known in seen]:
+    while (shown := engine_of(world.state, digest)) is None or shown.state != "loaded":
+        if shown is not None and shown.progress is not None and shown not in [known for _, known in seen]:
             seen.append((world.clock.wall(), shown))
         await asyncio.sleep(0.05)
     return seen
@@ -72,12 +72,12 @@ async def test_phases_are_shown_in_order():
             wanted, begun = content(version, writer=changes), world.clock.wall()
             world.want(wanted)
             seen = await followed(world, wanted.engines["writer"])
-            assert [s["progress"] for _, s in seen] == [f"{said}, 0 of 1 replicas run" for said in SAID]
-            assert [s["phase"] for _, s in seen] == [stage.phase for stage in STAGES]
-            assert {round(s["since"] - begun, 1) for _, s in seen} == {0.0}
+            assert [s.progress for _, s in seen] == [f"{said}, 0 of 1 replicas run" for said in SAID]
+            assert [s.phase for _, s in seen] == [stage.phase for stage in STAGES]
+            assert {round(s.since - begun, 1) for _, s in seen} == {0.0}
             step = 4 if version == 1 else 6
             assert [at - begun for at, _ in seen] == pytest.approx([n * step for n in range(5)], abs=0.4)
-            expected += [s["expected_s"] for _, s in seen]
+            expected += [s.expected_s for _, s in seen]
             await world.until_live(wanted)
         assert expected[:5] == [None] * 5
         assert expected[5:] == pytest.approx([20] * 5, abs=0.5)
@@ -356,7 +356,7 @@ async def test_waiting_requests_are_counted():
         waiting = [asyncio.create_task(world.ask(n % 2)) for n in range(5)]
         await world.until(lambda s: s.waiting == 5, seconds=3)
         shown = status(world.state)
-        assert shown["waiting"] == 5
-        assert shown["releases"][1]["waits_for"].endswith("; 5 requests wait")
+        assert shown.waiting == 5
+        assert shown.releases[1].waits_for.endswith("; 5 requests wait")
         await asyncio.gather(*waiting)
         await world.until(lambda s: s.waiting == 0, seconds=3)

@@ -384,7 +384,7 @@ async def test_the_state_is_not_told_before_it_is_known(takes, told):
         SlowJournal.takes = takes
         world.start_manager()
         if told:
-            assert (await world.manager.status())["live"] == 1
+            assert (await world.manager.status()).live == 1
         else:
             with pytest.raises(EngineUnavailable, match="reads its journal"):
                 await world.manager.status()

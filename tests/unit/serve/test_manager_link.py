@@ -5,6 +5,7 @@ import inspect
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from runtime.channel import connection
@@ -19,6 +20,7 @@ from runtime.core.metering.series import Family, Kind, Series, Told
 from runtime.core.metering.usage import Usage
 from runtime.core.swap.commands import Action, Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
+from runtime.core.views.forms import Status
 from runtime.errors import (
     CommandError,
     CommandRefused,
@@ -33,6 +35,7 @@ from runtime.errors import (
 from runtime.serve.management import desk as manager_desk
 from runtime.serve.management import link as manager_link
 from runtime.serve.management.calls import METHODS, error_of, refusal_of
+from runtime.serve.management.calls import encode as encode_answer
 from runtime.serve.management.link import ManagerLink
 from tests.unit.world import content
 
@@ -61,6 +64,8 @@ def routed(number):
         number, known.digest, "set", known.model_set.chains, known.engines, {"writer": Price(3, 4)}
     )
 
+
+STATUS = Status(revision=3, edition=2, live=1, wanted=None, releases=[], engines=[], gateways=[])
 
 TABLE = ReleaseTable(9, 2, {number: routed(number) for number in (1, 2)}, paused=8)
 
@@ -126,7 +131,7 @@ async def linked(manager):
         ("leave", "g", None),
         ("count", TOLD, None),
         ("metrics", TOLD, b"asked_total 2\n"),
-        ("command", Command(Action.ROLLBACK, "an operator", 4, 3), {"live": 1, "releases": [{"number": 1}]}),
+        ("command", Command(Action.ROLLBACK, "an operator", 4, 3), STATUS),
         ("plan", "sets/v2.yaml", {"fits": True}),
         ("plan", {"name": "set", "engines": {"writer": {"kind": "fake"}}}, {"fits": False}),
         ("audit", 10, [{"at": 1.5, "actor": None}]),
@@ -139,10 +144,19 @@ async def test_what_crosses(method, argument, answer):
     assert manager.asked == [(method, argument)]
 
 
-@pytest.mark.parametrize("method", ["status", "health"])
-async def test_what_is_asked_without_an_argument(method):
-    async with linked(Manager(**{method: {"live": None}})) as (link, _):
-        assert await getattr(link, method)() == {"live": None}
+@pytest.mark.parametrize(("method", "answer"), [("status", STATUS), ("health", {"verdict": "healthy"})])
+async def test_what_is_asked_without_an_argument(method, answer):
+    async with linked(Manager(**{method: answer})) as (link, _):
+        assert await getattr(link, method)() == answer
+
+
+# A form crosses as plain JSON: a manager of before there were forms is understood, and one of tomorrow, whose
+# members are handed on.
+async def test_forms_of_other_versions():
+    told = STATUS.as_json() | {"tomorrow": {"more": [1]}}
+    assert msgspec.msgpack.decode(encode_answer(STATUS)) == STATUS.as_json()
+    status = METHODS["status"].decode_answer(msgspec.msgpack.encode(told))
+    assert (status.live, status.as_json()) == (1, told)
 
 
 # Whatever a gateway may ask has a declared form, and the manager's end can do it.
@@ -188,7 +202,7 @@ async def test_refusals():
 
 # What has no form on the wire is refused where it is asked, and the next question is answered.
 async def test_what_has_no_form():
-    async with linked(Manager(status={}, command={})) as (link, _):
+    async with linked(Manager(status=STATUS, command=STATUS)) as (link, _):
         with pytest.raises(InvalidRequest, match="cannot be told"):
             await link.command(Command(Action.PROMOTE, "operator", 2**70))
         deep = []
@@ -196,7 +210,7 @@ async def test_what_has_no_form():
             deep = [deep]
         with pytest.raises(InvalidRequest, match="cannot be told"):
             await link.plan({"name": deep})
-        assert await link.status() == {}
+        assert await link.status() == STATUS
 
 
 # What breaks inside the manager, or comes back in another form, is an error of that one question.
@@ -270,10 +284,10 @@ async def test_an_operator_waits(monkeypatch):
         await link.report(REPORT)
     waiting = asyncio.create_task(link.status())
     await asyncio.sleep(0.05)
-    async with listening(Manager(status={"live": 1})) as (_, address):
+    async with listening(Manager(status=STATUS)) as (_, address):
         directory.known = address
         async with asyncio.timeout(2):
-            assert await waiting == {"live": 1}
+            assert await waiting == STATUS
         await link.close()
     monkeypatch.setattr(manager_link, "PATIENCE_SECONDS", 0.05)
     async with asyncio.timeout(2):
@@ -320,7 +334,9 @@ async def greedy(address, calls):
 async def test_a_gateway_that_takes_nothing(monkeypatch):
     monkeypatch.setattr(connection, "_BEAT_S", 0.05)
     monkeypatch.setattr(connection, "_STUCK_S", 0.3)
-    async with linked(Manager(status={"much": "x" * 100_000}, report=TableStamp(0, 1))) as (link, server):
+    async with linked(
+        Manager(status=STATUS.model_copy(update={"much": "x" * 100_000}), report=TableStamp(0, 1))
+    ) as (link, server):
         await link.report(REPORT)
         writer = await greedy(link._directory.known, calls=300)
         async with asyncio.timeout(5):

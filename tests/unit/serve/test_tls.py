@@ -19,7 +19,7 @@ from runtime.serve import tls
 from runtime.serve.management import desk as manager_desk
 from runtime.serve.management.link import ManagerLink
 from tests.unit.channel.test_channel import ASK, Replica
-from tests.unit.serve.test_manager_link import Directory, Manager
+from tests.unit.serve.test_manager_link import STATUS, Directory, Manager
 
 pytestmark = pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real sockets need real time
 
@@ -76,11 +76,11 @@ def test_nothing_is_encrypted(monkeypatch):
 # A gateway and a manager that hold certificates of one authority talk as ever, and nobody reads it.
 async def test_a_link(encrypted):
     encrypted()
-    manager = Manager(status={"live": 1, "secret": "x" * 100_000})
+    manager = Manager(status=STATUS.model_copy(update={"secret": "x" * 100_000}))
     server = ChannelServer(manager_desk.answering(manager), "manager", 10)
     address = await server.open("127.0.0.1", tls.listening())
     link = ManagerLink(Directory(address), tls.calling())
-    assert (await link.status())["live"] == 1
+    assert (await link.status()).live == 1
     assert link._channel._connection._transport.get_extra_info("cipher") is not None
     await link.close()
     await server.close(0.0)
@@ -121,7 +121,7 @@ async def test_strangers(encrypted, caller, monkeypatch):
 async def test_heartbeats(encrypted, monkeypatch):
     monkeypatch.setattr(connection, "_BEAT_S", 0.05)
     encrypted()
-    server = ChannelServer(manager_desk.answering(Manager(status={})), "manager", 10, silent_s=0.5)
+    server = ChannelServer(manager_desk.answering(Manager(status=STATUS)), "manager", 10, silent_s=0.5)
     address = await server.open("127.0.0.1", tls.listening())
     channel = Channel(address, lambda _: None, silent_s=0.5, tls=tls.calling())
     await channel.open()

@@ -46,7 +46,7 @@ async def test_overruns_are_counted():
             await world.ask(gateway)
         await asyncio.sleep(2)
         status = await world.manager.status()
-        assert status["overruns"] == {"agent": {"second": 3, "fourth": 3}}
+        assert status.overruns == {"agent": {"second": 3, "fourth": 3}}
         shown = "\n".join(str(part) for part in render(status).renderables)
         assert "agent: hops over their share of the latency budget: second 3, fourth 3" in shown
 
