@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from runtime.clock import Clock
 from runtime.control.aggregator import Aggregator, MemoryMetrics, MetricsPort
@@ -36,8 +37,14 @@ from runtime.loops import LoopWatch
 
 _log = logging.getLogger(__name__)
 
-_TAKING, _DECIDING = "take events", "decide"
-"""Under which names it is told that an event could not be taken, or that the state could not be settled."""
+_TAKING, _DECIDING, _TELLING = "take events", "decide", "tell observers"
+"""Under which names it is told that an event could not be taken, the state settled, or others told of it."""
+
+Observer = Callable[[ControlState, ControlState], None]
+"""Hears of each change of the state, before and after, once it counts; what a start folds again is none.
+
+What goes by a settled state alone (the table, what is waited for, effects) is brought in line in ``_settle``.
+"""
 
 
 class Controller:
@@ -66,6 +73,7 @@ class Controller:
         self._clock = clock
         self._retention = retention or NoRetention()
         self._collector = Collector(cluster, ledger or NoLedger(), clock)
+        self._observers: tuple[Observer, ...] = (_log_moves,)
         self._inbox = Inbox()
         effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
@@ -230,9 +238,16 @@ class Controller:
         if isinstance(event, ev.Durable):
             await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
             _log.info("journal %d: %s", folded.revision, line_of(event))
-            for line in moves(self.state, folded):
-                _log.info("%s", line)
-        self.state = folded
+        before, self.state = self.state, folded
+        self._tell(before)
+
+    def _tell(self, before: ControlState) -> None:
+        """Tell the observers that the state is another; one that breaks is told to health, and no other."""
+        for observer in self._observers:
+            try:
+                observer(before, self.state)
+            except Exception as error:  # noqa: BLE001 - the change counts, whatever becomes of who is told
+                self._broke(_TELLING, error, "an observer broke on a change of the state")
 
     async def _settle(self) -> None:
         while (decision := policy.decide(self.state, self._clock.wall())) is not None:
@@ -243,3 +258,8 @@ class Controller:
         self.hub.publish(policy.release_table(self.state))
         self._waits.tell(self.state)
         self._running.reconcile(policy.due(self.state))
+
+
+def _log_moves(before: ControlState, after: ControlState) -> None:
+    for line in moves(before, after):
+        _log.info("%s", line)

@@ -44,6 +44,8 @@ def _expected_loading(state: ControlState, release: Release) -> float | None:
 
 def moves(before: ControlState, after: ControlState) -> Iterator[str]:
     """Yield a line for each release that is in another state than before."""
+    if after.releases is before.releases:
+        return
     for number, release in after.releases.items():
         old = before.releases.get(number)
         if old is None:

@@ -301,3 +301,21 @@ async def test_an_old_break_is_forgotten():
     assert [loops.broke("collect", ValueError()) for _ in range(3)] == [1.0, 2.0, 4.0]
     await asyncio.sleep(STEADY_SECONDS)
     assert loops.broke("collect", ValueError()) == 1.0
+
+
+# An observer of the state that breaks costs nothing but what it would have done; health tells of it.
+async def test_an_observer_breaks():
+    seen = []
+    async with World() as world:
+
+        def watch(before, after):
+            assert after is world.state
+            seen.append((before.revision, after.revision))
+
+        world.controller._observers = (Breaking(lambda *_: None, times=3), watch)
+        world.want(ONE)
+        await world.until_live(ONE)
+        reasons, count = await told(world, "tell observers")
+        assert (len(reasons), count) == (1, 3)
+        assert all(later[0] == earlier[1] for earlier, later in itertools.pairwise(seen))
+        assert seen[-1][1] == world.state.revision
