@@ -18,6 +18,7 @@ from runtime.core.health.report import unknown
 from runtime.core.requests.json_body import shown
 from runtime.core.swap.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.core.views.audit import MAX_AUDIT
+from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Plan, ReleaseEntry, ReleaseList, Status
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
@@ -79,6 +80,10 @@ class Operator(Protocol):
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
+        ...
+
+    async def changes(self, after: int | None) -> Heard:
+        """Return what has happened to releases and engines after an id, or after a while nothing."""
         ...
 
 

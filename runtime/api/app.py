@@ -20,6 +20,7 @@ from runtime.api.budgets import BudgetKeeper, budget_routes
 from runtime.api.chat import REQUEST_ID, SESSION, ChatResponse, request_id_of, session_of
 from runtime.api.door import ClientCors, Door
 from runtime.api.errors import body_of, error_object, headers_of, status_of
+from runtime.api.events import event_routes
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.openapi import described, for_clients, header, takes
@@ -65,6 +66,7 @@ def build_app(
     _add_description(app, settings, callers)
     for router in (
         admin_routes(operator, settings),
+        event_routes(operator, settings),
         key_routes(keys, settings, clock),
         usage_routes(usage, budgets, settings),
         budget_routes(budgets, settings, admission),

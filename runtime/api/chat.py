@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import uuid
@@ -16,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from runtime.api.chat_request import read_chat_request
 from runtime.api.completion import UNBUFFERED, answer_headers, events, timing_headers, whole
 from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.leaving import while_client_stays
 from runtime.api.trace_context import trace_context_of
 from runtime.core.requests.keys import Caller
 from runtime.engines.time_limit import TimeLimit
@@ -96,17 +96,7 @@ class ChatResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request; stop all work for it as soon as the client goes away."""
-        answer = asyncio.create_task(self._traced(trace_context_of(Headers(scope=scope)), send))
-        gone = asyncio.create_task(_until_disconnect(receive))
-        try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                answer.result()
-        finally:
-            for task in (answer, gone):
-                task.cancel()
-            # The lease closes in the answer's own cleanup: wait for that, also when this is cancelled.
-            await asyncio.shield(asyncio.gather(answer, gone, return_exceptions=True))
+        await while_client_stays(receive, self._traced(trace_context_of(Headers(scope=scope)), send))
 
     async def _traced(self, context: TraceContext, send: Send) -> None:
         with self._admission.traced(self._request_id, context, self._arrived) as span:
@@ -183,8 +173,3 @@ class ChatResponse(Response):
         head = MutableHeaders(headers)
         head["content-type"] = media_type
         return {"type": "http.response.start", "status": status, "headers": head.raw}
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -16,6 +16,7 @@ from runtime.control.aggregator import Aggregator, MemoryMetrics, MetricsPort
 from runtime.control.cluster import Cluster
 from runtime.control.collector import Collector, LedgerPort, NoLedger
 from runtime.control.effects import Effects
+from runtime.control.feed import Feed
 from runtime.control.hub import Hub
 from runtime.control.inbox import Asked, Ended, Inbox, Item, SettleAgain, is_told
 from runtime.control.journal import JournalPort
@@ -73,7 +74,8 @@ class Controller:
         self._clock = clock
         self._retention = retention or NoRetention()
         self._collector = Collector(cluster, ledger or NoLedger(), clock)
-        self._observers: tuple[Observer, ...] = (_log_moves,)
+        self.feed = Feed(clock, journal.epoch)
+        self._observers: tuple[Observer, ...] = (_log_moves, self.feed.observe)
         self._inbox = Inbox()
         effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics

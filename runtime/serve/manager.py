@@ -26,6 +26,7 @@ from runtime.core.metering.ledger import DAY_SECONDS
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.changes import Heard
 from runtime.core.views.forms import ManagerEntry, Status
 from runtime.core.views.status import status
 from runtime.errors import Fenced, StoreUnavailable
@@ -167,6 +168,10 @@ class SwapManager:
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
         return await asyncio.to_thread(self._journal.audit, limit)
+
+    async def changes(self, after: int | None) -> Heard:
+        """Return what has happened to releases and engines after an id, or after a while nothing."""
+        return await self._controller.feed.heard(after)
 
     # -- its life -----------------------------------------------------------------------------------
 

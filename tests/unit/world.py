@@ -105,7 +105,15 @@ class LocalManager:
         return self.controller.hub
 
     async def next_table(self, report):
-        poll = asyncio.ensure_future(self._hub(report.gateway).next_table(report))
+        return await self._unless_gone(self._hub(report.gateway).next_table(report))
+
+    async def changes(self, after):
+        if self.controller is None:
+            raise NoManager("the manager is away")
+        return await self._unless_gone(self.controller.feed.heard(after))
+
+    async def _unless_gone(self, asked):
+        poll = asyncio.ensure_future(asked)
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait({poll, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -271,9 +271,13 @@ class ControlState:
 
     def engine_name(self, engine: str) -> str:
         """Return what sets call the engine, and which it is, for people."""
+        name = self.sets_call(engine)
+        return f"engine {name} ({engine[:SHORT]})" if name else f"engine {engine[:SHORT]}"
+
+    def sets_call(self, engine: str) -> str:
+        """Return what the newest set that has the engine calls it; empty if none has it."""
         users = [release for release in self.users_of(engine) if release.content]
-        names = users[-1].content.names_of(engine) if users and users[-1].content else ()
-        return f"engine {'/'.join(names)} ({engine[:SHORT]})" if names else f"engine {engine[:SHORT]}"
+        return "/".join(users[-1].content.names_of(engine)) if users and users[-1].content else ""
 
     def load_names(self, engine: str) -> tuple[str, ...]:
         """Return under which names ``history`` keeps what loading the engine took."""

@@ -17,6 +17,7 @@ from runtime.control.hub import POLL_SECONDS
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Form, Status
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
 
@@ -70,6 +71,7 @@ METHODS = {
     "health": Method(None, _JSON, 10.0),
     "command": Method(Command, Status, 30.0),
     "plan": Method(str | _JSON, _JSON, 600.0),  # a model's files are hashed for it, if they are new
+    "changes": Method(int | None, Heard, POLL_SECONDS + 5.0),
     "audit": Method(int, list[_JSON], 30.0),
 }
 """By the name of what does it."""

@@ -18,6 +18,7 @@ from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
 from runtime.core.metering.series import Told
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Status
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
 from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_refusal, encode, error_of
@@ -108,6 +109,10 @@ class ManagerLink:
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log."""
         return cast("list[dict[str, Any]]", await self._ask("audit", limit))
+
+    async def changes(self, after: int | None) -> Heard:
+        """Return what has happened to releases and engines after an id, or after a while nothing."""
+        return cast("Heard", await self._ask("changes", after))
 
     # -- asking -----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from runtime.core.metering.series import Family, Kind, Series, Told
 from runtime.core.metering.usage import Usage
 from runtime.core.swap.commands import Action, Command
 from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
+from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
 from runtime.core.views.forms import Status
 from runtime.errors import (
     CommandError,
@@ -68,6 +69,31 @@ def routed(number):
 STATUS = Status(revision=3, edition=2, live=1, wanted=None, releases=[], engines=[], gateways=[])
 
 TABLE = ReleaseTable(9, 2, {number: routed(number) for number in (1, 2)}, paused=8)
+
+HEARD = Heard(
+    happened=[
+        Happened(
+            id=8,
+            change=ReleaseChange(
+                kind="release", number=2, name=None, from_state=None, to_state="live", reason=None, at=1.5
+            ),
+        ),
+        Happened(
+            id=9,
+            change=EngineChange(
+                kind="engine",
+                digest="d",
+                name="w",
+                from_state="absent",
+                to_state=None,
+                phase=None,
+                reason="r",
+                at=2.0,
+            ),
+        ),
+    ],
+    last=9,
+)
 
 
 class Manager:
@@ -135,6 +161,8 @@ async def linked(manager):
         ("plan", "sets/v2.yaml", {"fits": True}),
         ("plan", {"name": "set", "engines": {"writer": {"kind": "fake"}}}, {"fits": False}),
         ("audit", 10, [{"at": 1.5, "actor": None}]),
+        ("changes", None, Heard(happened=[], last=7, missed="")),
+        ("changes", 7, HEARD),
     ],
 )
 async def test_what_crosses(method, argument, answer):

@@ -1,0 +1,218 @@
+"""``GET /admin/v1/events``: what happens to releases and engines, as server-sent events.
+
+Each stream asks the manager for what came after its last event, by a long poll: a gateway keeps nothing for
+who reads slowly, and what the manager keeps is bounded. A stream ends after a while, as every answer does,
+for a gateway that stops waits for its answers. Clients come again with ``Last-Event-ID`` and miss nothing
+that the same manager still keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Protocol
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from runtime.api.auth import actor_of
+from runtime.api.completion import UNBUFFERED
+from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.leaving import while_client_stays
+from runtime.api.openapi import header, takes
+from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
+from runtime.engines.time_limit import TimeLimit
+from runtime.errors import EngineUnavailable, InterlockError, Overloaded
+from runtime.settings import Settings
+
+MOST = 32
+"""How many may follow at one gateway."""
+
+LIFE_S = 30.0
+"""How long a stream is; shorter where a gateway that stops waits less for its answers."""
+
+KEEP_ALIVE_S = 15.0
+"""After so long without an event a comment is sent, so that nobody takes the connection for dead."""
+
+_READER_S = 5.0
+"""How much longer than its life a stream may take to be read."""
+
+_MOST_DIGITS = 18
+
+LAST_EVENT_ID = header(
+    "last-event-id",
+    "The id of the last event that is known. What came after it is told first where the manager is the same "
+    "and still keeps it. It need not: read the status after connecting.",
+    maxLength=64,
+)
+
+_TOLD = (
+    "Server-sent events of what happens from now on. `event` is `release` or `engine`, `id` grows, `data` is "
+    "JSON in the form described here. `event: error` is the last one; its `data` is like any error of this "
+    "API, with `code` `read_too_slowly` or `manager_gone`. The stream ends after half a minute at most: "
+    "connect again. A comment is sent where nothing has happened for 15 s."
+)
+
+_MISSED = {
+    "read_too_slowly": "this stream was read too slowly: what happened next is not kept any more",
+    "manager_gone": "the manager has gone: what happened meanwhile is not known here",
+}
+
+
+class Changes(Protocol):
+    """Who knows what happens."""
+
+    async def changes(self, after: int | None) -> Heard:
+        """Return what has happened after an id, or after a while nothing. May raise Unavailable."""
+        ...
+
+
+class Places:
+    """How many follow, bounded."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place as long as it is used. Raises Overloaded: there is none."""
+        if self.taken >= self._most:
+            raise Overloaded(f"{self._most} clients follow the events of this gateway already")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+class EventStream(Response):
+    """Follows what happens when it is sent; gives its place back when its client goes away."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: Changes, places: Places, after: int | None, life: float) -> None:
+        self._source = source
+        self._places = places
+        self._after = after
+        self._life = life
+        self.background = None
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell of what happens until the client leaves, the stream's time is up, or the manager is gone."""
+        await while_client_stays(receive, self._answer(send))
+
+    async def _answer(self, send: Send) -> None:
+        started = False
+        try:
+            with self._places.place():
+                first = await self._source.changes(self._after)
+                started = True
+                await self._send_in_time(first, send)
+        except InterlockError as error:
+            if started:
+                raise
+            body = orjson.dumps(body_of(error))
+            told = headers_of(error) | {"content-length": str(len(body))}
+            await send(_start(status_of(error), "application/json", told))
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _send_in_time(self, first: Heard, send: Send) -> None:
+        """Send the stream, and hang up on a client that takes nothing of it."""
+        limit = TimeLimit(self._life + _READER_S)
+        try:
+            with limit:
+                await send(_start(200, "text/event-stream; charset=utf-8", UNBUFFERED))
+            async with aclosing(self._pieces(first)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    with limit:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            with limit:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            return
+        finally:
+            limit.close()
+
+    async def _pieces(self, first: Heard) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._life
+        # Who comes again without having met an event misses none either: it knows where it began.
+        begun = first.happened[0].id - 1 if first.happened else first.last
+        yield b"id: %d\nretry: 1000\n\n" % begun
+        if first.happened:
+            yield _events(first.happened)
+        last, said = first.last, loop.time()
+        poll = asyncio.ensure_future(self._source.changes(last))
+        try:
+            while (left := end - loop.time()) > 0:
+                quiet = said + KEEP_ALIVE_S - loop.time()
+                await asyncio.wait({poll}, timeout=max(0.0, min(left, quiet)))
+                if poll.done():
+                    heard = poll.result()
+                    if heard.missed:
+                        yield _failed(EngineUnavailable(_MISSED[heard.missed]), heard.missed)
+                        return
+                    if heard.happened:
+                        yield _events(heard.happened)
+                        said = loop.time()
+                    last = heard.last
+                    poll = asyncio.ensure_future(self._source.changes(last))
+                elif loop.time() >= said + KEEP_ALIVE_S:
+                    yield b": keep-alive\n\n"
+                    said = loop.time()
+        except InterlockError as error:
+            yield _failed(error, "manager_gone")
+        finally:
+            poll.cancel()
+            await asyncio.gather(poll, return_exceptions=True)
+
+
+def _start(status: int, media_type: str, headers: dict[str, str]) -> Message:
+    head = MutableHeaders(headers)
+    head["content-type"] = media_type
+    return {"type": "http.response.start", "status": status, "headers": head.raw}
+
+
+def _events(happened: list[Happened]) -> bytes:
+    return b"".join(
+        b"id: %d\nevent: %s\ndata: %s\n\n"
+        % (known.id, known.change.kind.encode(), orjson.dumps(known.change.as_json()))
+        for known in happened
+    )
+
+
+def _failed(error: InterlockError, code: str) -> bytes:
+    told = body_of(error)
+    told["error"]["code"] = code
+    return b"event: error\ndata: %s\n\n" % orjson.dumps(told)
+
+
+def event_routes(source: Changes, settings: Settings) -> APIRouter:
+    """Return the route of events."""
+    routes = APIRouter(prefix="/admin/v1")
+    places = Places(MOST)
+    life = min(LIFE_S, settings.drain_timeout_s)
+
+    @routes.get(
+        "/events",
+        status_code=200,
+        response_class=EventStream,
+        responses={200: {"model": ReleaseChange | EngineChange, "description": _TOLD}},
+        openapi_extra=takes(None, LAST_EVENT_ID),
+    )
+    async def events(request: Request) -> Response:
+        actor_of(request, settings)
+        return EventStream(source, places, _known(request.headers.get("last-event-id", "")), life)
+
+    return routes
+
+
+def _known(last_event_id: str) -> int | None:
+    """Return the id that a client knows; None if it is none of ours."""
+    ours = last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) <= _MOST_DIGITS
+    return int(last_event_id) if ours else None
