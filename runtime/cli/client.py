@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from runtime.api.answers import (
     AuditList,
@@ -24,6 +26,7 @@ from runtime.api.answers import (
     UsageList,
 )
 from runtime.core.requests.loopback import names_loopback
+from runtime.core.views.changes import Change, EngineChange, ReleaseChange
 from runtime.core.views.forms import Plan, ReleaseList, Status
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
@@ -33,6 +36,11 @@ _Form = TypeVar("_Form", bound=BaseModel)
 _TIMEOUT_S = 10.0
 _SHOWN = 80
 _MOST_PORTS = 2**16 - 1
+_SILENT_S = 40.0
+"""An event or a comment comes more often."""
+_AGAIN_S = 1.0
+"""Pause before a stream of events that has ended is followed on."""
+_change: TypeAdapter[ReleaseChange | EngineChange] = TypeAdapter(Change)
 _PLAN_TIMEOUT_S = 120.0
 """A plan may have to hash weights that were never seen before."""
 
@@ -85,6 +93,54 @@ class AdminClient:
         """Return the newest entries of the audit log, newest first."""
         entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}", AuditList)["entries"]
         return entries
+
+    def changes(self, tell: Callable[[str], None]) -> Iterator[ReleaseChange | EngineChange]:
+        """Yield what happens to releases and engines from now on, without end.
+
+        Whoever does not answer at first is an error. Later it is connected again, and ``tell`` hears why what
+        happened meanwhile may be missing.
+        """
+        known, met = "", False
+        while True:
+            try:
+                for event in self._events(known):
+                    met = True
+                    _check_event(event)
+                    known = event.get("id", known)
+                    if "data" in event:
+                        yield _change.validate_json(event["data"])
+            except Unavailable as error:
+                if not met:
+                    raise
+                tell(f"events may be missing: {error}")
+            except (ValueError, KeyError, TypeError) as error:
+                told = f"what {self._address} tells as events is of another version of Interlock: "
+                raise CommandError(told + type(error).__name__) from error
+            time.sleep(_AGAIN_S)
+
+    def _events(self, known: str) -> Iterator[dict[str, str]]:
+        """Yield the fields of each event of one stream, which ends after a while."""
+        headers = {"last-event-id": known} if known else {}
+        limits = httpx.Timeout(_TIMEOUT_S, read=_SILENT_S)
+        try:
+            with self._http.stream("GET", "/admin/v1/events", headers=headers, timeout=limits) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _error_of(answer, self._address)
+                if not _media(answer).startswith("text/event-stream"):
+                    answer.read()
+                    raise CommandError(_stranger(answer, self._address))
+                fields: dict[str, str] = {}
+                for line in answer.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if line and name:
+                        fields[name] = value
+                    elif fields:
+                        yield fields
+                        fields = {}
+        except httpx.RequestError as error:
+            message = f"no gateway answers at {self._address} ({error}); is the application deployed?"
+            raise Unavailable(message) from error
 
     def create_key(self, tenant: str, name: str, budgets: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Make an API key with budgets of its own; its secret is in the answer, under ``key``."""
@@ -194,6 +250,12 @@ def _client(address: str, headers: Mapping[str, str], transport: httpx.BaseTrans
     except (ValueError, ImportError, OSError) as error:
         message = "a proxy or certificates that the environment names (HTTP_PROXY, SSL_CERT_FILE, ...)"
         raise CommandError(f"{message} cannot be used: {error}") from error
+
+
+def _check_event(event: Mapping[str, str]) -> None:
+    """Raise Unavailable if the event says why its stream ends."""
+    if event.get("event") == "error":
+        raise Unavailable(str(json.loads(event["data"])["error"]["message"]))
 
 
 def _told(answer: httpx.Response, form: type[_Form], address: str) -> _Form:

@@ -13,6 +13,7 @@ from rich.live import Live
 from runtime.cli import releases
 from runtime.cli.budgets import budgets_app
 from runtime.cli.client import AdminClient
+from runtime.cli.events import events
 from runtime.cli.exits import exit_codes
 from runtime.cli.health import health
 from runtime.cli.keys import keys_app
@@ -38,6 +39,7 @@ for command in (releases.plan, releases.releases, releases.promote, releases.abo
     app.command()(command)
 app.command()(releases.retry)
 app.command()(releases.audit)
+app.command()(events)
 app.command()(usage)
 app.command()(health)
 app.command()(validate)

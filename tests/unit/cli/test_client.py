@@ -38,6 +38,7 @@ COMMANDS = [
     ["rollback"],
     ["abort"],
     ["audit"],
+    ["events"],
     ["usage"],
     ["usage", "--forecast"],
     ["keys", "list"],
