@@ -36,7 +36,7 @@ from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
 from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.ledger import GroupCommit, LedgerPort, NoLedger
-from runtime.walking.budgets import BudgetPort, Hold, NoBudgets
+from runtime.walking.budgets import BudgetPort, NoBudgets, Reservations
 
 _ENDLESS = 10**15
 _TENANTS = 8
@@ -74,8 +74,8 @@ class Load:
             "", request=name, tenant=tenant, key=f"key-{tenant}", chain="agent", admitted=clock.wall()
         )
         begun = time.perf_counter()
-        hold = Hold(self.budgets, clock, tag, 60.0)
-        await hold.look()
+        hold = Reservations(self.budgets, clock, tag, 60.0)
+        await hold.find_caps()
         await hold.begin(Amount(500))
         reserved = time.perf_counter()
         await asyncio.sleep(seconds)

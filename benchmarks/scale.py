@@ -27,7 +27,7 @@ from benchmarks.parts.output import PicturePath, ReportPath, blank, write
 from benchmarks.parts.report import provenance
 from benchmarks.parts.simulation import CHAIN, Network, Simulation, model_set
 from runtime.clock import SystemClock
-from runtime.core.budgets.budget import Amount, Cap, Kind, Per, Refusal, Standing, Unit, Window
+from runtime.core.budgets.budget import Amount, Cap, CapKind, Per, Refusal, Standing, Unit, Window
 from runtime.core.metering.ledger import HopTag
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import GIB, Device
@@ -38,11 +38,11 @@ from runtime.engines.chunks import text_of
 from runtime.errors import InterlockError, NoLiveRelease
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
-from runtime.store.spending.reservations import Wish
+from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store
 from runtime.testing.virtual_time import run
 from runtime.traffic.chain import ChatRequest
-from runtime.walking.budgets import Hold
+from runtime.walking.budgets import Reservations
 
 _QUIET_S = 5.0
 """Virtual seconds of load before each cutover."""
@@ -269,7 +269,7 @@ class _DirectBudgets:
         self._budgets.caps()
         return self._budgets.counting(tag)
 
-    async def reserve(self, wish: Wish) -> Standing | Refusal:
+    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
         return self._budgets.reserve([wish])[0]
 
 
@@ -282,7 +282,7 @@ async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
     clock, store = SystemClock(), open_store("sqlite://")
     budgets = Budgets(store, clock)
     budgets.set(Cap(0, "tenant", "", Per.TENANT, Unit.TOKENS, Window.DAY, 10**15))
-    budgets.set(Cap(0, "tenant", "", Per.SESSION, Unit.TOKENS, Window.TOTAL, 10**6, Kind.BUDGET))
+    budgets.set(Cap(0, "tenant", "", Per.SESSION, Unit.TOKENS, Window.TOTAL, 10**6, CapKind.BUDGET))
     ledger, port = Ledger(store, budgets), _DirectBudgets(budgets)
     order = [f"session-{n}" for n in range(count)] * turns
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
@@ -302,8 +302,8 @@ async def _turn(number: int, session: str, ledger: Ledger, budgets: _DirectBudge
     tag = HopTag(
         *("", f"r{number}"), tenant="tenant", key="key", session=session, chain=CHAIN, admitted=clock.wall()
     )
-    hold = Hold(budgets, clock, tag, 60.0)
-    await hold.look()
+    hold = Reservations(budgets, clock, tag, 60.0)
+    await hold.find_caps()
     await hold.begin(Amount(500))
     ledger.write(two_hops(tag), hold.names)
 

@@ -33,12 +33,13 @@ MOVED = MappingProxyType(
 
 RENAMED = MappingProxyType(
     {
-        "FakeEngine": "FakeEngineSpec",
-        "TransformersEngine": "TransformersEngineSpec",
-        "VllmEngine": "VllmEngineSpec",
+        ("runtime.core.series", "Told"): "MetricsSnapshot",
+        ("runtime.core.specs", "FakeEngine"): "FakeEngineSpec",
+        ("runtime.core.specs", "TransformersEngine"): "TransformersEngineSpec",
+        ("runtime.core.specs", "VllmEngine"): "VllmEngineSpec",
     }
 )
-"""Names of ``runtime.core.specs`` that are others now."""
+"""Names of those modules that are others now."""
 
 
 class _EarlierNames(MetaPathFinder, Loader):
@@ -56,7 +57,7 @@ class _EarlierNames(MetaPathFinder, Loader):
         now = MOVED[module.__name__]
 
         def found(name: str) -> Any:
-            wanted = RENAMED.get(name, name) if module.__name__ == "runtime.core.specs" else name
+            wanted = RENAMED.get((module.__name__, name), name)
             for each in map(importlib.import_module, now):
                 if hasattr(each, wanted):
                     return getattr(each, wanted)

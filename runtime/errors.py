@@ -34,13 +34,11 @@ InterlockError
 ├── DeploymentRefused       the Serve config declares of Interlock's deployments what cannot work
 ├── ModelFetchError         a model could not be brought or does not match its digest
 ├── SwapError               a candidate cannot become live; the live release goes on
-│   ├── DoesNotFit          there is no room for it on the devices
 │   ├── EngineLoadError     an engine did not come up
-│   ├── WarmupError         the set's own samples failed on the new engines
-│   └── ProbeMismatch       an engine answers otherwise than it did at its warm-up
+│   └── WarmupError         the set's own samples failed on the new engines
 ├── CommandError            the command line was given something it cannot do
 └── InternalError           a bug or a lost race inside Interlock
-    ├── IllegalTransition   an event that the release table does not know
+    ├── IllegalTransition   an event that the transition table does not know
     ├── WrongEngine         an engine answered that is not of the leased release
     └── Fenced              another manager has taken over the journal
         └── HistoryLost     the store has lost what was written to it, as after a restore
@@ -252,20 +250,12 @@ class SwapError(InterlockError):
     """A candidate cannot become live; the live release goes on."""
 
 
-class DoesNotFit(SwapError):
-    """There is no room for the candidate on the devices; says what is missing on each."""
-
-
 class EngineLoadError(SwapError):
     """An engine did not come up."""
 
 
 class WarmupError(SwapError):
     """The model set's own samples failed on the new engines."""
-
-
-class ProbeMismatch(SwapError):
-    """An engine answers otherwise than it did at its warm-up."""
 
 
 class CommandError(InterlockError):
@@ -277,7 +267,7 @@ class InternalError(InterlockError):
 
 
 class IllegalTransition(InternalError):
-    """An event that the release table does not know. Nothing was changed."""
+    """An event that the transition table does not know. Nothing was changed."""
 
 
 class WrongEngine(InternalError):

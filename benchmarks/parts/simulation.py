@@ -21,13 +21,13 @@ from typing import Any, Self
 from runtime.clock import Clock
 from runtime.control.controller import Controller
 from runtime.control.journal import MemoryJournal
-from runtime.core.metering.series import Family, Told
+from runtime.core.metering.series import Family, MetricsSnapshot
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.memory import Device
 from runtime.core.model_set.model_set import parse
 from runtime.core.swap import events as ev
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.swap.state import ControlState
 from runtime.core.views.forms import Status
 from runtime.core.views.status import status
@@ -111,7 +111,7 @@ class Link:
     async def _pass(self) -> None:
         await asyncio.sleep(self._random.lognormvariate(math.log(self._median), self._sigma))
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+    async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Long-poll the table."""
         await self._pass()
         table = await self._simulation.controller.hub.next_table(report)
@@ -131,13 +131,13 @@ class Link:
         """Say goodbye."""
         self._simulation.controller.hub.leave(gateway)
 
-    async def count(self, told: Told) -> None:
+    async def count(self, told: MetricsSnapshot) -> None:
         """Say what was counted for Prometheus."""
         await self._pass()
         await self._simulation.controller.metrics.take(told)
         await self._pass()
 
-    async def metrics(self, told: Told) -> bytes:
+    async def metrics(self, told: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted."""
         await self._pass()
         return text_of(await self._simulation.controller.metrics.scrape(told))

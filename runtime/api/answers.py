@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from runtime.core.budgets.budget import Kind, Per, Unit, Window
+from runtime.core.budgets.budget import CapKind, Per, Unit, Window
 from runtime.core.health.report import Verdict
 
 # -- clients --------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class CapEntry(BaseModel):
     unit: Unit
     window: Window
     limit: int | str
-    kind: Kind
+    kind: CapKind
     hard: bool
     spent: int | str
 

@@ -23,8 +23,8 @@ from runtime.core.budgets.budget import (
     COUNTABLE,
     OF_TOKENS,
     Cap,
+    CapKind,
     CapStanding,
-    Kind,
     Per,
     Unit,
     Window,
@@ -88,7 +88,7 @@ class LimitBody(AdminBody):
         ),
     ]
     """A whole number; of cost money, with at most nine decimals, as a number or as text."""
-    kind: Kind = Kind.BUDGET
+    kind: CapKind = CapKind.BUDGET
     hard: Annotated[bool, Field(strict=True)] = True
 
     def cap(self, tenant: str, key: str) -> Cap:

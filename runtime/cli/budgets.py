@@ -16,7 +16,7 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.cli.tables import Grid, console
-from runtime.core.budgets.budget import Kind, Per, Unit, Window
+from runtime.core.budgets.budget import CapKind, Per, Unit, Window
 from runtime.errors import CommandError
 from runtime.settings import Settings
 
@@ -64,8 +64,8 @@ def put(
     ] = Per.TENANT,
     key: Annotated[str, typer.Option(help="Only of this key, by its id.")] = "",
     kind: Annotated[
-        Kind, typer.Option(help="limit: come again in the next window; budget: it is spent.")
-    ] = Kind.BUDGET,
+        CapKind, typer.Option(help="limit: come again in the next window; budget: it is spent.")
+    ] = CapKind.BUDGET,
     address: Address = None,
     *,
     soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nobody.")] = False,

@@ -11,7 +11,7 @@ from runtime.cli.tables import Grid, counted
 from runtime.core.declaration.units import span_text
 from runtime.core.model_set.digest import SHORT
 from runtime.core.views.forms import Status
-from runtime.core.views.progress import of_about
+from runtime.core.views.progress import elapsed_text
 
 _STYLES = {"live": "green", "failed": "red", "draining": "yellow", "standby": "cyan", "retired": "dim"}
 
@@ -57,7 +57,7 @@ def _times(since: float | None, expected: float | None) -> str:
     if since is None:
         return ""
     elapsed = max(0.0, time.time() - since)
-    return of_about(elapsed, expected) if expected is not None else span_text(elapsed)
+    return elapsed_text(elapsed, expected) if expected is not None else span_text(elapsed)
 
 
 def _engines(status: Status) -> Grid:

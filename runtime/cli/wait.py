@@ -18,7 +18,7 @@ from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.tables import console
 from runtime.core.views.forms import Status, Wanted
-from runtime.core.views.progress import of_about
+from runtime.core.views.progress import elapsed_text
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
@@ -125,7 +125,7 @@ def _how_far(status: Status, number: int) -> tuple[str, str]:
         if number in engine.releases and engine.progress and engine.state == "loading"
     ]
     since, expected = release.since, release.expected_in_state_s
-    times = "" if since is None else of_about(max(0.0, time.time() - since), expected)
+    times = "" if since is None else elapsed_text(max(0.0, time.time() - since), expected)
     return "; ".join(part for part in told if part), times
 
 

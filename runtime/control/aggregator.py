@@ -16,7 +16,7 @@ from typing import Protocol
 
 from runtime.clock import Clock
 from runtime.control.cluster import Cluster
-from runtime.core.metering.series import Family, Sums, Told
+from runtime.core.metering.series import Family, MetricsSnapshot, Sums
 from runtime.core.metering.usage import UNCOUNTED
 from runtime.core.model_set.digest import SHORT
 from runtime.core.swap.state import EXISTING, ControlState
@@ -68,11 +68,11 @@ class Aggregator:
         self.uncounted: dict[str, float] = {}
         """By shortened digest: tokens of an engine that no call has counted, at the last scrape."""
 
-    async def take(self, told: Told) -> None:
+    async def take(self, told: MetricsSnapshot) -> None:
         """Take what a gateway has counted. Raises StoreUnavailable: it tells again."""
         (await self._restored()).take(told)
 
-    async def scrape(self, told: Told) -> list[Family]:
+    async def scrape(self, told: MetricsSnapshot) -> list[Family]:
         """Return the metrics of the whole application; ``told`` is the word of the gateway that asks.
 
         Raises:
@@ -86,7 +86,7 @@ class Aggregator:
             engines = [e.digest for e in self._state().engines.values() if e.state in EXISTING]
             await asyncio.gather(*(self.ask(engine) for engine in engines))
             self._tellings += 1
-            sums.take(Told(self._source, self._tellings, [self._loops()]))
+            sums.take(MetricsSnapshot(self._source, self._tellings, [self._loops()]))
             self._let_go(sums, engines)
             shown = sums.copy()
             await self._keep(shown)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from runtime.core.health.report import Infrastructure
 from runtime.core.metering.ledger import Batch
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.memory import Device, Resources
 from runtime.core.swap.phase import Stage
@@ -108,6 +108,6 @@ class Cluster(Protocol):
         """
         ...
 
-    async def metrics(self, engine: str) -> list[Told]:
+    async def metrics(self, engine: str) -> list[MetricsSnapshot]:
         """Return what the software of each replica counts for Prometheus."""
         ...

@@ -36,7 +36,7 @@ AT_ONCE = 2_000
 """Hops of one answer."""
 
 
-class LedgerPort(Protocol):
+class CollectedLedger(Protocol):
     """The ledger as the collector needs it."""
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:
@@ -51,7 +51,7 @@ class LedgerPort(Protocol):
 class Collector:
     """Collects from every engine that is up, and once more from one that is to go."""
 
-    def __init__(self, cluster: Cluster, ledger: LedgerPort, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, ledger: CollectedLedger, clock: Clock) -> None:
         self._cluster = cluster
         self._ledger = ledger
         self._clock = clock
@@ -152,7 +152,7 @@ class StoredLedger:
         return await asyncio.to_thread(self._ledger.write, rows)
 
 
-class NoLedger:
+class NoCollectedLedger:
     """Keeps nothing; for those who only swap."""
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:  # noqa: ARG002 - the protocol's form

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from runtime.clock import Clock
 from runtime.control.aggregator import Aggregator, MemoryMetrics, MetricsPort
 from runtime.control.cluster import Cluster
-from runtime.control.collector import Collector, LedgerPort, NoLedger
+from runtime.control.collector import CollectedLedger, Collector, NoCollectedLedger
 from runtime.control.effects import Effects
 from runtime.control.feed import Feed
 from runtime.control.hub import Hub
@@ -57,7 +57,7 @@ class Controller:
         cluster: Cluster,
         clock: Clock,
         gateway_silence_s: float,
-        ledger: LedgerPort | None = None,
+        ledger: CollectedLedger | None = None,
         metrics: MetricsPort | None = None,
         installation: str = "",
         roster: Roster | None = None,
@@ -73,7 +73,7 @@ class Controller:
         self._recovery = Recovery(cluster, clock)
         self._clock = clock
         self._retention = retention or NoRetention()
-        self._collector = Collector(cluster, ledger or NoLedger(), clock)
+        self._collector = Collector(cluster, ledger or NoCollectedLedger(), clock)
         self.feed = Feed(clock, journal.epoch)
         self._observers: tuple[Observer, ...] = (_log_moves, self.feed.observe)
         self._inbox = Inbox()
@@ -257,7 +257,7 @@ class Controller:
             await self._commit(decision)
             if self.state is before:
                 raise IllegalTransition(f"the policy decided what the table refuses: {line_of(decision)}")
-        self.hub.publish(policy.release_table(self.state))
+        self.hub.publish(policy.routing_table(self.state))
         self._waits.tell(self.state)
         self._running.reconcile(policy.due(self.state))
 

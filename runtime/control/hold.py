@@ -42,7 +42,7 @@ class Row(Protocol):
         ...
 
 
-class Hold:
+class StoreHold:
     """One manager's hold on the store.
 
     ``has_ended`` says whether a holder's process is known to be over; ``is_deployed``, which blocks, whether

@@ -1,4 +1,4 @@
-"""Where gateways and the manager meet: gateways long-poll the release table and report back."""
+"""Where gateways and the manager meet: gateways long-poll the routing table and report back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from runtime.clock import TICK, Clock
 from runtime.control.roster import MemoryRoster, RollCall, Roster
 from runtime.core.swap import events as ev
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.errors import EngineUnavailable
 
 POLL_SECONDS = 10.0
@@ -45,10 +45,10 @@ class Hub:
         self._clock = clock
         self._post = post
         self._seen: dict[str, float] = {}
-        self._table = ReleaseTable(version=-1)
+        self._table = RoutingTable(version=-1)
         self._news = asyncio.Event()
 
-    def publish(self, table: ReleaseTable) -> None:
+    def publish(self, table: RoutingTable) -> None:
         """Show ``table`` to all gateways if it says anything new.
 
         A table that differs only by version is kept back: nobody would route differently by it.
@@ -59,7 +59,7 @@ class Hub:
             self._news.set()
             self._news = asyncio.Event()
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+    async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Return the table once it is newer than the one that the gateway routes by, or after a while.
 
         Before the manager has recovered there is no table, and nothing that could be taken for one:

@@ -123,7 +123,7 @@ class Length:
         self.begins = 0
         """Revision that the journal begins from, or at which it could not be made shorter."""
 
-    async def look(self, state: ControlState) -> None:
+    async def shorten_if_long(self, state: ControlState) -> None:
         """Shorten the journal, which ``state`` has just been settled by, if it is long. Raises Fenced."""
         if state.revision - self.begins < EVENTS_KEPT:
             return

@@ -52,7 +52,7 @@ class JournalWriter:
 
     async def shorten(self, state: ControlState) -> None:
         """Shorten the journal, which ``state`` has just been settled by, if it is long."""
-        await self._length.look(state)
+        await self._length.shorten_if_long(state)
 
 
 def _folded_again(state: ControlState, event: ev.Durable) -> ControlState:

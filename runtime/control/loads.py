@@ -13,7 +13,7 @@ from runtime.core.model_set.digest import SHORT
 from runtime.core.swap import events as ev
 from runtime.core.swap.effects import LoadEngine
 from runtime.core.swap.state import ControlState, EngineRecord
-from runtime.core.views.progress import expected_load, of_about
+from runtime.core.views.progress import elapsed_text, expected_load
 from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Loads:
 
     def _tell_load(self, load: _Load, text: str, status: AppStatus | None = None) -> None:
         """Tell how far a load is. Call this for a change only: it is logged."""
-        times = of_about(self._clock.now() - load.begun, load.expected)
+        times = elapsed_text(self._clock.now() - load.begun, load.expected)
         _log.info("engine %s: %s, %s", load.engine[:SHORT], text, times)
         subject = f"engine {load.engine}"
         stage, waits = (status.stage, status.waits) if status is not None else (None, None)

@@ -8,7 +8,7 @@ import re
 from runtime.clock import Clock
 from runtime.core.swap.release import CANDIDATE
 from runtime.core.swap.state import ControlState, Release
-from runtime.core.views.progress import expected_state, of_about
+from runtime.core.views.progress import elapsed_text, expected_state
 from runtime.core.views.waiting import waits_for
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class WaitLog:
         if release.state not in CANDIDATE:
             return ""
         elapsed = self._clock.wall() - release.entered[release.state]
-        return f"; {of_about(elapsed, expected_state(state, release))}"
+        return f"; {elapsed_text(elapsed, expected_state(state, release))}"
 
     def _is_new(self, number: int, text: str) -> bool:
         said, at = self._said.get(number, ("", float("-inf")))

@@ -10,14 +10,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from runtime.core.metering.series import Family, Kind, Labels, Series
+from runtime.core.metering.series import Family, Labels, MetricKind, Series
 
 __all__ = ["CONTENT_TYPE", "families_of", "text_of"]
 
 _KNOWN = 20_000
 """How many series are not made anew each time that they are told."""
 
-_KINDS = {"counter": Kind.COUNTER, "histogram": Kind.HISTOGRAM, "gauge": Kind.GAUGE}
+_KINDS = {"counter": MetricKind.COUNTER, "histogram": MetricKind.HISTOGRAM, "gauge": MetricKind.GAUGE}
 
 
 def families_of(
@@ -29,7 +29,7 @@ def families_of(
     that are ``peaks`` the greatest.
     """
     for metric in registry.collect():
-        kind = Kind.PEAK if metric.name in peaks else _KINDS.get(metric.type)
+        kind = MetricKind.PEAK if metric.name in peaks else _KINDS.get(metric.type)
         if kind is not None and metric.name.startswith(prefix):
             samples: dict[Series, float] = {}
             for sample in metric.samples:
@@ -54,7 +54,7 @@ class _Collected:
         """Yield each family, those of one name as one: it must not be described twice."""
         by_name: dict[str, Metric] = {}
         for family in sorted(self._families, key=lambda family: family.name):
-            kind = "gauge" if family.kind is Kind.PEAK else family.kind.value
+            kind = "gauge" if family.kind is MetricKind.PEAK else family.kind.value
             metric = by_name.setdefault(family.name, Metric(family.name, family.help, kind))
             metric.samples += [Sample(s.name, dict(s.labels), value) for s, value in family.samples.items()]
         yield from by_name.values()

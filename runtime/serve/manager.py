@@ -18,14 +18,14 @@ from runtime.control.aggregator import StoredMetrics
 from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
 from runtime.control.health import Checkup
-from runtime.control.hold import Hold
+from runtime.control.hold import StoreHold
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.control.retention import StoredRetention
 from runtime.core.metering.ledger import DAY_SECONDS
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import Heard
 from runtime.core.views.forms import ManagerEntry, Status
 from runtime.core.views.status import status
@@ -76,7 +76,9 @@ class SwapManager:
         check_shared(settings.store_url, await asyncio.to_thread(_nodes))
         store = await asyncio.to_thread(open_store, settings.store_url)
         context = serve.get_replica_context()
-        self._hold = Hold(*(HolderRow(store), own_holder(context.app_name), clock), has_ended, is_deployed)
+        self._hold = StoreHold(
+            *(HolderRow(store), own_holder(context.app_name), clock), has_ended, is_deployed
+        )
         await self._hold.take()
         self._journal = await asyncio.to_thread(Journal, store)
         self._installation = await asyncio.to_thread(installation_of, store)
@@ -113,7 +115,7 @@ class SwapManager:
 
     # -- what gateways ask, over their links (serve.management.desk) -----------------------------------
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+    async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Answer a gateway's long poll."""
         return await self._controller.hub.next_table(report)
 
@@ -125,11 +127,11 @@ class SwapManager:
         """Take a gateway's goodbye."""
         self._controller.hub.leave(gateway)
 
-    async def count(self, told: Told) -> None:
+    async def count(self, told: MetricsSnapshot) -> None:
         """Take what a gateway has counted for Prometheus. Raises StoreUnavailable: it must tell again."""
         await self._controller.metrics.take(told)
 
-    async def metrics(self, told: Told) -> bytes:
+    async def metrics(self, told: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted, as Prometheus' text.
 
         Raises:

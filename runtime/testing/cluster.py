@@ -15,7 +15,7 @@ from runtime.clock import Clock
 from runtime.control.cluster import AppStatus
 from runtime.core.health.report import Deployment, Infrastructure, Node
 from runtime.core.metering.ledger import Batch
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.engines import FakeEngineSpec
@@ -179,10 +179,10 @@ class FakeCluster:
         ]
         return Infrastructure((Node("node", "127.0.0.1", alive=True),), deployments=tuple(deployments))
 
-    async def metrics(self, engine: str) -> list[Told]:
+    async def metrics(self, engine: str) -> list[MetricsSnapshot]:
         """Return what each replica counts."""
         replicas = self._replicas(engine)
-        return [Told(r.name, next(self._told), await r.metrics()) for r in replicas]
+        return [MetricsSnapshot(r.name, next(self._told), await r.metrics()) for r in replicas]
 
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from runtime.clock import Clock
 from runtime.core.metering.outcomes import outcome_of
-from runtime.core.metering.recent import Mark, What, ending
+from runtime.core.metering.recent import Mark, Observed, ending
 from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
 from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContext, Tracer
@@ -105,7 +105,7 @@ class Admission:
         what = ending(error, answered=False, took=0.0, objective=0.0)
         if what is None:
             return
-        refused = request.caller.tenant if request is not None and what is What.REFUSED else ""
+        refused = request.caller.tenant if request is not None and what is Observed.REFUSED else ""
         self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
 
     async def _begin(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from runtime.core.budgets.budget import Cap, Refusal, Standing
 from runtime.core.metering.ledger import HopTag
 from runtime.store.spending.budgets import Budgets
-from runtime.store.spending.reservations import Wish
+from runtime.store.spending.reservations import ReservationRequest
 from runtime.traffic.batches import Batches
 
 
@@ -35,6 +35,6 @@ class StoredBudgets:
         self._met.add(tag.key)
         return self._budgets.counting(tag)
 
-    async def reserve(self, wish: Wish) -> Standing | Refusal:
+    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
         return await self._reserving.put(wish)

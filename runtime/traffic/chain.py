@@ -11,10 +11,10 @@ from typing import Any
 
 from runtime.clock import Clock
 from runtime.core.metering.hop import HopEnded
-from runtime.core.metering.latency import Latency, lay_out
+from runtime.core.metering.latency import Latency, latency_of
 from runtime.core.metering.ledger import HopTag, Purpose
 from runtime.core.metering.outcomes import RequestOutcome, outcome_of
-from runtime.core.metering.recent import Mark, What, ending
+from runtime.core.metering.recent import Mark, Observed, ending
 from runtime.core.metering.usage import HopRecord, Usage, total
 from runtime.core.requests.keys import OPEN, Caller
 from runtime.core.walk.call import Call, Result
@@ -26,7 +26,7 @@ from runtime.observe.tracing import UNTRACED, RequestSpan
 from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Lease
-from runtime.walking.budgets import BudgetPort, Hold
+from runtime.walking.budgets import BudgetPort, Reservations
 from runtime.walking.deadline import Deadline
 from runtime.walking.driver import drive
 from runtime.walking.hops import HopRunner
@@ -82,7 +82,7 @@ class ChainCall:
         span.leased(tag, self.release.model_set, stream=request.stream)
         self._deadline = Deadline(clock, lease.chain.deadline, self._arrived)
         self._runner = HopRunner(lease.release, lease.chain, tag, self._deadline, clock, self._arrived, span)
-        self.hold = Hold(budgets, clock, tag, lease.chain.deadline)
+        self.hold = Reservations(budgets, clock, tag, lease.chain.deadline)
         self._spending = Spending(self.hold, self.release, self._deadline, self._runner.count)
         self._runner.observers = (self._hop_ended, meter.hop_ended, self._spending.hop_ended)
         self._runner.before_retry = self._spending.cover_again
@@ -129,7 +129,7 @@ class ChainCall:
     def latency(self) -> Latency:
         """Return where the time has gone up to now, which the caller takes for the answer's end."""
         self._ended = self._clock.now()
-        return lay_out(self.hops, self._since_arrival(self._begun), self._since_arrival(self._ended))
+        return latency_of(self.hops, self._since_arrival(self._begun), self._since_arrival(self._ended))
 
     def _since_arrival(self, stamp: float) -> float:
         return (stamp - self._arrived) * 1000.0
@@ -236,7 +236,7 @@ class ChainCall:
         took, objective = ended - self._arrived, self._lease.chain.latency_objective
         what = ending(self._error, answered=self._answered, took=took, objective=objective)
         if what is not None and self._lease.purpose is Purpose.LIVE:
-            refused = self.request.caller.tenant if what is What.REFUSED else ""
+            refused = self.request.caller.tenant if what is Observed.REFUSED else ""
             self._meter.recent.add(ended, Mark(what, self.release.number, self.request.model, refused))
         own = took - sum(hop.duration_ms for hop in self.hops) / 1000.0
         where = self.request.model, self.release.number

@@ -1,4 +1,4 @@
-"""Following the manager's release table: prepare, install, acknowledge, report."""
+"""Following the manager's routing table: prepare, install, acknowledge, report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.clock import Clock
 from runtime.core.swap.policy.limits import ACKNOWLEDGE_TIMEOUT
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.swap.standing import Moment, Standing
 from runtime.errors import NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch
@@ -66,7 +66,7 @@ class Follower:
         self._changed = asyncio.Event()
         self._installed = asyncio.Event()
         self.routing = Routing(self._changed.set, clock, Standing(min(silence_s, ACKNOWLEDGE_TIMEOUT)))
-        self._table = ReleaseTable(version=-1)
+        self._table = RoutingTable(version=-1)
         self._preparing = Preparing(directory, self.routing)
         self._sequence = 0
         self._telling = Telling(gateway, manager, meter, clock, heartbeat_s, self.loops)
@@ -157,7 +157,7 @@ class Follower:
             routing = self.routing
             routing.standing = routing.standing.alone(asked, routing.moment())
 
-    def _check_store(self, table: ReleaseTable) -> None:
+    def _check_store(self, table: RoutingTable) -> None:
         """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""
         theirs, own = table.installation, self._installation
         if theirs and own and theirs != own:
@@ -174,7 +174,7 @@ class Follower:
         if self.fenced and not fenced:
             _log.error("%s is not followed: not ready any more", newest)
 
-    async def _apply(self, table: ReleaseTable, asked: Moment) -> None:
+    async def _apply(self, table: RoutingTable, asked: Moment) -> None:
         """Route by ``table``, once its live release is prepared: it is, unless this gateway is new."""
         wanted = table.releases[table.live] if table.live is not None else None
         if wanted is not None and not self.routing.holds(wanted):

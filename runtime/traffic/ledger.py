@@ -58,7 +58,7 @@ class GroupCommit:
         except TimeoutError:
             _log.warning("the store is slow: %d rows go out before they are written", len(rows))
         except Exception:  # noqa: BLE001 - whatever it is, the answer is there and is the client's
-            _log.exception("the ledger took %d rows not; the engines will bring them in", len(rows))
+            _log.exception("could not write %d ledger rows; the manager collects them", len(rows))
 
     def _write_all(self, told: list[tuple[Sequence[LedgerRow], Sequence[str]]]) -> list[None]:
         rows = [row for rows, _ in told for row in rows]

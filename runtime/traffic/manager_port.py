@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runtime.core.metering.series import Told
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.metering.series import MetricsSnapshot
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 
 
 class Manager(Protocol):
     """The manager as a gateway sees it. Every call may raise Unavailable."""
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+    async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Return the table when it is newer than the report's, or after a while."""
         ...
 
@@ -23,10 +23,10 @@ class Manager(Protocol):
         """Say goodbye."""
         ...
 
-    async def count(self, told: Told) -> None:
+    async def count(self, told: MetricsSnapshot) -> None:
         """Say what this gateway has counted for Prometheus."""
         ...
 
-    async def metrics(self, told: Told) -> bytes:
+    async def metrics(self, told: MetricsSnapshot) -> bytes:
         """Say it, and return what the whole application has counted, as Prometheus' text."""
         ...

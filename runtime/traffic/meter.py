@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.ledger import Outcome, Purpose
-from runtime.core.metering.recent import Mark, What
+from runtime.core.metering.recent import Mark, Observed
 from runtime.core.metering.usage import NOTHING, Usage, total
 from runtime.core.swap.routes import Share
 from runtime.observe.metrics import GatewayMetrics
@@ -39,13 +39,13 @@ class Meter:
         self.metrics.hop(tag, ended.outcome, ended.record)
         if ended.record.overrun_ms:
             self._overruns[tag.chain, tag.step] += 1
-            self._see(What.HOP_OVERRAN, ended)
+            self._see(Observed.HOP_OVERRAN, ended)
         if ended.outcome is Outcome.OK:
-            self._see(What.HOP_DONE, ended)
+            self._see(Observed.HOP_DONE, ended)
         elif ended.failed:
-            self._see(What.HOP_FAILED, ended)
+            self._see(Observed.HOP_FAILED, ended)
 
-    def _see(self, what: What, ended: HopEnded) -> None:
+    def _see(self, what: Observed, ended: HopEnded) -> None:
         if ended.tag.purpose != Purpose.LIVE:
             return  # of a copy nobody waits for the answer: it makes no health worse
         self.recent.add(ended.at, Mark(what, ended.tag.release, ended.tag.chain, ended.tag.step))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
-from runtime.core.swap.routes import ReleaseTable, RoutedRelease
+from runtime.core.swap.routes import RoutedRelease, RoutingTable
 from runtime.engines.port import EngineClient
 from runtime.traffic.routing import Routing
 from runtime.walking.hops import PreparedRelease
@@ -48,11 +48,11 @@ class Preparing:
         """How many engines it holds clients of."""
         return self._directory.clients
 
-    def missing(self, table: ReleaseTable) -> list[RoutedRelease]:
+    def missing(self, table: RoutingTable) -> list[RoutedRelease]:
         """Return the releases of the table that are not prepared."""
         return [r for r in table.releases.values() if not self._routing.holds(r)]
 
-    def keep(self, table: ReleaseTable) -> None:
+    def keep(self, table: RoutingTable) -> None:
         """Forget what stood in the way of releases that are not in the table any more."""
         self.faults = {n: fault for n, fault in self.faults.items() if n in table.releases}
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from runtime.clock import Clock
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.errors import EngineUnavailable, Unavailable
 from runtime.loops import LoopWatch
 from runtime.traffic.manager_port import Manager
@@ -71,9 +71,9 @@ class Telling:
             else:
                 told, at = changes, now
 
-    async def _told(self) -> Told:
+    async def _told(self) -> MetricsSnapshot:
         self._tellings += 1
-        told = Told(self._gateway, self._tellings, [])
+        told = MetricsSnapshot(self._gateway, self._tellings, [])
         for family in self._meter.metrics.families():
             told.families.append(family)
             await asyncio.sleep(0)  # requests go on meanwhile: a family takes up to a millisecond or two

@@ -11,7 +11,7 @@ from runtime.core.budgets.budget import (
     OF_TOKENS,
     Amount,
     Cap,
-    Kind,
+    CapKind,
     Per,
     Refusal,
     Standing,
@@ -22,7 +22,7 @@ from runtime.core.budgets.budget import (
 )
 from runtime.core.metering.ledger import HopTag
 from runtime.errors import QuotaExhausted, RateLimited
-from runtime.store.spending.reservations import Wish
+from runtime.store.spending.reservations import ReservationRequest
 
 GRACE_SECONDS = 30.0
 """How long after its chain's deadline a request's gateway is dead if it has not released what it holds."""
@@ -43,7 +43,7 @@ class BudgetPort(Protocol):
         """Return the caps that count spending under ``tag``."""
         ...
 
-    async def reserve(self, wish: Wish) -> Standing | Refusal:
+    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
         ...
 
@@ -57,12 +57,12 @@ class NoBudgets:
         """Return none."""
         return []
 
-    async def reserve(self, wish: Wish) -> Standing | Refusal:
+    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
         """Let everything begin."""
         return Standing(wish.at, ())
 
 
-class Hold:
+class Reservations:
     """What one request has reserved. ``names`` are released with its last rows."""
 
     def __init__(self, budgets: BudgetPort, clock: Clock, tag: HopTag, deadline: float) -> None:
@@ -77,7 +77,7 @@ class Hold:
         self.standing: Standing | None = None
         """How the caps stood just after the request had begun."""
 
-    async def look(self) -> None:
+    async def find_caps(self) -> None:
         """Find out which caps the request is under. Raises StoreUnavailable."""
         self._caps = await self._budgets.caps(self._tag)
 
@@ -115,7 +115,8 @@ class Hold:
         expires = at + self._deadline + GRACE_SECONDS
         # Before it is asked for: if this is cancelled, it may be reserved all the same.
         self.names.append(name)
-        answer = await self._budgets.reserve(Wish(name, claims(caps, self._tag, amount, at), at, expires))
+        wanted = claims(caps, self._tag, amount, at)
+        answer = await self._budgets.reserve(ReservationRequest(name, wanted, at, expires))
         if isinstance(answer, Refusal):
             self.names.remove(name)
             raise refused(answer, self._clock.wall() + self._budgets.skew)
@@ -138,7 +139,7 @@ def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
         message = (
             f"{said}: {spent} spent and {reserved} reserved of {limit}, and the request may take {wanted}"
         )
-    if cap.kind is Kind.BUDGET or refusal.wanted > cap.limit:
+    if cap.kind is CapKind.BUDGET or refusal.wanted > cap.limit:
         return QuotaExhausted(message, code="insufficient_quota")
     wait = BUSY_SECONDS if cap.unit is Unit.CONCURRENT else max(0.001, refusal.ends - now)
     return RateLimited(message, retry_after=wait)

@@ -11,7 +11,7 @@ from runtime.core.swap.routes import RoutedRelease
 from runtime.core.walk.call import Call, Operation, made_up
 from runtime.core.walk.walk import Walk
 from runtime.errors import InvalidRequest
-from runtime.walking.budgets import Hold
+from runtime.walking.budgets import Reservations
 from runtime.walking.deadline import Deadline
 
 
@@ -20,7 +20,7 @@ class Spending:
 
     def __init__(
         self,
-        hold: Hold,
+        hold: Reservations,
         release: RoutedRelease,
         deadline: Deadline,
         count: Callable[[Call], Awaitable[int]],
@@ -43,7 +43,7 @@ class Spending:
             StoreUnavailable: the caps cannot be asked for.
 
         """
-        await self.hold.look()
+        await self.hold.find_caps()
         await self.hold.begin(await self._worst_case(walk) if self.hold.counts_tokens else Amount())
 
     async def _worst_case(self, walk: Walk) -> Amount:

@@ -13,7 +13,7 @@ from typing import Protocol
 from runtime.errors import ModelFetchError
 from runtime.weights import gguf_to_safetensors
 from runtime.weights.child_process import run_child
-from runtime.weights.progress import Progress
+from runtime.weights.progress import ReportProgress
 
 _QUIET_AND_OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -25,12 +25,12 @@ _QUIET_AND_OFFLINE = {
 class Convert(Protocol):
     """Turns a GGUF file into a folder of safetensors; the seam at which tests need no torch."""
 
-    def __call__(self, gguf: Path, folder: Path, progress: Progress) -> None:
+    def __call__(self, gguf: Path, folder: Path, progress: ReportProgress) -> None:
         """Write the converted model to ``folder``, which does not exist yet."""
         ...
 
 
-def convert_with_transformers(gguf: Path, folder: Path, progress: Progress) -> None:
+def convert_with_transformers(gguf: Path, folder: Path, progress: ReportProgress) -> None:
     """Convert ``gguf`` with this environment's transformers; no network is touched.
 
     Raises:

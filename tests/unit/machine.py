@@ -20,7 +20,7 @@ from runtime.core.swap.commands import ANY_EDITION, Action, Command, check
 from runtime.core.swap.fold import fold
 from runtime.core.swap.policy import leases
 from runtime.core.swap.release import CANDIDATE, HOLDING, Move, ReleaseState
-from runtime.core.swap.routes import GatewayReport, ReleaseTable
+from runtime.core.swap.routes import GatewayReport, RoutingTable
 from runtime.core.swap.state import EXISTING, ControlState, EngineState, pausing
 from runtime.errors import CommandRefused
 from tests.unit.world import content
@@ -45,7 +45,7 @@ class Gateway:
     """What a gateway really holds, and its reports that are still on the way."""
 
     name: str
-    table: ReleaseTable = field(default_factory=lambda: ReleaseTable(version=-1))
+    table: RoutingTable = field(default_factory=lambda: RoutingTable(version=-1))
     prepared: frozenset[int] = frozenset()
     leases: dict[int, int] = field(default_factory=dict)
     sequence: int = 0
@@ -72,7 +72,7 @@ class Interlock(RuleBasedStateMachine):
         self.gateways = {}
         self.joined = 0
         self.changes = 0
-        self.table = policy.release_table(self.state)
+        self.table = policy.routing_table(self.state)
         self.all_due = []
         self.served = False
 
@@ -97,7 +97,7 @@ class Interlock(RuleBasedStateMachine):
         else:
             raise AssertionError("the policy reaches no fixpoint")
         self.all_due = sorted(policy.due(self.state), key=repr)
-        table = policy.release_table(self.state)
+        table = policy.routing_table(self.state)
         if replace(table, version=self.table.version) != self.table or self.table.version < 0:
             self.table = table
 
@@ -280,7 +280,7 @@ class Interlock(RuleBasedStateMachine):
             gateway.heard = False
             gateway.mail.clear()
         self.state = self.folded(self.journal)
-        self.table = ReleaseTable(version=-1)
+        self.table = RoutingTable(version=-1)
         if self.journal:
             self.commit(ev.ManagerRestarted(at=self.now()))
         for engine in list(self.state.engines.values()):
@@ -311,7 +311,7 @@ class Interlock(RuleBasedStateMachine):
 
     @invariant()
     def what_takes_requests_is_awake(self):
-        table = policy.release_table(self.state)
+        table = policy.routing_table(self.state)
         if table.live is not None and not table.paused:
             engines = table.releases[table.live].engines.values()
             assert not {engine[:SHORT] for engine in engines} & self.asleep
@@ -362,7 +362,7 @@ class Interlock(RuleBasedStateMachine):
 
     @invariant()
     def routed_engines_are_warm(self):
-        for routed in policy.release_table(self.state).releases.values():
+        for routed in policy.routing_table(self.state).releases.values():
             assert {engine[:SHORT] for engine in routed.engines.values()} <= self.warm
 
     @invariant()
@@ -378,7 +378,7 @@ class Interlock(RuleBasedStateMachine):
             return
         assert wanted.state in HOLDING
         waits = wanted.state in (ReleaseState.STANDBY, ReleaseState.DRAINING) and wanted.warm
-        serves = policy.release_table(self.state).live == wanted.number
+        serves = policy.routing_table(self.state).live == wanted.number
         live = self.state.live
         alone = live and leases.no_leases_while_paused(self.state, live)
         leased = pausing(self.state) and (not alone or any(g.leases for g in self.gateways.values()))

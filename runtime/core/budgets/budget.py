@@ -81,7 +81,7 @@ class Window(StrEnum):
     TOTAL = "total"
 
 
-class Kind(StrEnum):
+class CapKind(StrEnum):
     """What a client is told when a cap is reached."""
 
     LIMIT = "limit"
@@ -102,7 +102,7 @@ class Cap:
     unit: Unit
     window: Window
     limit: int
-    kind: Kind = Kind.BUDGET
+    kind: CapKind = CapKind.BUDGET
     hard: bool = True
     """A soft one is never refused by; it warns."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.core.health.orchestration import ERRORS_DEGRADED, ERRORS_UNHEALTHY, serving, steps
 from runtime.core.health.report import FEWEST, Facts, Reason, Tier, by_share, degraded, unhealthy
-from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Counts, Mark, What
+from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Counts, Mark, Observed
 from runtime.core.swap.state import ControlState, Release
 
 LATE_DEGRADED = 0.05
@@ -23,7 +23,7 @@ REFUSED_UNHEALTHY = 0.5
 TENANTS_TOLD = 5
 """How many tenants one sentence names."""
 
-_REQUESTS = (What.IN_TIME, What.LATE, What.FAILED, What.REFUSED)
+_REQUESTS = (Observed.IN_TIME, Observed.LATE, Observed.FAILED, Observed.REFUSED)
 
 
 def agent(facts: Facts, recent: Counts) -> Tier:
@@ -36,7 +36,7 @@ def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
         yield unhealthy("no release is live, so no request is answered; the orchestration tier says why")
     if not state.gateways:
         yield degraded("nothing is known of requests: no gateway reports")
-    turned_away = recent.get(Mark(What.FAILED, 0, ""), 0)
+    turned_away = recent.get(Mark(Observed.FAILED, 0, ""), 0)
     total = sum(count for mark, count in recent.items() if mark.what in _REQUESTS)
     verdict = by_share(turned_away, total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
     if verdict is not None:
@@ -54,24 +54,24 @@ def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
 def _chain(release: Release, chain: str, recent: Counts) -> Iterator[Reason]:
     counts = _requests(release, chain, recent)
     total, where = sum(counts.values()), f"of chain {chain} of release {release.number}"
-    verdict = by_share(counts[What.LATE], total, LATE_DEGRADED, LATE_UNHEALTHY)
+    verdict = by_share(counts[Observed.LATE], total, LATE_DEGRADED, LATE_UNHEALTHY)
     if verdict is not None:
         yield Reason(
             verdict,
-            f"{counts[What.LATE]} of {total} requests {where} took longer than "
+            f"{counts[Observed.LATE]} of {total} requests {where} took longer than "
             f"{_objective(release, chain):g} s; {_slow_steps(release, chain, recent)}",
         )
-    verdict = by_share(counts[What.FAILED], total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
+    verdict = by_share(counts[Observed.FAILED], total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
     if verdict is not None:
         yield Reason(
             verdict,
-            f"{counts[What.FAILED]} of {total} requests {where} ended in an error; "
+            f"{counts[Observed.FAILED]} of {total} requests {where} ended in an error; "
             "the orchestration tier and the gateways' log tell which",
         )
-    share = counts[What.REFUSED] / total if total else 0.0
-    if counts[What.REFUSED] >= FEWEST and share >= REFUSED_UNHEALTHY:
+    share = counts[Observed.REFUSED] / total if total else 0.0
+    if counts[Observed.REFUSED] >= FEWEST and share >= REFUSED_UNHEALTHY:
         yield unhealthy(
-            f"{counts[What.REFUSED]} of {total} requests {where} were refused by budgets; "
+            f"{counts[Observed.REFUSED]} of {total} requests {where} were refused by budgets; "
             "see: interlock budgets list"
         )
 
@@ -80,7 +80,8 @@ def _slow_steps(release: Release, chain: str, recent: Counts) -> str:
     over = {
         step: count
         for known, step in steps(release)
-        if known == chain and (count := recent.get(Mark(What.HOP_OVERRAN, release.number, chain, step), 0))
+        if known == chain
+        and (count := recent.get(Mark(Observed.HOP_OVERRAN, release.number, chain, step), 0))
     }
     if over:
         return "hops over their share: " + ", ".join(f"{step} {count}" for step, count in over.items())
@@ -92,7 +93,7 @@ def _refused(state: ControlState, recent: Counts) -> Iterator[Reason]:
     numbers = {release.number for release in serving(state)}
     tenants: Counter[str] = Counter()
     for mark, count in recent.items():
-        if mark.what is What.REFUSED and mark.release in numbers:
+        if mark.what is Observed.REFUSED and mark.release in numbers:
             tenants[mark.detail] += count
     if not tenants:
         return
@@ -107,7 +108,7 @@ def _refused(state: ControlState, recent: Counts) -> Iterator[Reason]:
 def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
     return {
         "window_s": WINDOW_SECONDS,
-        "turned_away": recent.get(Mark(What.FAILED, 0, ""), 0),
+        "turned_away": recent.get(Mark(Observed.FAILED, 0, ""), 0),
         "chains": [
             {
                 "release": release.number,
@@ -124,7 +125,7 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
     }
 
 
-def _requests(release: Release, chain: str, recent: Counts) -> dict[What, int]:
+def _requests(release: Release, chain: str, recent: Counts) -> dict[Observed, int]:
     counts = dict.fromkeys(_REQUESTS, 0)
     for mark, count in recent.items():
         if mark.what in counts and (mark.release, mark.chain) == (release.number, chain):

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.core.health.report import Facts, Reason, Tier, by_share, degraded, unhealthy
 from runtime.core.loops import NEWS_SECONDS, LoopReport
-from runtime.core.metering.recent import WINDOW_SECONDS, Counts, Mark, What
+from runtime.core.metering.recent import WINDOW_SECONDS, Counts, Mark, Observed
 from runtime.core.model_set.digest import SHORT
 from runtime.core.swap.policy.promotion import answers
 from runtime.core.swap.release import SERVING
@@ -38,8 +38,8 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
         yield from _broken_loops(name, report.loops, facts.now)
     for release in serving(state):
         for chain, step in steps(release):
-            failed = recent.get(Mark(What.HOP_FAILED, release.number, chain, step), 0)
-            ended = failed + recent.get(Mark(What.HOP_DONE, release.number, chain, step), 0)
+            failed = recent.get(Mark(Observed.HOP_FAILED, release.number, chain, step), 0)
+            ended = failed + recent.get(Mark(Observed.HOP_DONE, release.number, chain, step), 0)
             verdict = by_share(failed, ended, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
             if verdict is not None:
                 where = f"step {step} of chain {chain} of release {release.number}"
@@ -118,7 +118,7 @@ def _gateways(facts: Facts) -> Iterator[Reason]:
     if state.hearing:
         yield degraded("the manager has restarted and has yet to hear of every gateway")
     for name in sorted(state.lagging):
-        yield tell(f"{name} does not follow the release table and takes no requests; Serve replaces it")
+        yield tell(f"{name} does not follow the routing table and takes no requests; Serve replaces it")
     for name, seconds in sorted(silent.items()):
         yield tell(
             f"{name} has not reported for {seconds:.0f} s: it is dead or cut off from the manager, "
@@ -153,9 +153,9 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
                 "release": release.number,
                 "chain": chain,
                 "step": step,
-                "done": recent.get(Mark(What.HOP_DONE, release.number, chain, step), 0),
-                "failed": recent.get(Mark(What.HOP_FAILED, release.number, chain, step), 0),
-                "overran": recent.get(Mark(What.HOP_OVERRAN, release.number, chain, step), 0),
+                "done": recent.get(Mark(Observed.HOP_DONE, release.number, chain, step), 0),
+                "failed": recent.get(Mark(Observed.HOP_FAILED, release.number, chain, step), 0),
+                "overran": recent.get(Mark(Observed.HOP_OVERRAN, release.number, chain, step), 0),
             }
             for release in serving(state)
             for chain, step in steps(release)

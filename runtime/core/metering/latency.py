@@ -41,7 +41,7 @@ _ROUNDING_MS = 0.001
 """By how much a hop may seem to begin before the one that it followed had ended: times are sums of floats."""
 
 
-def lay_out(hops: Sequence[HopRecord], begun_ms: float, total_ms: float) -> Latency:
+def latency_of(hops: Sequence[HopRecord], begun_ms: float, total_ms: float) -> Latency:
     """Return the parts of a request whose chain began ``begun_ms`` after its arrival."""
     end, gaps, steps = begun_ms, 0.0, dict[str, float]()
     for hop in critical_path(hops):

@@ -23,7 +23,7 @@ OTHERS = "*"
 """Stands for the tenants beyond those that are counted one by one."""
 
 
-class What(StrEnum):
+class Observed(StrEnum):
     """What is counted. A hop or a request that its client has ended is counted as nothing."""
 
     HOP_DONE = "hop done"
@@ -42,7 +42,7 @@ class What(StrEnum):
 class Mark(NamedTuple):
     """What is counted, and of which release and chain: 0 and nothing of a request that none has taken."""
 
-    what: What
+    what: Observed
     release: int
     chain: str
     detail: str = ""
@@ -53,7 +53,7 @@ Counts = Mapping[Mark, int]
 """How often each was seen within the window; what was not is left out."""
 
 
-def ending(error: BaseException | None, *, answered: bool, took: float, objective: float) -> What | None:
+def ending(error: BaseException | None, *, answered: bool, took: float, objective: float) -> Observed | None:
     """Return how a request has ended that took so many seconds; None if that was its client's doing.
 
     A client that leaves before the objective has passed may have lost interest; after it, it was kept
@@ -61,18 +61,18 @@ def ending(error: BaseException | None, *, answered: bool, took: float, objectiv
     """
     match error:
         case QuotaExhausted():
-            return What.REFUSED
+            return Observed.REFUSED
         case RateLimited():
-            return What.REFUSED if error.retry_after > PATIENT_SECONDS else None
+            return Observed.REFUSED if error.retry_after > PATIENT_SECONDS else None
         case RequestError():
             return None
         case DeadlineExceeded():
-            return What.LATE
+            return Observed.LATE
         case Exception():
-            return What.FAILED
+            return Observed.FAILED
     if took > objective:
-        return What.LATE
-    return What.IN_TIME if answered else None
+        return Observed.LATE
+    return Observed.IN_TIME if answered else None
 
 
 def summed(counted: Iterable[Counts]) -> Counter[Mark]:

@@ -40,7 +40,7 @@ class Series(NamedTuple):
         return Series(self.name, tuple(sorted((*self.labels, (name, value)))))
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """What the values of a family mean."""
 
     COUNTER = "counter"
@@ -53,23 +53,23 @@ class Kind(StrEnum):
     @property
     def counts(self) -> bool:
         """Say whether values only grow while a process lives."""
-        return self in (Kind.COUNTER, Kind.HISTOGRAM)
+        return self in (MetricKind.COUNTER, MetricKind.HISTOGRAM)
 
     def merged(self, one: float, other: float) -> float:
         """Return the value of two things together. None has a value below 0."""
-        return max(one, other) if self is Kind.PEAK else one + other
+        return max(one, other) if self is MetricKind.PEAK else one + other
 
 
 class Family(NamedTuple):
     """All series of one metric. The name of a counter is without its ``_total``."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     samples: Mapping[Series, float]
 
 
-class Told(NamedTuple):
+class MetricsSnapshot(NamedTuple):
     """Everything that a process has counted since it started."""
 
     source: str
@@ -78,7 +78,7 @@ class Told(NamedTuple):
     """Counts what it has told: of two that overtook each other on the way, the later one holds."""
     families: list[Family]
 
-    def labelled(self, name: str, value: str) -> Told:
+    def labelled(self, name: str, value: str) -> MetricsSnapshot:
         """Return the same with one label more on each series."""
         return self._replace(
             families=[
@@ -104,12 +104,12 @@ class Sums:
     """The counts of all processes that there ever were, and the gauges of those that there are."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, tuple[Kind, str]] = {}
+        self._kinds: dict[str, tuple[MetricKind, str]] = {}
         self._totals: dict[str, dict[Series, float]] = {}
         self._sources: dict[str, _Source] = {}
         """Those that were heard of last come last."""
 
-    def take(self, told: Told) -> None:
+    def take(self, told: MetricsSnapshot) -> None:
         """Add what a process has counted more than it told the last time."""
         known = self._sources.pop(told.source, _Source())
         self._sources[told.source] = known
@@ -185,7 +185,7 @@ class Sums:
                 found.append(Family(name, kind, text, samples))
         return found
 
-    def _present(self, name: str, kind: Kind) -> dict[Series, float]:
+    def _present(self, name: str, kind: MetricKind) -> dict[Series, float]:
         found: dict[Series, float] = {}
         for source in self._sources.values():
             for series, value in source.present.get(name, {}).items():
@@ -231,8 +231,8 @@ class Sums:
         series = [Series(name, tuple((k, v) for k, v in labels)) for name, *labels in kept["series"]]
         sums = cls()
         for name, (kind, text, totals) in kept["families"].items():
-            sums._kinds[name] = Kind(kind), text
-            if Kind(kind).counts:
+            sums._kinds[name] = MetricKind(kind), text
+            if MetricKind(kind).counts:
                 sums._totals[name] = {series[int(n)]: value for n, value in totals.items()}
         for name, (sequence, counted, *gone) in kept["sources"].items():  # once it was not told since when
             known = {series[int(n)]: v for n, v in counted.items()}
@@ -247,12 +247,12 @@ def _is_of(series: Series, releases: Collection[str], engines: Collection[str]) 
 
 def counted(name: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Family:
     """Return a counter; ``samples`` are labels and values."""
-    return Family(name, Kind.COUNTER, text, _samples(f"{name}_total", samples))
+    return Family(name, MetricKind.COUNTER, text, _samples(f"{name}_total", samples))
 
 
 def measured(name: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Family:
     """Return a gauge; ``samples`` are labels and values."""
-    return Family(name, Kind.GAUGE, text, _samples(name, samples))
+    return Family(name, MetricKind.GAUGE, text, _samples(name, samples))
 
 
 def _samples(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> dict[Series, float]:

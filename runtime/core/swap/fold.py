@@ -13,7 +13,7 @@ from runtime.core.swap import events as ev
 from runtime.core.swap.folds import engines, gateways, releases, wishes
 from runtime.core.swap.folds.changes import Folds
 from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.state import ControlState, Progress, pausing
+from runtime.core.swap.state import ControlState, EffectProgress, pausing
 
 
 def fold(state: ControlState, event: ev.Event) -> ControlState:
@@ -51,7 +51,7 @@ def _count_moves(before: ControlState, state: ControlState) -> ControlState:
 
 
 def _progressed(state: ControlState, event: ev.Progressed) -> ControlState:
-    told = Progress(event.text, event.stage, event.since, event.waits)
+    told = EffectProgress(event.text, event.stage, event.since, event.waits)
     return replace(state, progress={**state.progress, event.subject: told})
 
 

@@ -1,4 +1,4 @@
-"""The release table: which states a release can be in, and every move between them.
+"""The transition table: which states a release can be in, and every move between them.
 
 The table is the state machine. What is not in it is an error that changes nothing, and the diagram
 in ``runtime/DESIGN.md`` is printed from it.

@@ -52,7 +52,7 @@ class TableStamp(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReleaseTable:
+class RoutingTable:
     """Which releases are resident and which one takes new requests.
 
     ``version`` is the number of journal entries that were folded when this table came to be. It only grows,

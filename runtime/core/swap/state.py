@@ -117,7 +117,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Progress:
+class EffectProgress:
     """How far an effect is, for people; not durable."""
 
     text: str
@@ -208,7 +208,7 @@ class ControlState:
     """Gateways that have not taken a new table in time: out of readiness, and not waited for."""
     hearing: bool = False
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
-    progress: Mapping[str, Progress] = field(default_factory=dict)
+    progress: Mapping[str, EffectProgress] = field(default_factory=dict)
     """By what it is of: ``engine <digest>``, ``release <number>``."""
     cutovers: int = 0
     """How many releases have ever gone live, by a swap or a rollback."""

@@ -8,7 +8,7 @@ from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState, Release
 
 
-def of_about(elapsed: float, expected: float | None) -> str:
+def elapsed_text(elapsed: float, expected: float | None) -> str:
     """Return the seconds that have passed, of how many if that is known: ``12 s of about 40 s``."""
     return f"{elapsed:.0f} s" if expected is None else f"{elapsed:.0f} s of about {expected:.0f} s"
 
@@ -54,5 +54,5 @@ def moves(before: ControlState, after: ControlState) -> Iterator[str]:
             # Once a release has loaded, the history says what just now its engines took.
             warmed = old.state is ReleaseState.WARMING
             expected = expected_state(before, old) if warmed else None
-            took = of_about(release.entered[release.state] - old.entered[old.state], expected)
+            took = elapsed_text(release.entered[release.state] - old.entered[old.state], expected)
             yield f"release {number}: {release.state}, after {took} {old.state}"

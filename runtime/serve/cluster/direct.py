@@ -31,7 +31,7 @@ CONNECT_SECONDS = 2.0
 """How long a replica may take to say where it is, or to take a connection. Over the handle it waits."""
 
 
-class Home(EngineClient, Protocol):
+class EngineHandle(EngineClient, Protocol):
     """The handle: it takes every call, and knows where the replicas are."""
 
     async def addresses(self) -> list[Address | None]:
@@ -45,7 +45,7 @@ class Home(EngineClient, Protocol):
 class DirectEngine:
     """One engine application. One instance serves all requests of a gateway; ``open`` it first."""
 
-    def __init__(self, handle: Home, loops: LoopWatch | None = None) -> None:
+    def __init__(self, handle: EngineHandle, loops: LoopWatch | None = None) -> None:
         """Call over ``handle``, or past it; ``loops`` watches the looking for replicas."""
         self._handle = handle
         self._tls = tls.calling()

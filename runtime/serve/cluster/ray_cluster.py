@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from runtime.control.cluster import AppStatus
 from runtime.core.health.report import Infrastructure
 from runtime.core.metering.ledger import Batch
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import Device, Resources
@@ -217,7 +217,7 @@ class RayCluster:
         """Return hops that have ended on each replica."""
         return await (await self._client(engine)).collect(cursors, age, limit)
 
-    async def metrics(self, engine: str) -> list[Told]:
+    async def metrics(self, engine: str) -> list[MetricsSnapshot]:
         """Return what the software of each replica counts."""
         return await (await self._client(engine)).told()
 

@@ -20,7 +20,7 @@ from runtime.channel.fault import Fault, fault_of, raise_fault
 from runtime.channel.server import ChannelServer
 from runtime.channel.wire import Address
 from runtime.core.metering.ledger import Batch, EndedHop
-from runtime.core.metering.series import Family, Told
+from runtime.core.metering.series import Family, MetricsSnapshot
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.drain_time import engine_drain
 from runtime.core.swap.installation import engine_in_name
@@ -111,11 +111,11 @@ class EngineReplica:
         me = serve.get_replica_context().replica_tag
         return Batch(me, await self._hosted.ended(cursors.get(me, 0), age, limit))
 
-    async def engine_metrics(self) -> Told:
+    async def engine_metrics(self) -> MetricsSnapshot:
         """Return what the engine's software has counted in this process."""
         self._told += 1
-        sequence = self._told
-        return Told(serve.get_replica_context().replica_tag, sequence, await self._hosted.metrics())
+        sequence, replica = self._told, serve.get_replica_context().replica_tag
+        return MetricsSnapshot(replica, sequence, await self._hosted.metrics())
 
     async def engine_call(self, method: str, *args: Any) -> Any:
         """Call a method of the engine by name; return its result or a fault."""
@@ -267,7 +267,7 @@ class HandleEngine:
         """Return where each replica takes calls past the handle, if it does."""
         return await self._broadcast("engine_address")
 
-    async def told(self) -> list[Told]:
+    async def told(self) -> list[MetricsSnapshot]:
         """Return what the software of every replica counts."""
         return await self._broadcast("engine_metrics")
 

@@ -14,9 +14,9 @@ import msgspec
 from pydantic import BaseModel
 
 from runtime.control.hub import POLL_SECONDS
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Form, Status
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
@@ -62,11 +62,11 @@ class Method:
 _JSON = dict[str, Any]
 
 METHODS = {
-    "next_table": Method(GatewayReport, ReleaseTable, POLL_SECONDS + 5.0),
+    "next_table": Method(GatewayReport, RoutingTable, POLL_SECONDS + 5.0),
     "report": Method(GatewayReport, TableStamp, 5.0),
     "leave": Method(str, None, 2.0),
-    "count": Method(Told, None, 10.0),
-    "metrics": Method(Told, bytes, 20.0),
+    "count": Method(MetricsSnapshot, None, 10.0),
+    "metrics": Method(MetricsSnapshot, bytes, 20.0),
     "status": Method(None, Status, 10.0),
     "health": Method(None, _JSON, 10.0),
     "command": Method(Command, Status, 30.0),

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from runtime.channel.fault import Fault
 from runtime.channel.server import Answer
 from runtime.channel.wire import UNREADABLE, Call, Reply, Sender
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Status
 from runtime.errors import InterlockError
@@ -20,11 +20,11 @@ from runtime.serve.management.calls import METHODS, encode, refusal_of
 class Answering(Protocol):
     """What the manager does for gateways. What it raises of Interlock's errors, they raise."""
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable: ...  # noqa: D102 - see traffic.manager_port
+    async def next_table(self, report: GatewayReport) -> RoutingTable: ...  # noqa: D102 - see traffic.manager_port
     async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
-    async def count(self, told: Told) -> None: ...  # noqa: D102
-    async def metrics(self, told: Told) -> bytes: ...  # noqa: D102
+    async def count(self, told: MetricsSnapshot) -> None: ...  # noqa: D102
+    async def metrics(self, told: MetricsSnapshot) -> bytes: ...  # noqa: D102
     async def status(self) -> Status: ...  # noqa: D102
     async def health(self) -> dict[str, Any]: ...  # noqa: D102
     async def command(self, command: Command) -> Status: ...  # noqa: D102

@@ -15,9 +15,9 @@ from typing import Any, Protocol, cast
 
 from runtime.channel.client import Channel
 from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
-from runtime.core.metering.series import Told
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import Heard
 from runtime.core.views.forms import Status
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
@@ -70,9 +70,9 @@ class ManagerLink:
         if self._channel is not None:
             await self._channel.close()
 
-    async def next_table(self, report: GatewayReport) -> ReleaseTable:
+    async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Return the table once it is newer than the report's, or after a while."""
-        return cast("ReleaseTable", await self._ask("next_table", report))
+        return cast("RoutingTable", await self._ask("next_table", report))
 
     async def report(self, report: GatewayReport) -> TableStamp:
         """Say what this gateway holds; return which table is the newest."""
@@ -82,11 +82,11 @@ class ManagerLink:
         """Say goodbye."""
         await self._ask("leave", gateway)
 
-    async def count(self, told: Told) -> None:
+    async def count(self, told: MetricsSnapshot) -> None:
         """Say what this gateway has counted for Prometheus. Raises StoreUnavailable."""
         await self._ask("count", told)
 
-    async def metrics(self, told: Told) -> bytes:
+    async def metrics(self, told: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted. Raises StoreUnavailable."""
         return cast("bytes", await self._ask("metrics", told))
 

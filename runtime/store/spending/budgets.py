@@ -50,7 +50,7 @@ from runtime.store.spending.forecast import forecast_of
 from runtime.store.spending.idle_counters import drop_idle_counters
 from runtime.store.spending.known_caps import KnownCaps
 from runtime.store.spending.reservations import (
-    Wish,
+    ReservationRequest,
     drop_expired,
     drop_reservations,
     has_expired,
@@ -183,7 +183,7 @@ class Budgets:
 
     # -- reservations -----------------------------------------------------------------------------
 
-    def reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
+    def reserve(self, wishes: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
         """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
         while True:
             try:
@@ -191,12 +191,12 @@ class Budgets:
             except MissingCounters as missing:
                 self.make(missing.counters)
 
-    def _try_to_reserve(self, wishes: Sequence[Wish]) -> list[Standing | Refusal]:
+    def _try_to_reserve(self, wishes: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
         caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
         with writing_directly(self._engine) as direct:
             counters = self._counters.hold(direct, caps, (), self._used())
             changed: dict[CounterId, Counter] = {}
-            begun: list[Wish] = []
+            begun: list[ReservationRequest] = []
             answers: list[Standing | Refusal] = []
             for wish in wishes:
                 refused = refusal(wish.claims, counters, wish.at)
@@ -287,5 +287,5 @@ class Budgets:
                 observer.warned(each.cap, each.share)
 
 
-def _standing(wish: Wish, counters: Mapping[CounterId, Counter]) -> Standing:
+def _standing(wish: ReservationRequest, counters: Mapping[CounterId, Counter]) -> Standing:
     return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from runtime.core.budgets.budget import Cap, Kind, Per, Unit, Window
+from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
 from runtime.store.sql.database import Turn, insert_into, take_turn_alone
 from runtime.store.tables import CAPS, COUNTERS, RESERVATIONS
 
@@ -82,6 +82,6 @@ def _cap(row: Row[tuple[object, ...]]) -> Cap:
         unit=Unit(told["unit"]),
         window=Window(told["window"]),
         limit=told["limit"],
-        kind=Kind(told["kind"]),
+        kind=CapKind(told["kind"]),
         hard=told["hard"],
     )

@@ -31,7 +31,7 @@ _EXPIRED = Prepared(_RELEASE.where(RESERVATIONS.c.call.in_(_CALLS)))
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReservationRequest:
     """A request that wants to begin."""
 
     call: str
@@ -42,7 +42,7 @@ class Wish:
     """When whoever asks is dead if it has not released by then; seconds since the Unix epoch."""
 
 
-def put_reservations(direct: Direct, begun: Sequence[Wish]) -> None:
+def put_reservations(direct: Direct, begun: Sequence[ReservationRequest]) -> None:
     """Write what is reserved for requests that begin."""
     rows = [
         {**claim.counter._asdict(), "call": wish.call, "amount": claim.reserved, "expires": wish.expires}

@@ -14,9 +14,9 @@ from runtime.api.admin import _HEALTH_S
 from runtime.cli.client import AdminClient
 from runtime.cli.main import app
 from runtime.control.health import PATIENCE_SECONDS
-from runtime.core.budgets.budget import Cap, Kind, Per, Unit, Window
+from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
 from runtime.core.health.report import FEWEST, unknown
-from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Mark, What, summed
+from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Mark, Observed, summed
 from runtime.core.metering.series import measured
 from runtime.core.metering.usage import UNCOUNTED
 from runtime.core.requests.keys import Caller
@@ -62,7 +62,7 @@ def asked(tenant="acme", model="agent"):
 
 def cap(tokens):
     """A budget of tenant acme."""
-    return Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, tokens, Kind.BUDGET)
+    return Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, tokens, CapKind.BUDGET)
 
 
 async def told(world):
@@ -142,7 +142,7 @@ async def test_an_engine_hangs():
     async with living() as world:
         script(world, time_to_first_token=1e6)
         await asyncio.gather(*(world.ask() for _ in range(FEWEST)))
-        assert recent(world)[Mark(What.LATE, 1, "agent")] == FEWEST
+        assert recent(world)[Mark(Observed.LATE, 1, "agent")] == FEWEST
         assert (await told(world))[0] == {"orchestration": "unhealthy", "agent": "unhealthy"}
 
 
@@ -171,8 +171,8 @@ async def test_degraded_is_not_refused():
         async for _ in call.chunks():
             pass
         await call.aclose()
-        assert [mark.what for mark in recent(world) if not mark.detail] == [What.IN_TIME]
-        assert Mark(What.IN_TIME, 1, "cheap") in recent(world)
+        assert [mark.what for mark in recent(world) if not mark.detail] == [Observed.IN_TIME]
+        assert Mark(Observed.IN_TIME, 1, "cheap") in recent(world)
 
 
 # A request that did not get beyond its admission is counted once.
@@ -182,7 +182,7 @@ async def test_counted_once():
         replica(world, "router").count = lambda *_: asyncio.Event().wait()
         with pytest.raises(DeadlineExceeded):
             await world.admissions[0].admit(asked())
-        assert recent(world) == {Mark(What.LATE, 1, "agent"): 1}
+        assert recent(world) == {Mark(Observed.LATE, 1, "agent"): 1}
 
 
 # What clients do is nobody's fault: they leave, send what is wrong, or name what there is not.
@@ -193,7 +193,7 @@ async def test_clients_doing():
             await post(client, messages=[{"role": "user", "content": "word " * 5000}])
             await post(client, model="made-up")
             await post(client, messages=[])
-        assert {mark.what for mark in recent(world)} == {What.HOP_DONE}
+        assert {mark.what for mark in recent(world)} == {Observed.HOP_DONE}
         assert await told(world) == ({}, "")
 
 
@@ -202,7 +202,7 @@ async def test_turned_away():
     async with serving(live=False) as (world, client):
         for name in ("a", "b", "c"):
             await post(client, model=name)
-        assert recent(world) == {Mark(What.FAILED, 0, ""): 3}
+        assert recent(world) == {Mark(Observed.FAILED, 0, ""): 3}
     keys = memory_keys()
     async with serving(keys=keys) as (world, client):
 
@@ -216,7 +216,7 @@ async def test_turned_away():
         assert wrong == {"agent": "unhealthy"}
         assert "3 of 3 requests were turned away" in reasons
         world.admissions[0].turned_away(StoreUnavailable("x"), asked(model="made-up"))
-        assert recent(world)[Mark(What.FAILED, 0, "")] == FEWEST + 1
+        assert recent(world)[Mark(Observed.FAILED, 0, "")] == FEWEST + 1
     keys.engine.dispose()
 
 
@@ -307,16 +307,16 @@ async def test_who_may_ask():
 
 # The window forgets to the length of a slot, and is as large as what it counts, not as the load.
 def test_the_window():
-    counts, mark = RecentCounts(), Mark(What.IN_TIME, 1, "agent")
+    counts, mark = RecentCounts(), Mark(Observed.IN_TIME, 1, "agent")
     for second in range(1000):
         counts.add(float(second), mark)
     assert WINDOW_SECONDS - SLOT_SECONDS <= counts.counts(999.0)[mark] <= WINDOW_SECONDS + 1
     assert len(counts._slots) <= WINDOW_SECONDS / SLOT_SECONDS + 1
     assert counts.counts(2000.0) == {}
     for tenant in range(MOST_TENANTS + 50):
-        counts.add(2000.0, Mark(What.REFUSED, 1, "agent", f"t{tenant}"))
+        counts.add(2000.0, Mark(Observed.REFUSED, 1, "agent", f"t{tenant}"))
     assert len(counts.counts(2000.0)) == MOST_TENANTS + 1
-    assert counts.counts(2000.0)[Mark(What.REFUSED, 1, "agent", OTHERS)] == 50
+    assert counts.counts(2000.0)[Mark(Observed.REFUSED, 1, "agent", OTHERS)] == 50
 
 
 # The command shows every tier and ends with a code for the verdict, which its help tells.

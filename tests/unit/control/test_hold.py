@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from runtime.control.hold import Hold
+from runtime.control.hold import StoreHold
 from runtime.core.swap.holder import PATIENCE_SECONDS, Holder
 from runtime.errors import EngineUnavailable, Fenced, StoreHeld, StoreUnavailable
 from runtime.serve.management.own_process import _machine, _started, has_ended
@@ -28,7 +28,8 @@ class DirectRow:
         self.row = HolderRow(fresh_store())
 
     def hold(self, own, ended=(), deployed=()):
-        return Hold(self.row, own, LoopClock(), lambda h: h in ended, lambda h: h.application in deployed)
+        there = (lambda h: h in ended), (lambda h: h.application in deployed)
+        return StoreHold(self.row, own, LoopClock(), *there)
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +158,7 @@ async def test_who_replaces_asks_nobody(store):
         raise EngineUnavailable("Serve does not answer")
 
     await store.hold(manager()).take()
-    again = Hold(store.row, manager(pid=2), LoopClock(), unreachable, unreachable)
+    again = StoreHold(store.row, manager(pid=2), LoopClock(), unreachable, unreachable)
     assert await seconds_to_take(again) == 0
 
 

@@ -16,7 +16,7 @@ from runtime.core.swap.fold import fold
 from runtime.core.swap.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.routes import GatewayReport
-from runtime.core.swap.state import Change, ControlState, EngineRecord, EngineState, Progress, Release
+from runtime.core.swap.state import Change, ControlState, EffectProgress, EngineRecord, EngineState, Release
 from runtime.core.views.progress import expected_state
 from runtime.core.views.status import status
 from runtime.testing.cluster import FakeCluster
@@ -235,7 +235,7 @@ def state_with(
     )
     whole = replace(whole, lagging=frozenset(lagging), paused=paused)
     if progress:
-        whole = replace(whole, progress={"release 2": Progress(progress)})
+        whole = replace(whole, progress={"release 2": EffectProgress(progress)})
     return replace(whole, releases={2: replace(release, **changes)})
 
 
@@ -339,7 +339,7 @@ def test_elapsed_and_expected_on_the_terminal(monkeypatch):
     state = state_with(ReleaseState.LOADING, history=history, engines=EngineState.ABSENT)
     writer = state.releases[2].content.engines["writer"]
     stage = Stage(EnginePhase.COMPILING)
-    told = Progress("compiling, 0 of 1 replicas run", stage, since=970.0)
+    told = EffectProgress("compiling, 0 of 1 replicas run", stage, since=970.0)
     shown = shown_on_terminal(replace(state, progress={f"engine {writer}": told}), monkeypatch)
     assert "│ 42 s of about 45 s │" in shown
     engine = next(line for line in shown.splitlines() if writer[:12] in line)

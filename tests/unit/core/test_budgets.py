@@ -12,9 +12,9 @@ from runtime.clock import SystemClock
 from runtime.core.budgets.budget import (
     Amount,
     Cap,
+    CapKind,
     Counter,
     CounterId,
-    Kind,
     Per,
     Refusal,
     Unit,
@@ -27,7 +27,7 @@ from runtime.core.metering.usage import Usage
 from runtime.store.journal import Journal
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
-from runtime.store.spending.reservations import Wish
+from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import writing
 from tests.unit.fresh_store import fresh_store
 
@@ -63,7 +63,8 @@ def tag(call, **changes):
 
 
 def wish(budgets, call, worst, at=NOW, **changes):
-    return Wish(call, claims(budgets.caps(), tag(call, **changes), Amount(worst), at), at, at + 60)
+    wanted = claims(budgets.caps(), tag(call, **changes), Amount(worst), at)
+    return ReservationRequest(call, wanted, at, at + 60)
 
 
 def fits(answers):
@@ -350,7 +351,7 @@ def charge_and_fail(engine, budgets):
 
 # A warning names whose cap it is, which, and how it stands; a session is told apart from the text around it.
 def test_what_a_warning_says(engine, gateways, caplog):
-    gateways[0].set(cap(100, key="k1", window=Window.DAY, kind=Kind.LIMIT, hard=False))
+    gateways[0].set(cap(100, key="k1", window=Window.DAY, kind=CapKind.LIMIT, hard=False))
     gateways[0].set(cap(100, per=Per.KEY))
     gateways[0].set(cap(100, per=Per.SESSION))
     spend(engine, gateways[0], "a", 80, session="s: 1")
@@ -375,7 +376,7 @@ def test_counters_are_found_by_their_index():
 
     for per in (Per.TENANT, Per.SESSION):
         budgets.set(cap(10**9, per=per))
-    wish = Wish("r", claims(budgets.caps(), tag("r"), Amount(500), NOW), NOW, NOW + MINUTE)
+    wish = ReservationRequest("r", claims(budgets.caps(), tag("r"), Amount(500), NOW), NOW, NOW + MINUTE)
     with store.connect() as connection:
         driver = connection.connection.driver_connection
         driver.set_trace_callback(note)

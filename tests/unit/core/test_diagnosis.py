@@ -18,7 +18,7 @@ from runtime.core.health.report import (
     unknown,
     worst,
 )
-from runtime.core.metering.recent import OTHERS, PATIENT_SECONDS, Mark, What, ending
+from runtime.core.metering.recent import OTHERS, PATIENT_SECONDS, Mark, Observed, ending
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.model_set import parse
 from runtime.core.swap.release import ReleaseState as S
@@ -86,15 +86,15 @@ def facts(*, state=None, **changes):
 def seen(**counts):
     """A state in which the gateway has seen so much of the chain."""
     marks = {
-        "done": Mark(What.HOP_DONE, 1, "agent", "answer"),
-        "hop_failed": Mark(What.HOP_FAILED, 1, "agent", "answer"),
-        "overran": Mark(What.HOP_OVERRAN, 1, "agent", "answer"),
-        "in_time": Mark(What.IN_TIME, 1, "agent"),
-        "late": Mark(What.LATE, 1, "agent"),
-        "failed": Mark(What.FAILED, 1, "agent"),
-        "acme": Mark(What.REFUSED, 1, "agent", "acme"),
-        "nobody": Mark(What.REFUSED, 1, "agent", ""),
-        "away": Mark(What.FAILED, 0, ""),
+        "done": Mark(Observed.HOP_DONE, 1, "agent", "answer"),
+        "hop_failed": Mark(Observed.HOP_FAILED, 1, "agent", "answer"),
+        "overran": Mark(Observed.HOP_OVERRAN, 1, "agent", "answer"),
+        "in_time": Mark(Observed.IN_TIME, 1, "agent"),
+        "late": Mark(Observed.LATE, 1, "agent"),
+        "failed": Mark(Observed.FAILED, 1, "agent"),
+        "acme": Mark(Observed.REFUSED, 1, "agent", "acme"),
+        "nobody": Mark(Observed.REFUSED, 1, "agent", ""),
+        "away": Mark(Observed.FAILED, 0, ""),
     }
     return state_with(gateways={"gateway-0": report(recent={marks[k]: n for k, n in counts.items()})})
 
@@ -210,7 +210,7 @@ WRONG = [
         facts(state=state_with(lagging=frozenset({"gateway-0"}))),
         1,
         "unhealthy",
-        "gateway-0 does not follow the release table",
+        "gateway-0 does not follow the routing table",
     ),
     (facts(silent={"gateway-0": 6.0}), 1, "unhealthy", "gateway-0 has not reported for 6 s"),
     (
@@ -286,7 +286,7 @@ RIGHT = {
     "what a release did that is over": facts(
         state=state_with(
             releases={1: release(), 2: release(S.STANDBY, 2)},
-            gateways={"g": report("g", {Mark(What.FAILED, 2, "agent"): 99})},
+            gateways={"g": report("g", {Mark(Observed.FAILED, 2, "agent"): 99})},
         )
     ),
     "an engine that comes up": facts(
@@ -340,7 +340,7 @@ def test_unknown():
 
 # The counts of all gateways are one, and stand beside the verdict.
 def test_numbers():
-    counts = {Mark(What.IN_TIME, 1, "agent"): 2, Mark(What.HOP_DONE, 1, "agent", "answer"): 2}
+    counts = {Mark(Observed.IN_TIME, 1, "agent"): 2, Mark(Observed.HOP_DONE, 1, "agent", "answer"): 2}
     gateways = {name: report(name, counts) for name in ("a", "b")}
     tiers = told(facts(state=state_with(gateways=gateways, releases={1: release(promoted=10)})))
     assert tiers["infrastructure"]["numbers"]["nodes"] == {"alive": 1, "dead": 0}
@@ -353,10 +353,10 @@ def test_numbers():
 
 # Of many tenants at their caps those with most refusals are named, and that there are others.
 def test_many_tenants():
-    tenants = {Mark(What.REFUSED, 1, "agent", f"t{n}"): n for n in range(1, TENANTS_TOLD + 2)}
+    tenants = {Mark(Observed.REFUSED, 1, "agent", f"t{n}"): n for n in range(1, TENANTS_TOLD + 2)}
     [said] = told(facts(state=state_with(gateways={"g": report("g", tenants)})))["agent"]["reasons"][1:]
     assert "t6 6, t5 5, t4 4, t3 3, t2 2 and others" in said
-    few = {Mark(What.REFUSED, 1, "agent", "t1"): 1, Mark(What.REFUSED, 1, "agent", OTHERS): 1}
+    few = {Mark(Observed.REFUSED, 1, "agent", "t1"): 1, Mark(Observed.REFUSED, 1, "agent", OTHERS): 1}
     [said] = told(facts(state=state_with(gateways={"g": report("g", few)})))["agent"]["reasons"]
     assert "t1 1 and others" in said
 
@@ -365,18 +365,18 @@ def test_many_tenants():
 @pytest.mark.parametrize(
     ("error", "answered", "took", "what"),
     [
-        (None, True, 1.0, What.IN_TIME),
-        (None, True, 1.1, What.LATE),
+        (None, True, 1.0, Observed.IN_TIME),
+        (None, True, 1.1, Observed.LATE),
         (None, False, 1.0, None),
-        (None, False, 1.1, What.LATE),
-        (DeadlineExceeded("x"), False, 0.5, What.LATE),
-        (EngineUnavailable("x"), False, 9.0, What.FAILED),
-        (NoLiveRelease("x"), False, 0.0, What.FAILED),
-        (KeyError("a bug"), False, 0.0, What.FAILED),
+        (None, False, 1.1, Observed.LATE),
+        (DeadlineExceeded("x"), False, 0.5, Observed.LATE),
+        (EngineUnavailable("x"), False, 9.0, Observed.FAILED),
+        (NoLiveRelease("x"), False, 0.0, Observed.FAILED),
+        (KeyError("a bug"), False, 0.0, Observed.FAILED),
         (InvalidRequest("x"), False, 9.0, None),
-        (QuotaExhausted("x"), False, 0.0, What.REFUSED),
+        (QuotaExhausted("x"), False, 0.0, Observed.REFUSED),
         (RateLimited("x", retry_after=PATIENT_SECONDS), False, 0.0, None),
-        (RateLimited("x", retry_after=PATIENT_SECONDS + 1), False, 0.0, What.REFUSED),
+        (RateLimited("x", retry_after=PATIENT_SECONDS + 1), False, 0.0, Observed.REFUSED),
     ],
 )
 def test_how_a_request_ends(error, answered, took, what):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.core.metering.latency import Pace, lay_out
+from runtime.core.metering.latency import Pace, latency_of
 from runtime.core.metering.usage import HopRecord as Hop
 from runtime.core.metering.usage import Usage
 from tests.unit.api.test_api import JSON, app_of, events, post
@@ -68,7 +68,7 @@ def test_parts_add_up(begun, measured, tail):
     for gap, duration in measured:
         hops.append(hop(f"s{len(hops)}", at + gap, duration))
         at += gap + duration
-    latency = lay_out(hops, begun, at + tail)
+    latency = latency_of(hops, begun, at + tail)
     assert latency.gaps_ms == pytest.approx(sum(gap for gap, _ in measured), abs=1e-3)
     assert latency.tail_ms == pytest.approx(tail, abs=1e-3)
     assert list(latency.steps_ms) == [hop.step for hop in hops]
@@ -81,7 +81,7 @@ def test_parts_add_up(begun, measured, tail):
 def test_hops_beside_each_other(measured, tail):
     hops = [hop(f"s{n}", start, duration) for n, (start, duration) in enumerate(measured)]
     end = max(one.start_ms + one.duration_ms for one in hops)
-    latency = lay_out(hops, 0.0, end + tail)
+    latency = latency_of(hops, 0.0, end + tail)
     assert latency.tail_ms == pytest.approx(tail, abs=1e-3)
     assert latency.gaps_ms >= -0.01
     total = sum(latency.steps_ms.values()) + latency.gaps_ms + latency.tail_ms
@@ -90,13 +90,13 @@ def test_hops_beside_each_other(measured, tail):
 
 # A step that is called again counts each time.
 def test_a_step_that_comes_twice():
-    latency = lay_out([hop("a", 0.0, 5.0), hop("b", 5.0, 2.0), hop("a", 7.0, 4.0)], 0.0, 12.0)
+    latency = latency_of([hop("a", 0.0, 5.0), hop("b", 5.0, 2.0), hop("a", 7.0, 4.0)], 0.0, 12.0)
     assert (latency.steps_ms, latency.gaps_ms, latency.tail_ms) == ({"a": 9.0, "b": 2.0}, 0.0, 1.0)
 
 
 # A request that ends before its first hop has spent its time in admission and tail alone.
 def test_no_hops():
-    latency = lay_out([], 3.0, 10.0)
+    latency = latency_of([], 3.0, 10.0)
     assert (latency.admission_ms, latency.steps_ms, latency.gaps_ms, latency.tail_ms) == (3.0, {}, 0.0, 7.0)
 
 

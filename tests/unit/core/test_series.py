@@ -13,10 +13,10 @@ from runtime.core.metering.series import (
     GONE_KEPT_SECONDS,
     WINDOW,
     Family,
-    Kind,
+    MetricKind,
+    MetricsSnapshot,
     Series,
     Sums,
-    Told,
     counted,
     measured,
 )
@@ -29,7 +29,8 @@ from tests.prometheus import problems_of, samples_of, total_of
 
 
 def told(source, sequence, value, gauge=0.0, **labels):
-    return Told(source, sequence, [counted("c", "C.", [(labels, value)]), measured("g", "G.", [({}, gauge)])])
+    families = [counted("c", "C.", [(labels, value)]), measured("g", "G.", [({}, gauge)])]
+    return MetricsSnapshot(source, sequence, families)
 
 
 def sum_of(sums, name="c"):
@@ -102,8 +103,8 @@ def test_a_series_that_begins_anew():
 def test_gauges():
     sums = Sums()
     for name, value in (("a", 1.0), ("b", 3.0)):
-        peak = Family("p", Kind.PEAK, "P.", {Series("p"): value})
-        sums.take(Told(name, 1, [measured("g", "G.", [({}, value)]), peak]))
+        peak = Family("p", MetricKind.PEAK, "P.", {Series("p"): value})
+        sums.take(MetricsSnapshot(name, 1, [measured("g", "G.", [({}, value)]), peak]))
     assert (sum_of(sums, "g"), sum_of(sums, "p")) == (4.0, 3.0)
     sums.retain({"a"}, 0.0)
     assert (sum_of(sums, "g"), sum_of(sums, "p")) == (1.0, 1.0)
@@ -145,7 +146,7 @@ def test_the_view_is_bounded():
     for number in range(1, 101):
         families = told("p", number, 1.0, release=str(number)).families
         families += [counted("vllm:x", "X.", [({"engine": f"e{number}"}, 1.0)])]
-        sums.take(Told(f"p{number}", 1, families))
+        sums.take(MetricsSnapshot(f"p{number}", 1, families))
     sums.prune({"e3"})
     found = [series for family in sums.families() for series in family.samples]
     assert {int(s.value_of("release")) for s in found if s.value_of("release")} == set(
@@ -202,7 +203,7 @@ def test_vllm_families():
         times.labels("m", index).observe(2.0)
     sums = Sums()
     for replica in ("a", "b"):
-        sums.take(Told(replica, 1, vllm_families(registry)).labelled("engine", "e1"))
+        sums.take(MetricsSnapshot(replica, 1, vllm_families(registry)).labelled("engine", "e1"))
     text = text_of(sums.families()).decode()
     assert problems_of(text) == []
     assert total_of(text, "vllm:generation_tokens_total", engine="e1") == 20

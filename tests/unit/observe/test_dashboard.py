@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.core.budgets.budget import Kind, Unit, Window
+from runtime.core.budgets.budget import CapKind, Unit, Window
 from tests.promql import Scrapes, queries_of
 from tests.unit.observe.test_metrics import scrape
 from tests.unit.traffic.test_spending import ACME, WORST, ask, cap, limited
@@ -35,7 +35,7 @@ def scrapes():
 
 
 async def _scrapes():
-    limits = cap(WORST, Unit.TOKENS, Window.MINUTE), cap(4, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT)
+    limits = cap(WORST, Unit.TOKENS, Window.MINUTE), cap(4, Unit.REQUESTS, Window.MINUTE, kind=CapKind.LIMIT)
     async with limited(*limits, gateways=2, wanted=content_of(busy())) as world:
         first, begun = await scrape(world), world.clock.now()
         for _ in range(6):

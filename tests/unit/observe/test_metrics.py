@@ -8,7 +8,7 @@ import math
 import httpx
 import pytest
 
-from runtime.core.budgets.budget import Kind, Unit, Window
+from runtime.core.budgets.budget import CapKind, Unit, Window
 from runtime.core.metering.ledger import HopTag, Outcome
 from runtime.core.metering.outcomes import RequestOutcome
 from runtime.core.metering.series import WINDOW
@@ -220,7 +220,7 @@ async def test_refusals(degrades):
 
 # A limit's refusal has a name of its own: whoever watches knows that coming again helps.
 async def test_rate_limits():
-    async with limited(cap(1, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT)) as world:
+    async with limited(cap(1, Unit.REQUESTS, Window.MINUTE, kind=CapKind.LIMIT)) as world:
         assert not isinstance(await ask(world), Exception)
         assert isinstance(await ask(world), RateLimited)
         assert await outcomes(world) == {"ok": 1, "rate_limited": 1}

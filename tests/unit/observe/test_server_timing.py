@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.core.metering.latency import lay_out
+from runtime.core.metering.latency import latency_of
 from runtime.core.metering.usage import HopRecord, Usage
 from runtime.errors import EngineUnavailable
 from runtime.observe.server_timing import metric_name, server_timing
@@ -41,7 +41,7 @@ def test_metric_name(step, name):
 # Every hop is told with its queue and its first token, the gateway's parts beside them, the total last.
 def test_value():
     hop = HopRecord("triage", "e", Usage(), 1.0, 2.5, 4.0, 1.0)
-    value = server_timing(lay_out([hop], 0.5, 6.0), [hop])
+    value = server_timing(latency_of([hop], 0.5, 6.0), [hop])
     assert value == (
         "admission;dur=0.500, triage;dur=4.000, triage.queue;dur=1.000, triage.ttft;dur=2.500, "
         "gaps;dur=0.500, tail;dur=1.000, total;dur=6.000"

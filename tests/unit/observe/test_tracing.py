@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from runtime.core.budgets.budget import Cap, Kind, Per, Unit, Window
+from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost
 from runtime.observe import otel, trace_names
@@ -401,7 +401,7 @@ async def test_degraded():
     chains["short"] = {**chains["agent"], "steps": short}
     chains["agent"]["degrade_to"] = "short"
     async with World(gateways=1) as world:
-        budget = Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 11, Kind.BUDGET)
+        budget = Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 11, CapKind.BUDGET)
         world.budgets.budgets.set(budget)
         world.want(content_of(declared))
         await world.until_live(content_of(declared))

@@ -15,11 +15,11 @@ from runtime.channel.wire import VERSION, Address, Call, Hello, encode
 from runtime.clock import SystemClock
 from runtime.control.hub import Hub
 from runtime.core.metering.cost import Price
-from runtime.core.metering.recent import Mark, What
-from runtime.core.metering.series import Family, Kind, Series, Told
+from runtime.core.metering.recent import Mark, Observed
+from runtime.core.metering.series import Family, MetricKind, MetricsSnapshot, Series
 from runtime.core.metering.usage import Usage
 from runtime.core.swap.commands import Action, Command
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease, TableStamp
+from runtime.core.swap.routes import GatewayReport, RoutedRelease, RoutingTable, TableStamp
 from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
 from runtime.core.views.forms import Status
 from runtime.errors import (
@@ -53,10 +53,11 @@ REPORT = GatewayReport(
     first_requests={1: (2, Usage(3, 4))},
     faults={2: "no answer"},
     overruns={("agent", "answer"): 1},
-    recent={Mark(What.REFUSED, 1, "agent", "tenant"): 2},
+    recent={Mark(Observed.REFUSED, 1, "agent", "tenant"): 2},
 )
 
-TOLD = Told("g", 1, [Family("asked", Kind.COUNTER, "Asked.", {Series("asked_total", (("a", "b"),)): 2.0})])
+ASKED = Family("asked", MetricKind.COUNTER, "Asked.", {Series("asked_total", (("a", "b"),)): 2.0})
+TOLD = MetricsSnapshot("g", 1, [ASKED])
 
 
 def routed(number):
@@ -68,7 +69,7 @@ def routed(number):
 
 STATUS = Status(revision=3, edition=2, live=1, wanted=None, releases=[], engines=[], gateways=[])
 
-TABLE = ReleaseTable(9, 2, {number: routed(number) for number in (1, 2)}, paused=8)
+TABLE = RoutingTable(9, 2, {number: routed(number) for number in (1, 2)}, paused=8)
 
 HEARD = Heard(
     happened=[

@@ -12,21 +12,21 @@ from alembic import command
 
 from runtime.clock import SystemClock
 from runtime.control import collector, effects
-from runtime.core.budgets.budget import Amount, Cap, Counter, Kind, Per, Unit, Window, claims
+from runtime.core.budgets.budget import Amount, Cap, CapKind, Counter, Per, Unit, Window, claims
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
 from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.store.spending.budgets import IDLE_SECONDS, Budgets
 from runtime.store.spending.idle_counters import REQUEST_KEPT_SECONDS
 from runtime.store.spending.ledger import Ledger
-from runtime.store.spending.reservations import Wish
+from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store, reading
 from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
 from runtime.traffic.batches import Batches
 from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.ledger import GroupCommit
-from runtime.walking.budgets import Hold
+from runtime.walking.budgets import Reservations
 from tests.unit.api.test_api import serving
 from tests.unit.world import World, content
 
@@ -45,7 +45,7 @@ def tag(request, **changes):
 
 def wish(budgets, request, worst=10, at=NOW, **changes):
     marked = tag(request, admitted=at, **changes)
-    return Wish(request, claims(budgets.caps(), marked, Amount(worst), at), at, at + 60)
+    return ReservationRequest(request, claims(budgets.caps(), marked, Amount(worst), at), at, at + 60)
 
 
 def row(request, tokens=5, **changes):
@@ -112,7 +112,7 @@ async def test_all_have_left():
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_client_that_leaves_leaves_nothing_reserved(engine, seed):
     budgets = Budgets(engine, SystemClock())
-    budgets.set(cap(1000, Unit.CONCURRENT, kind=Kind.LIMIT))
+    budgets.set(cap(1000, Unit.CONCURRENT, kind=CapKind.LIMIT))
     budgets.set(cap(10**9))
     thread, chance = ThreadPoolExecutor(1), random.Random(seed)
     port, ledger = StoredBudgets(budgets, thread), GroupCommit(Ledger(engine, budgets), thread)
@@ -125,9 +125,10 @@ async def test_a_client_that_leaves_leaves_nothing_reserved(engine, seed):
     port._reserving._work = slowly
 
     async def request(number):
-        hold = Hold(port, SystemClock(), HopTag("", request=f"r{number}", tenant="acme", admitted=NOW), 60.0)
+        own = HopTag("", request=f"r{number}", tenant="acme", admitted=NOW)
+        hold = Reservations(port, SystemClock(), own, 60.0)
         try:
-            await hold.look()
+            await hold.find_caps()
             await hold.begin(Amount(1000))
             await asyncio.sleep(chance.random() * 0.002)
         finally:
@@ -155,7 +156,7 @@ async def test_a_client_that_leaves_leaves_nothing_reserved(engine, seed):
 @pytest.mark.parametrize("window", Window)
 def test_concurrent_requests_have_no_window(engine, window):
     budgets = Budgets(engine, SystemClock())
-    budgets.set(cap(2, Unit.CONCURRENT, window, kind=Kind.LIMIT))
+    budgets.set(cap(2, Unit.CONCURRENT, window, kind=CapKind.LIMIT))
     later = NOW + 40 * DAY
     assert [answer.at for answer in budgets.reserve([wish(budgets, "a"), wish(budgets, "b")])] == [NOW, NOW]
     (refused,) = budgets.reserve([wish(budgets, "c", at=later)])

@@ -7,6 +7,7 @@ from runtime.cli.status_view import render
 from runtime.core.model_set.digest import change_digest
 from runtime.core.model_set.engines import VllmEngineSpec
 from runtime.core.swap.routes import GatewayReport
+from runtime.core.views.forms import Status
 from runtime.core.views.status import status
 from runtime.core.walk.call import Choice, Text
 from runtime.core.walk.walk import Walk
@@ -53,11 +54,11 @@ async def test_reasons_are_not_markup():
         reason = "cannot read [/opt/x] [type=value_error]"
         world.want(content(1, writer={"fail": "load", "load": "1ms"}))
         await world.until(lambda s: s.releases and s.releases[1].reason)
-        shown = status(world.state)
+        shown = status(world.state).as_json()
         shown["releases"][0]["waits_for"] = shown["wanted"]["reason"] = reason
         console = Console(width=300)
         with console.capture() as captured:
-            console.print(render(shown))
+            console.print(render(Status.model_validate(shown)))
         assert captured.get().count(reason) == 2
 
 

@@ -8,7 +8,7 @@ import pytest
 from runtime.core.swap import events as ev
 from runtime.core.swap.fold import fold
 from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.routes import GatewayReport, ReleaseTable, RoutedRelease
+from runtime.core.swap.routes import GatewayReport, RoutedRelease, RoutingTable
 from runtime.core.swap.standing import BEHIND_SECONDS
 from runtime.core.swap.state import ControlState
 from runtime.errors import EngineUnavailable, NoLiveRelease, NoManager, UnknownModel
@@ -32,7 +32,7 @@ def routed(number):
 
 
 def table(version, live, *releases):
-    return ReleaseTable(version, live, {number: routed(number) for number in releases})
+    return RoutingTable(version, live, {number: routed(number) for number in releases})
 
 
 class Desk:

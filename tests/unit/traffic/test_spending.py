@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.core.budgets.budget import Cap, Kind, Per, Unit, Window
+from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost, EngineUnavailable, QuotaExhausted, RateLimited
 from runtime.store.journal import Journal
@@ -22,7 +22,7 @@ WORST = 2 + 6 + 4
 """Two words to route, six to generate from a prompt of two words and a question of two."""
 
 
-def cap(limit, unit=Unit.TOKENS, window=Window.TOTAL, per=Per.TENANT, kind=Kind.BUDGET, **changes):
+def cap(limit, unit=Unit.TOKENS, window=Window.TOTAL, per=Per.TENANT, kind=CapKind.BUDGET, **changes):
     return Cap(0, "acme", changes.pop("key", ""), per, unit, window, limit, kind, **changes)
 
 
@@ -214,7 +214,7 @@ async def test_a_prompt_that_grows_is_covered():
 
 # A limit per minute says to the millisecond when to come again, and then lets the request in.
 async def test_a_limit_says_when_to_come_again():
-    async with limited(cap(1, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT)) as world:
+    async with limited(cap(1, Unit.REQUESTS, Window.MINUTE, kind=CapKind.LIMIT)) as world:
         assert not isinstance(await ask(world), RateLimited)
         refused = await ask(world)
         assert isinstance(refused, RateLimited)
@@ -225,7 +225,7 @@ async def test_a_limit_says_when_to_come_again():
 
 # Of a caller's requests no more are under way than its limit allows; one that ends makes room.
 async def test_concurrent_requests():
-    async with limited(cap(2, Unit.CONCURRENT, kind=Kind.LIMIT), gateways=2) as world:
+    async with limited(cap(2, Unit.CONCURRENT, kind=CapKind.LIMIT), gateways=2) as world:
         results = await asyncio.gather(*(ask(world, number % 2) for number in range(5)))
         assert sum(isinstance(result, RateLimited) for result in results) == 3
         assert not isinstance(await ask(world), RateLimited)
@@ -252,7 +252,7 @@ async def test_what_clients_are_told(stream):
         caps = world.budgets.budgets
         made = (await client.post("/admin/v1/keys", json={"tenant": "acme"})).json()
         client.headers["authorization"] = f"Bearer {made['key']}"
-        caps.set(cap(3, Unit.REQUESTS, Window.MINUTE, kind=Kind.LIMIT))
+        caps.set(cap(3, Unit.REQUESTS, Window.MINUTE, kind=CapKind.LIMIT))
         caps.set(cap(1000))
         answer = await post(client, stream=stream, max_tokens=3)
         assert answer.headers["x-ratelimit-limit-requests"] == "3"

@@ -28,7 +28,7 @@ class StubHold:
         self.held = []
         self.left = 0
 
-    async def look(self):
+    async def find_caps(self):
         """Find caps: there is one."""
 
     async def begin(self, worst):

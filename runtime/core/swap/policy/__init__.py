@@ -3,11 +3,11 @@
 ``decide`` returns at most one decision, which the controller writes to the journal and folds before
 it asks again. ``due`` returns the effects that should be running now: the controller starts those
 that are not and cancels those that are no longer due, so a restart needs no special case.
-``release_table`` returns what gateways are to route by.
+``routing_table`` returns what gateways are to route by.
 """
 
 from runtime.core.swap.policy.decisions import decide
 from runtime.core.swap.policy.due_effects import due
-from runtime.core.swap.policy.table import release_table
+from runtime.core.swap.policy.table import routing_table
 
-__all__ = ["decide", "due", "release_table"]
+__all__ = ["decide", "due", "routing_table"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from runtime.core.swap.policy.engines import resident
 from runtime.core.swap.policy.promotion import answers
 from runtime.core.swap.release import ROUTABLE
-from runtime.core.swap.routes import ReleaseTable, RoutedRelease
+from runtime.core.swap.routes import RoutedRelease, RoutingTable
 from runtime.core.swap.state import ControlState
 
 
-def release_table(state: ControlState) -> ReleaseTable:
+def routing_table(state: ControlState) -> RoutingTable:
     """Return what to publish: every warm, resident release, and the live one if it is among them."""
     routed = {
         release.number: RoutedRelease(
@@ -25,7 +25,7 @@ def release_table(state: ControlState) -> ReleaseTable:
         if release.content and release.state in ROUTABLE and release.warm and resident(state, release)
     }
     live = state.live
-    return ReleaseTable(
+    return RoutingTable(
         version=state.revision,
         live=live.number if live is not None and live.number in routed else None,
         paused=state.paused or int(live is not None and not answers(state, live)),

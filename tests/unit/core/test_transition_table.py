@@ -1,4 +1,4 @@
-"""The release table: what is not in it is an error that changes nothing."""
+"""The transition table: what is not in it is an error that changes nothing."""
 
 import re
 from dataclasses import replace
@@ -147,7 +147,7 @@ def test_only_candidates_fail(state):
 # Only a warm release with loaded engines is shown to gateways, and only then as live.
 @pytest.mark.parametrize(("warm", "engines"), [(True, "absent"), (False, "loaded"), (True, "loaded")])
 def test_release_table_shows_only_what_is_warm(warm, engines):
-    table = policy.release_table(state_with(release(S.LIVE, warm=warm), engines=EngineState(engines)))
+    table = policy.routing_table(state_with(release(S.LIVE, warm=warm), engines=EngineState(engines)))
     shown = warm and engines == "loaded"
     assert (table.live, set(table.releases)) == ((1, {1}) if shown else (None, set()))
     assert table.version == 7

@@ -1,0 +1,45 @@
+"""The field's words: what was called otherwise once, and would have to be learnt, is not called so again."""
+
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RETIRED = {
+    "Told": "MetricsSnapshot",
+    "What": "Observed",
+    "Wish": "ReservationRequest",
+    "Home": "EngineHandle",
+    "ReleaseTable": "RoutingTable",
+    "release_table": "routing_table",
+    "ChainRun": "Walk",
+    "lay_out": "latency_of",
+    "of_about": "elapsed_text",
+    "Progress": "ReportProgress or EffectProgress",
+    "DoesNotFit": "nothing: it was dead",
+    "ProbeMismatch": "nothing: it was dead",
+}
+"""Names, and what to say instead."""
+
+FROM_OUTSIDE = {("runtime/cli/models.py", "Progress")}
+"""Other libraries' names."""
+
+
+def names_of(path):
+    with tokenize.open(path) as file:
+        text = file.read()
+    return {t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.NAME}
+
+
+# No module uses a retired name.
+@pytest.mark.parametrize("room", sorted(path.name for path in (ROOT / "runtime").iterdir() if path.is_dir()))
+def test_retired_names(room):
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / "runtime" / room).rglob("*.py")
+        for name in names_of(path) & RETIRED.keys()
+    }
+    assert found - FROM_OUTSIDE == set()
