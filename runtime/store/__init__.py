@@ -1,5 +1,5 @@
-"""What is kept on disk: the journal, keys, fetched models, model set files.
+"""What is kept in the database: journal, keys, ledger, budgets, audit log, metrics.
 
-What belongs here: tables and repositories (SQLAlchemy Core), the model cache, reading model sets.
+What belongs here: tables, migrations and repositories (SQLAlchemy Core).
 What may not: decisions about swaps or requests, HTTP, Ray.
 """

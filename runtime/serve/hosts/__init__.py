@@ -1,4 +1,4 @@
 """An engine in its replica: what Serve runs of it, for each kind of engine.
 
-The only modules that import vLLM, torch or transformers.
+The only modules that import vLLM or torch.
 """
