@@ -33,6 +33,7 @@ MOVED = MappingProxyType(
 
 RENAMED = MappingProxyType(
     {
+        ("runtime.core.series", "Kind"): "MetricKind",
         ("runtime.core.series", "Told"): "MetricsSnapshot",
         ("runtime.core.specs", "FakeEngine"): "FakeEngineSpec",
         ("runtime.core.specs", "TransformersEngine"): "TransformersEngineSpec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from typing import Protocol
@@ -72,6 +73,7 @@ class Reservations:
         self._deadline = deadline
         self._caps: list[Cap] = []
         self._reserved = Amount()
+        self._covering = asyncio.Lock()
         self._numbers = itertools.count()
         self.names: list[str] = []
         self.standing: Standing | None = None
@@ -100,11 +102,12 @@ class Reservations:
 
     async def cover(self, amount: Amount) -> None:
         """See to it that ``amount`` is reserved in all. Raises as ``begin`` does."""
-        more = amount.beyond(self._reserved)
-        counting = [cap for cap in self._caps if more.of(cap.unit)]
-        if counting:
-            await self._reserve(counting, more)
-            self._reserved = self._reserved.plus(more)
+        async with self._covering:  # calls beside each other would each reserve what the other does
+            more = amount.beyond(self._reserved)
+            counting = [cap for cap in self._caps if more.of(cap.unit)]
+            if counting:
+                await self._reserve(counting, more)
+                self._reserved = self._reserved.plus(more)
 
     def leave(self) -> None:
         """Let what is reserved expire instead of being released: what was spent of it is not known yet."""

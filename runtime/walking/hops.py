@@ -142,7 +142,7 @@ class HopRunner:
     async def count(self, call: Call) -> int:
         """Return how many tokens a call's prompt has. Raises as ``make`` does."""
         with self._deadline.within(call.step) as limit, limit:
-            return await self._release.clients[call.engine].count(call.operation, call.body)
+            return await RetryingEngine(self._release.clients[call.engine]).count(call.operation, call.body)
 
     async def make(self, call: Call) -> Result:
         """Make a call to its end.
@@ -221,8 +221,16 @@ class HopRunner:
         """Tell what a hop came to. Of one that was broken off, the engine alone knows."""
         duration = hop.watch.elapsed
         tag = hop.client.tag or hop.tag
-        if hop.outcome is not Outcome.OK:
-            hop.usage = await self._spent(hop, tag)
+        try:
+            if hop.outcome is not Outcome.OK:
+                hop.usage = await self._spent(hop, tag)
+        except asyncio.CancelledError:
+            self.uncounted()  # its client left while the engine was asked: what it came to is not known here
+            raise
+        finally:
+            self._tell(hop, tag, duration)
+
+    def _tell(self, hop: _Hop, tag: HopTag, duration: float) -> None:
         ended = HopEnded(
             hop.call.id,
             tag,

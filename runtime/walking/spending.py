@@ -30,6 +30,8 @@ class Spending:
         self._deadline = deadline
         self._count = count
         self._spent = Amount()
+        self._lost = Amount()
+        """The worst case of attempts whose replica is lost: if only the way to it was, they go on."""
         self._under_way: dict[str, Amount] = {}
         """The worst case of each call that has not ended, and of those that begin the walk."""
 
@@ -82,13 +84,13 @@ class Spending:
     async def cover_again(self, call: Call) -> None:
         """Have a second attempt reserved, too: if only the way to the first is lost, that one goes on."""
         if self.hold.counts_tokens:
-            worst = await self._worst_of(call)
-            self._under_way[call.id] = worst.plus(worst)
+            worst = self._under_way[call.id] = await self._worst_of(call)
+            self._lost = self._lost.plus(worst)
             await self._cover(call)
             self.hold.leave()
 
     async def _cover(self, call: Call) -> None:
-        wanted = self._spent
+        wanted = self._spent.plus(self._lost)
         for worst in self._under_way.values():
             wanted = wanted.plus(worst)
         with self._deadline.within(call.step) as limit, limit:

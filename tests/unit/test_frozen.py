@@ -15,6 +15,7 @@ from runtime.channel.fault import Fault
 from runtime.clock import SystemClock
 from runtime.control.journal import MemoryJournal
 from runtime.core.metering.ledger import Batch, EndedHop, HopTag
+from runtime.core.metering.series import Family, MetricKind, MetricsSnapshot, Series
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.engines import FakeEngineSpec, TransformersEngineSpec, VllmEngineSpec
@@ -236,6 +237,7 @@ def test_what_replicas_send():
     assert batch == Batch("replica-1", [EndedHop(1, TAGGED, Usage(30, 20, 5, 0), 0.5)])
 
 
+FAMILY = Family("vllm:x", MetricKind.COUNTER, "Help.", {Series("vllm:x_total", (("a", "b"),)): 2.0})
 PICKLED = json.loads((FROZEN / "pickled.json").read_text())
 
 
@@ -255,6 +257,7 @@ def test_earlier_names(name):
         "address": wire.Address("r", "127.0.0.1", 7, "s"),
         "fault": Fault("EngineUnavailable", "m"),
         "phase": EnginePhase.PLACING,
+        "told": MetricsSnapshot("replica-1", 3, [FAMILY]),
     }
     value = pickle.loads(bytes.fromhex(PICKLED[name]))
     assert value == known[name] if name in known else value.__name__ == name

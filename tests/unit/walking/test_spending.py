@@ -86,6 +86,23 @@ async def test_siblings_are_not_forgotten():
     assert hold.left == 1
 
 
+# What an attempt may still spend whose replica is lost stays reserved to the end, beside what comes after.
+async def test_a_lost_attempt_stays_reserved():
+    hold = StubHold()
+    money = spending(hold)
+    walk = walk_of(TWO, ANSWER)
+    one, other = walk.ready()
+    for call in (one, other):
+        await money.cover(call)
+    await money.cover_again(one)
+    for call in (one, other):
+        money.hop_ended(ended(call, 1))
+        walk.record(call, ANSWER.kind.example("x"))
+    (answer,) = walk.ready()
+    await money.cover(answer)
+    assert hold.held[-1] == 2 * (PROMPT + 1) + (PROMPT + MOST) + (PROMPT + MOST)
+
+
 # What a hop has spent takes the place of what it might have.
 async def test_spent_for_reserved():
     hold = StubHold()
