@@ -41,6 +41,9 @@ KEEP_ALIVE_S = 15.0
 _READER_S = 5.0
 """How much longer than its life a stream may take to be read."""
 
+_AT_ONCE_S = 0.5
+"""How long what has happened already is waited for before the stream begins."""
+
 _MOST_DIGITS = 18
 
 LAST_EVENT_ID = header(
@@ -110,9 +113,20 @@ class EventStream(Response):
         started = False
         try:
             with self._places.place():
-                first = await self._source.changes(self._after)
-                started = True
-                await self._send_in_time(first, send)
+                asked = asyncio.ensure_future(self._source.changes(self._after))
+                try:
+                    # Who knows the newest id would get no headers until something happens.
+                    after, limit = self._after, None if self._after is None else _AT_ONCE_S
+                    await asyncio.wait({asked}, timeout=limit)
+                    if after is None or asked.done():
+                        first, pending = asked.result(), None
+                    else:
+                        first, pending = Heard(happened=[], last=after), asked
+                    started = True
+                    await self._send_in_time(first, pending, send)
+                finally:
+                    asked.cancel()
+                    await asyncio.gather(asked, return_exceptions=True)
         except InterlockError as error:
             if started:
                 raise
@@ -121,13 +135,13 @@ class EventStream(Response):
             await send(_start(status_of(error), "application/json", told))
             await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _send_in_time(self, first: Heard, send: Send) -> None:
+    async def _send_in_time(self, first: Heard, pending: asyncio.Future[Heard] | None, send: Send) -> None:
         """Send the stream, and hang up on a client that takes nothing of it."""
         limit = TimeLimit(self._life + _READER_S)
         try:
             with limit:
                 await send(_start(200, "text/event-stream; charset=utf-8", UNBUFFERED))
-            async with aclosing(self._pieces(first)) as pieces:  # type: ignore[type-var]
+            async with aclosing(self._pieces(first, pending)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
                     with limit:
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -138,7 +152,7 @@ class EventStream(Response):
         finally:
             limit.close()
 
-    async def _pieces(self, first: Heard) -> AsyncIterator[bytes]:
+    async def _pieces(self, first: Heard, pending: asyncio.Future[Heard] | None) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._life
         # Who comes again without having met an event misses none either: it knows where it began.
@@ -147,7 +161,7 @@ class EventStream(Response):
         if first.happened:
             yield _events(first.happened)
         last, said = first.last, loop.time()
-        poll = asyncio.ensure_future(self._source.changes(last))
+        poll = pending or asyncio.ensure_future(self._source.changes(last))
         try:
             while (left := end - loop.time()) > 0:
                 quiet = said + KEEP_ALIVE_S - loop.time()

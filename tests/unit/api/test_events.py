@@ -148,6 +148,20 @@ async def test_coming_again():
             assert again.told()[: len(seen) - 3] == seen[3:]
 
 
+# Who comes again with the newest id has the stream at once, and what happens next in it.
+async def test_coming_again_when_nothing_has_happened():
+    async with serving() as (world, _):
+        async with following(app_of(world)) as (first, _):
+            await swap(world)
+            await asyncio.sleep(5)
+            known = first.told()[-1][0]
+        async with following(app_of(world), headers=[(b"last-event-id", str(known).encode())]) as (again, _):
+            await asyncio.sleep(1)
+            assert (again.status, again.told()) == (200, [])
+            await swap(world, version=3)
+            assert again.told()[0][0] == known + 1
+
+
 # An id of another manager, or none of ours, replays nothing: it is told from now on.
 @pytest.mark.parametrize("known", [b"7", b"9" * 18, b"9" * 64, b"-1", b"x", b""])
 async def test_unknown_ids(known):
