@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import uuid
 
-import orjson
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from runtime.api.chat_request import read_chat_request
-from runtime.api.completion import UNBUFFERED, answer_headers, events, timing_headers, whole
-from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.completion import answer_headers, events, timing_headers, whole
 from runtime.api.leaving import while_client_stays
+from runtime.api.sending import NotReadError, send_error, send_events, send_whole, within
 from runtime.api.trace_context import trace_context_of
 from runtime.core.requests.keys import Caller
-from runtime.engines.time_limit import TimeLimit
 from runtime.errors import InterlockError, InvalidRequest
 from runtime.observe.tracing import RequestSpan, TraceContext
 from runtime.traffic.admission import Admission
@@ -63,10 +60,6 @@ def session_of(request: Request) -> str:
         message = f"{SESSION} must be one id of 1 to {_MAX_SESSION} printable ASCII characters"
         raise InvalidRequest(message, param=SESSION)
     return session
-
-
-class _NotReadError(Exception):
-    """A client has not read its answer in time."""
 
 
 class ChatResponse(Response):
@@ -117,8 +110,7 @@ class ChatResponse(Response):
             if started:
                 raise
             span.failed(error)
-            headers = headers_of(error) | (timing_headers(call) if call else {})
-            await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
+            await send_error(send, error, timing_headers(call) if call else {})
 
     async def _read(self) -> ChatRequest:
         try:
@@ -128,48 +120,21 @@ class ChatResponse(Response):
             raise
 
     async def _send_in_time(self, call: ChainCall, send: Send) -> None:
-        """Send the answer, and hang up on a client that does not read it.
-
-        Behind HAProxy a full connection holds a send up for as long as its client likes: for an hour the
-        request kept its lease, which held its release, and a gateway that should stop.
-        """
-        limit = TimeLimit(call.left + READER_SECONDS)
-
-        async def send_within(message: Message) -> None:
-            try:
-                with limit:
-                    await send(message)
-            except TimeoutError as error:
-                raise _NotReadError from error
-
+        """Send the answer, and hang up on a client that does not read it."""
         try:
-            await self._send_answer(call, send_within)
-        except _NotReadError:
+            with within(send, call.left + READER_SECONDS) as send_within:
+                await _send_answer(call, send_within)
+        except NotReadError:
             _log.info("request %s: its client does not read its answer", self._request_id)
-        finally:
-            limit.close()
 
-    async def _send_answer(self, call: ChainCall, send: Send) -> None:
-        if not call.request.stream:
-            try:
-                body, headers = await whole(call)
-            except InterlockError as error:
-                headers = headers_of(error) | answer_headers(call) | timing_headers(call)
-                await self._send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers)
-                return
-            await self._send_whole(send, 200, body, headers)
-            return
-        await send(self._start(200, "text/event-stream; charset=utf-8", answer_headers(call) | UNBUFFERED))
-        async with contextlib.aclosing(events(call)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_whole(self, send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
-        await send(self._start(status, "application/json", headers | {"content-length": str(len(body))}))
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _start(self, status: int, media_type: str, headers: dict[str, str]) -> Message:
-        head = MutableHeaders(headers)
-        head["content-type"] = media_type
-        return {"type": "http.response.start", "status": status, "headers": head.raw}
+async def _send_answer(call: ChainCall, send: Send) -> None:
+    if call.request.stream:
+        await send_events(send, events(call), answer_headers(call))
+        return
+    try:
+        body, headers = await whole(call)
+    except InterlockError as error:
+        await send_error(send, error, answer_headers(call) | timing_headers(call))
+        return
+    await send_whole(send, 200, body, headers)

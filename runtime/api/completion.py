@@ -22,9 +22,6 @@ from runtime.traffic.chain import ChainCall
 
 DONE = b"data: [DONE]\n\n"
 
-UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""What tells caches and nginx to hold nothing of a stream back."""
-
 
 def answer_headers(call: ChainCall) -> dict[str, str]:
     """Return the headers that tell which release serves."""

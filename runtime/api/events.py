@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import orjson
 from fastapi import APIRouter, Request
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from runtime.api.auth import actor_of
-from runtime.api.completion import UNBUFFERED
-from runtime.api.errors import body_of, headers_of, status_of
+from runtime.api.errors import body_of
 from runtime.api.leaving import while_client_stays
 from runtime.api.openapi import header, takes
+from runtime.api.sending import NotReadError, send_error, send_events, within
 from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
-from runtime.engines.time_limit import TimeLimit
 from runtime.errors import EngineUnavailable, InterlockError, Overloaded
 from runtime.settings import Settings
 
@@ -130,27 +128,12 @@ class EventStream(Response):
         except InterlockError as error:
             if started:
                 raise
-            body = orjson.dumps(body_of(error))
-            told = headers_of(error) | {"content-length": str(len(body))}
-            await send(_start(status_of(error), "application/json", told))
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send_error(send, error, {})
 
     async def _send_in_time(self, first: Heard, pending: asyncio.Future[Heard] | None, send: Send) -> None:
         """Send the stream, and hang up on a client that takes nothing of it."""
-        limit = TimeLimit(self._life + _READER_S)
-        try:
-            with limit:
-                await send(_start(200, "text/event-stream; charset=utf-8", UNBUFFERED))
-            async with aclosing(self._pieces(first, pending)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    with limit:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-            with limit:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError:
-            return
-        finally:
-            limit.close()
+        with suppress(NotReadError), within(send, self._life + _READER_S) as send_within:
+            await send_events(send_within, self._pieces(first, pending), {})
 
     async def _pieces(self, first: Heard, pending: asyncio.Future[Heard] | None) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
@@ -184,12 +167,6 @@ class EventStream(Response):
         finally:
             poll.cancel()
             await asyncio.gather(poll, return_exceptions=True)
-
-
-def _start(status: int, media_type: str, headers: dict[str, str]) -> Message:
-    head = MutableHeaders(headers)
-    head["content-type"] = media_type
-    return {"type": "http.response.start", "status": status, "headers": head.raw}
 
 
 def _events(happened: list[Happened]) -> bytes:
