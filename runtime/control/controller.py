@@ -18,7 +18,7 @@ from runtime.control.collector import CollectedLedger, Collector, NoCollectedLed
 from runtime.control.effects import Effects
 from runtime.control.feed import Feed
 from runtime.control.hub import Hub
-from runtime.control.inbox import Asked, Ended, Inbox, Item, SettleAgain, is_told
+from runtime.control.inbox import CommandAsked, Ended, Inbox, Item, SettleAgain, is_told
 from runtime.control.journal import JournalPort
 from runtime.control.journal_writer import JournalWriter, line_of
 from runtime.control.recovery import Recovery
@@ -168,7 +168,7 @@ class Controller:
 
         It must not end the manager: the next one would meet it again, or another like it.
         """
-        if isinstance(item, Asked):
+        if isinstance(item, CommandAsked):
             await self._answer(item)
             return
         event = self._running.retire(item) if isinstance(item, Ended) else item
@@ -183,7 +183,7 @@ class Controller:
             if isinstance(item, Ended):  # it is due as before, and would be done again at once
                 self._running.rest(item.effect, pause)
 
-    async def _answer(self, asked: Asked) -> None:
+    async def _answer(self, asked: CommandAsked) -> None:
         """Carry a command out; whatever comes of it, whoever asked gets an answer."""
         try:
             state = await self._obey(asked.command)

@@ -21,7 +21,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CommandAsked:
     """An operator's command; ``done`` gets the state that it led to, or the reason why it was refused."""
 
     command: Command
@@ -38,7 +38,7 @@ class SettleAgain:
     """The state could not be settled a while ago."""
 
 
-Item = ev.Event | Ended | Asked | SettleAgain
+Item = ev.Event | Ended | CommandAsked | SettleAgain
 
 
 def is_told(item: Item) -> bool:
@@ -73,7 +73,7 @@ class Inbox:
         """
         if self._closed:
             raise EngineUnavailable("this manager has ended; another one is coming")
-        asked = Asked(command, asyncio.get_running_loop().create_future())
+        asked = CommandAsked(command, asyncio.get_running_loop().create_future())
         self.put(asked)
         return await asked.done
 
@@ -106,5 +106,5 @@ class Inbox:
         while not self._items.empty():
             waiting.append(self._items.get_nowait())
         for item in waiting:
-            if isinstance(item, Asked):
+            if isinstance(item, CommandAsked):
                 item.refuse(EngineUnavailable("this manager ends; another one is coming"))

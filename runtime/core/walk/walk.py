@@ -13,7 +13,7 @@ from runtime.core.requests.messages import Message, last_user_text
 from runtime.core.walk import templates
 from runtime.core.walk.call import Call, Result
 from runtime.core.walk.chain import Chain, Step
-from runtime.core.walk.steps.kind import Asked
+from runtime.core.walk.steps.kind import StepInput
 from runtime.errors import InvalidRequest
 
 NOTHING_GIVEN: Mapping[str, Result] = MappingProxyType({})
@@ -104,10 +104,10 @@ class Walk:
         if step is not None and step.id in self._given:
             self._pass(step, self._given[step.id])
 
-    def _asked(self, step: Step) -> Asked:
+    def _asked(self, step: Step) -> StepInput:
         answers = step.id == self._chain.answer
         params = self._params if answers else {}
-        return Asked(step.id, self._messages, params, answers, self._chain.max_tokens, self._render)
+        return StepInput(step.id, self._messages, params, answers, self._chain.max_tokens, self._render)
 
     def _render(self, prompt: str) -> str:
         variables = {

@@ -13,7 +13,7 @@ from runtime.core.requests.messages import under
 from runtime.core.requests.sampling import UNASKED_CAP, one_cap
 from runtime.core.walk import templates
 from runtime.core.walk.call import Call, Operation, Result, Text
-from runtime.core.walk.steps.kind import Asked
+from runtime.core.walk.steps.kind import StepInput
 from runtime.errors import ModelSetError
 
 
@@ -57,7 +57,7 @@ class Generate(Spec):
             raise at((), f"bad template: line {fault.line}: {fault.reason}")
         return text
 
-    def calls(self, asked: Asked) -> Sequence[Call]:
+    def calls(self, asked: StepInput) -> Sequence[Call]:
         """Return the one call: the conversation under the step's prompt. Raises UnrenderedPrompt."""
         messages = list(asked.messages)
         if self.prompt is not None:

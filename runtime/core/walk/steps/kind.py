@@ -9,7 +9,7 @@ from runtime.core.requests.messages import Message
 from runtime.core.walk.call import Call, Result
 
 
-class Asked(NamedTuple):
+class StepInput(NamedTuple):
     """What a step is asked with: the conversation, and what has come before it in the walk."""
 
     step: str
@@ -63,7 +63,7 @@ class StepKind(Protocol):
         """All results that it can have, if they are few; else none."""
         ...
 
-    def calls(self, asked: Asked) -> Sequence[Call]:
+    def calls(self, asked: StepInput) -> Sequence[Call]:
         """Return the calls that it wants made, all at once. Raises UnrenderedPrompt."""
         ...
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from runtime.core.declaration.spec import Identifier, Spec
 from runtime.core.requests.messages import last_user_text
 from runtime.core.walk.call import Call, Choice, Operation, Result
-from runtime.core.walk.steps.kind import Asked
+from runtime.core.walk.steps.kind import StepInput
 
 
 class Route(Spec):
@@ -37,7 +37,7 @@ class Route(Spec):
         """Each choice."""
         return [self._chosen(name) for name in self.choices]
 
-    def calls(self, asked: Asked) -> Sequence[Call]:
+    def calls(self, asked: StepInput) -> Sequence[Call]:
         """Return the one call: what the user said last, and the choices."""
         choices = {name: list(examples) for name, examples in self.choices.items()}
         body = {"input": last_user_text(asked.messages), "choices": choices}
