@@ -14,7 +14,7 @@ from runtime.channel import wire
 from runtime.channel.fault import Fault
 from runtime.clock import SystemClock
 from runtime.control.journal import MemoryJournal
-from runtime.core.metering.ledger import Batch, EndedHop, HopTag
+from runtime.core.metering.ledger import Batch, EndedHop, HopTag, Purpose
 from runtime.core.metering.series import Family, MetricKind, MetricsSnapshot, Series
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.digest import Content
@@ -221,6 +221,38 @@ def test_tags():
     assert HopTag.read(WIRE["tag"][:3]) == HopTag("hop1", "r1", "mine")
     assert pickle.loads(pickle.dumps(TAGGED)) == TAGGED
     assert TAGGED.__reduce__() == (HopTag.read, (tuple(WIRE["tag"]),))
+
+
+PLAIN = {str, int, float}
+
+
+# A tag is sent as plain values, by requests and by warm-ups: an engine of another version knows no class by
+# where it is here.
+async def test_tags_are_plain():
+    assert {type(value) for value in HopTag("h", purpose=Purpose.WARMUP).plain()} <= PLAIN
+    async with World(gateways=1) as world:
+        sent, warm = [], world.cluster.warm
+
+        async def noted(engine, operation, body):
+            sent.append(body[TAG])
+            return await warm(engine, operation, body)
+
+        world.cluster.warm = noted
+        world.want(content(1))
+        await world.until_live(content(1))
+        client = world.followers[0].routing.live.clients["router"]
+        classify = client.classify
+
+        async def asked(body):
+            sent.append(body[TAG])
+            return await classify(body)
+
+        client.classify = asked
+        warmed = len(sent)
+        await world.ask()
+        assert warmed > 0
+        assert len(sent) == warmed + 1
+        assert {type(value) for tag in sent for value in tag} <= PLAIN
 
 
 # An engine counts a call whose tag says more than it knows.
