@@ -6,6 +6,7 @@ ends TLS, and clients leave their key behind when they follow one. HEAD is the G
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from starlette.middleware.cors import CORSMiddleware
@@ -36,7 +37,8 @@ class Door:
             if path.endswith("/") and path != "/":
                 scope = {**scope, "path": path.rstrip("/") or "/"}
             if scope["method"] == "HEAD":
-                scope, send = {**scope, "method": "GET"}, _without_body(send)
+                head = _Head(receive, send)
+                scope, receive, send = {**scope, "method": "GET"}, head.receive, head.send
         await self._app(scope, receive, send)
 
 
@@ -59,10 +61,27 @@ class ClientCors:
         await (self._cors if shared else self._app)(scope, receive, send)
 
 
-def _without_body(send: Send) -> Send:
-    async def head_only(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await send(message)
+class _Head:
+    """The head of an answer alone: once it is sent, its client counts as gone, and a stream ends."""
 
-    return head_only
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._sent = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """Return what the client sends next, if it sends something before it has its answer."""
+        asked, sent = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._sent.wait())
+        try:
+            await asyncio.wait({asked, sent}, return_when=asyncio.FIRST_COMPLETED)
+            return asked.result() if asked.done() else {"type": "http.disconnect"}
+        finally:
+            asked.cancel()
+            sent.cancel()
+
+    async def send(self, message: Message) -> None:
+        """Send the head and the end of the answer with it; what else there is is left out."""
+        if message["type"] == "http.response.start":
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._sent.set()

@@ -3,7 +3,7 @@
 Each stream asks the manager for what came after its last event, by a long poll: a gateway keeps nothing for
 who reads slowly, and what the manager keeps is bounded. A stream ends after a while, as every answer does,
 for a gateway that stops waits for its answers. Clients come again with ``Last-Event-ID`` and miss nothing
-that the same manager still keeps.
+that the same manager still keeps; what they miss they are told of.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from runtime.api.errors import body_of
 from runtime.api.leaving import while_client_stays
 from runtime.api.openapi import header, takes
 from runtime.api.sending import NotReadError, send_error, send_events, within
-from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
-from runtime.errors import EngineUnavailable, InterlockError, Overloaded
+from runtime.core.views.changes import EngineChange, Heard, ReleaseChange
+from runtime.errors import InterlockError, Overloaded
 from runtime.settings import Settings
 
 MOST = 32
@@ -46,21 +46,23 @@ _MOST_DIGITS = 18
 
 LAST_EVENT_ID = header(
     "last-event-id",
-    "The id of the last event that is known. What came after it is told first where the manager is the same "
-    "and still keeps it. It need not: read the status after connecting.",
+    "The id of the last event that is known. What came after it is told first; where that is not known any "
+    "more, an event `missed` says so.",
     maxLength=64,
 )
 
 _TOLD = (
     "Server-sent events of what happens from now on. `event` is `release` or `engine`, `id` grows, `data` is "
-    "JSON in the form described here. `event: error` is the last one; its `data` is like any error of this "
-    "API, with `code` `read_too_slowly` or `manager_gone`. The stream ends after half a minute at most: "
-    "connect again. A comment is sent where nothing has happened for 15 s."
+    "JSON in the form described here. `event: missed` says that some are not known, and why (`data` has "
+    "`code`, `read_too_slowly` or `manager_gone`, and `message`): read the status. `event: error` is the "
+    "last one, where the manager is away; its `data` is like any error of this API, with `code` "
+    "`manager_gone`. The stream ends after half a minute at most: connect again. A comment is sent where "
+    "nothing has happened for 15 s."
 )
 
 _MISSED = {
-    "read_too_slowly": "this stream was read too slowly: what happened next is not kept any more",
-    "manager_gone": "the manager has gone: what happened meanwhile is not known here",
+    "read_too_slowly": "events were read too slowly, or too late: some are not kept any more",
+    "manager_gone": "the manager is another one: what happened meanwhile is not known",
 }
 
 
@@ -141,8 +143,8 @@ class EventStream(Response):
         # Who comes again without having met an event misses none either: it knows where it began.
         begun = first.happened[0].id - 1 if first.happened else first.last
         yield b"id: %d\nretry: 1000\n\n" % begun
-        if first.happened:
-            yield _events(first.happened)
+        if told := _events(first):
+            yield told
         last, said = first.last, loop.time()
         poll = pending or asyncio.ensure_future(self._source.changes(last))
         try:
@@ -151,11 +153,8 @@ class EventStream(Response):
                 await asyncio.wait({poll}, timeout=max(0.0, min(left, quiet)))
                 if poll.done():
                     heard = poll.result()
-                    if heard.missed:
-                        yield _failed(EngineUnavailable(_MISSED[heard.missed]), heard.missed)
-                        return
-                    if heard.happened:
-                        yield _events(heard.happened)
+                    if told := _events(heard):
+                        yield told
                         said = loop.time()
                     last = heard.last
                     poll = asyncio.ensure_future(self._source.changes(last))
@@ -163,23 +162,26 @@ class EventStream(Response):
                     yield b": keep-alive\n\n"
                     said = loop.time()
         except InterlockError as error:
-            yield _failed(error, "manager_gone")
+            yield _failed(error)
         finally:
             poll.cancel()
             await asyncio.gather(poll, return_exceptions=True)
 
 
-def _events(happened: list[Happened]) -> bytes:
+def _events(heard: Heard) -> bytes:
+    if heard.missed:
+        told = {"code": heard.missed, "message": _MISSED[heard.missed]}
+        return b"id: %d\nevent: missed\ndata: %s\n\n" % (heard.last, orjson.dumps(told))
     return b"".join(
         b"id: %d\nevent: %s\ndata: %s\n\n"
         % (known.id, known.change.kind.encode(), orjson.dumps(known.change.as_json()))
-        for known in happened
+        for known in heard.happened
     )
 
 
-def _failed(error: InterlockError, code: str) -> bytes:
+def _failed(error: InterlockError) -> bytes:
     told = body_of(error)
-    told["error"]["code"] = code
+    told["error"]["code"] = "manager_gone"
     return b"event: error\ndata: %s\n\n" % orjson.dumps(told)
 
 

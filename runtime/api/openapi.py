@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -54,12 +56,17 @@ def takes(body: Any, *headers: _Schema) -> _Schema:
     """Return what a route adds to its description: a body's type, and headers, that it reads by itself."""
     told: _Schema = {"parameters": list(headers)} if headers else {}
     if body is not None:
-        schema = TypeAdapter(body).json_schema(ref_template=_REF)
+        schema = deepcopy(_schema_of(body))  # the description is completed in place
         told["requestBody"] = {
             "required": bool(schema.get("required")),
             "content": {_JSON: {"schema": schema}},
         }
     return told
+
+
+@cache
+def _schema_of(body: Any) -> _Schema:
+    return TypeAdapter(body).json_schema(ref_template=_REF)
 
 
 def described(app: FastAPI) -> _Schema:

@@ -97,8 +97,8 @@ class AdminClient:
     def changes(self, tell: Callable[[str], None]) -> Iterator[ReleaseChange | EngineChange]:
         """Yield what happens to releases and engines from now on, without end.
 
-        Whoever does not answer at first is an error. Later it is connected again, and ``tell`` hears why what
-        happened meanwhile may be missing.
+        Whoever does not answer at first is an error. Later it is connected again. ``tell`` hears why what
+        happened meanwhile is missing, or may be.
         """
         known, met = "", False
         while True:
@@ -107,7 +107,9 @@ class AdminClient:
                     met = True
                     _check_event(event)
                     known = event.get("id", known)
-                    if "data" in event:
+                    if event.get("event") == "missed":
+                        tell(f"events are missing: {json.loads(event['data'])['message']}")
+                    elif "data" in event:
                         yield _change.validate_json(event["data"])
             except Unavailable as error:
                 if not met:

@@ -1,9 +1,12 @@
 """Fixtures of the tests that need no cluster, no sockets and no waiting: time is virtual."""
 
+import functools
 import itertools
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 from sqlalchemy.engine import make_url
 
@@ -20,6 +23,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("looptime") is None:
             item.add_marker(pytest.mark.looptime(start=1000.0, noop_cycles=2))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_read_once():
+    """Read each application's commands from their functions once: that takes longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,16 @@ def test_manager_goes(run):
     assert "events may be missing: the manager has gone" in done.stderr
 
 
+# What is missing is told of on stderr, and followed on after.
+def test_missed(run):
+    missed = 'id: 9\nevent: missed\ndata: {"code": "read_too_slowly", "message": "too late"}\n\n'
+    gateway = Gateway(event(7, LIVE), missed + event(10, LOADS))
+    done = run(gateway, "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [LIVE.as_json(), LOADS.as_json()]
+    assert "events are missing: too late" in done.stderr.splitlines()
+    assert gateway.known == [None, "7", "10"]
+
+
 # Where nobody answers at first, that is an error.
 def test_nobody_answers(run):
     done = run(Gateway(503))
