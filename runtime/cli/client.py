@@ -188,10 +188,9 @@ class AdminClient:
         body: Mapping[str, Any] | None = None,
         timeout: float = _TIMEOUT_S,
     ) -> dict[str, Any]:
-        """Return an answer as JSON that has been checked against its form."""
-        answer = self._sent(method, path, body, timeout=timeout)
-        _told(answer, form, self._address)
-        told: dict[str, Any] = answer.json()
+        """Return an answer as JSON that has been checked against its form; a later version may say more."""
+        told: dict[str, Any]
+        told, _ = _read(self._sent(method, path, body, timeout=timeout), form, self._address)
         return told
 
     def _read(
@@ -203,7 +202,7 @@ class AdminClient:
         headers: Mapping[str, str] | None = None,
     ) -> _Form:
         """Return an answer in its form."""
-        return _told(self._sent(method, path, body, headers), form, self._address)
+        return _read(self._sent(method, path, body, headers), form, self._address)[1]
 
     def _sent(
         self,
@@ -260,10 +259,11 @@ def _check_event(event: Mapping[str, str]) -> None:
         raise Unavailable(str(json.loads(event["data"])["error"]["message"]))
 
 
-def _told(answer: httpx.Response, form: type[_Form], address: str) -> _Form:
-    """Return what a gateway has answered. Raises CommandError if it is another server that answers."""
+def _read(answer: httpx.Response, form: type[_Form], address: str) -> tuple[Any, _Form]:
+    """Return a gateway's answer as JSON and in its form. Raises CommandError if another server answers."""
     try:
-        return form.model_validate(answer.json())
+        told = answer.json()
+        return told, form.model_validate(told)
     except (ValueError, RecursionError) as error:
         raise CommandError(_stranger(answer, address)) from error
 
