@@ -31,6 +31,7 @@ from runtime.core.budgets.budget import Amount, Cap, CapKind, Per, Refusal, Stan
 from runtime.core.metering.ledger import HopTag
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import GIB, Device
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import planning
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
@@ -41,8 +42,8 @@ from runtime.store.spending.ledger import Ledger
 from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store
 from runtime.testing.virtual_time import run
-from runtime.traffic.chain import ChatRequest
 from runtime.walking.budgets import Reservations
+from runtime.walking.context import RequestContext
 
 _QUIET_S = 5.0
 """Virtual seconds of load before each cutover."""
@@ -100,10 +101,10 @@ class Clients:
 
     async def _one(self) -> None:
         admission = self.chance.choice(self.simulation.admissions)
-        request = ChatRequest("", CHAIN, [{"role": "user", "content": "a question"}], {}, stream=False)
+        ask = Ask(CHAIN, [{"role": "user", "content": "a question"}])
         begun = self.simulation.clock.now()
         try:
-            call = await admission.admit(request)
+            call = await admission.admit(ask, RequestContext("", begun))
             waited = self.simulation.clock.now() - begun
             if waited > 0.0:
                 self.waited_ms.append(waited * 1000.0)

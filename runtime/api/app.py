@@ -13,17 +13,20 @@ from starlette.routing import Match, Route
 
 from runtime.api.admin import Operator, admin_routes
 from runtime.api.admin_keys import key_routes
+from runtime.api.answering import ChainResponse
 from runtime.api.answers import Alive, ChatCompletion, Model, ModelList, Ready
 from runtime.api.auth import Callers, actor_of
 from runtime.api.bodies import read_body, refusal_of
 from runtime.api.budgets import BudgetKeeper, budget_routes
-from runtime.api.chat import REQUEST_ID, SESSION, ChatResponse, request_id_of, session_of
+from runtime.api.chat import read_chat_request
 from runtime.api.door import ClientCors, Door
 from runtime.api.errors import body_of, error_object, headers_of, status_of
 from runtime.api.events import event_routes
+from runtime.api.headers import REQUEST_ID, SESSION, request_id_of, session_of
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.openapi import described, for_clients, header, takes
+from runtime.api.trace_context import trace_context_of
 from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
 from runtime.core.requests.chat_body import ChatBody
@@ -32,6 +35,7 @@ from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import AccessDenied, InterlockError, UnknownModel
 from runtime.settings import Settings
 from runtime.traffic.admission import Admission
+from runtime.walking.context import RequestContext
 
 _SHOWN = 80
 _CLIENT_ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /v1/models/{model}"
@@ -109,7 +113,10 @@ def _add_openai_routes(app: FastAPI, admission: Admission, settings: Settings, c
         except InterlockError as error:
             admission.turned_away(error)
             raise
-        return ChatResponse(admission, raw, request_id_of(request), caller, arrived, session)
+        request_id = request_id_of(request)
+        span = admission.span(request_id, trace_context_of(request.headers), arrived)
+        context = RequestContext(request_id, arrived, caller, session, span)
+        return ChainResponse(admission, context, raw, read_chat_request)
 
 
 def _add_health_routes(app: FastAPI, admission: Admission) -> None:

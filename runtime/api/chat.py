@@ -1,140 +1,93 @@
-"""``POST /v1/chat/completions``: one response object that owns the request from lease to last byte."""
+"""The form of ``POST /v1/chat/completions``: OpenAI's chat completion, whole or as server-sent events.
+
+An engine's chunk arrives as ready JSON members; here it is wrapped, not parsed.
+"""
 
 from __future__ import annotations
 
-import logging
-import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+import orjson
 
-from runtime.api.chat_request import read_chat_request
-from runtime.api.completion import answer_headers, events, timing_headers, whole
-from runtime.api.leaving import while_client_stays
-from runtime.api.sending import NotReadError, send_error, send_events, send_whole, within
-from runtime.api.trace_context import trace_context_of
-from runtime.core.requests.keys import Caller
-from runtime.errors import InterlockError, InvalidRequest
-from runtime.observe.tracing import RequestSpan, TraceContext
-from runtime.traffic.admission import Admission
-from runtime.traffic.chain import ChainCall, ChatRequest
+from runtime.api.errors import body_of
+from runtime.api.form import AnswerHead, AnswerTrailer, NewForm
+from runtime.api.reading import parsed
+from runtime.core.requests.ask import Ask
+from runtime.core.requests.gate import read_chat
+from runtime.engines.chunks import one_line
+from runtime.engines.port import Chunk
+from runtime.errors import InterlockError
 
-_log = logging.getLogger(__name__)
-
-READER_SECONDS = 5.0
-"""How much longer than its chain's deadline a client may take to read its answer."""
-
-REQUEST_ID = "x-request-id"
-_MAX_REQUEST_ID = 128
-
-SESSION = "x-interlock-session"
-_MAX_SESSION = 128
+_END = b"}\n\n"
+_DONE = b"data: [DONE]\n\n"
 
 
-def request_id_of(request: Request) -> str:
-    """Return the request's id if it is a sane one, else a new one.
-
-    Serve's own middleware gives every request an id and puts it on every response, so neither is
-    done here: the header would be there twice.
-    """
-    given = request.headers.get(REQUEST_ID, "")
-    sane = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    return given if sane else uuid.uuid4().hex
-
-
-def session_of(request: Request) -> str:
-    """Return the id of the conversation that a request belongs to, which is its tenant's own; empty without.
+async def read_chat_request(raw: bytes) -> tuple[Ask, NewForm]:
+    """Return what the body of a chat request asks, and the form of its answer.
 
     Raises:
-        InvalidRequest: it is none. Another one cannot be made up for it, as for a request's id: what is
-            spent would count for nobody.
+        InvalidRequest: it is no chat request, or says what no client may; names the member.
+        Overloaded: too many that are as long wait to be read.
 
     """
-    given = request.headers.getlist(SESSION)
-    if not given:
-        return ""
-    session, *more = given
-    if more or not (0 < len(session) <= _MAX_SESSION and session.isascii() and session.isprintable()):
-        message = f"{SESSION} must be one id of 1 to {_MAX_SESSION} printable ASCII characters"
-        raise InvalidRequest(message, param=SESSION)
-    return session
+    request = await parsed(raw, read_chat)
+    return request.ask, partial(ChatForm, stream=request.ask.stream, include_usage=request.include_usage)
 
 
-class ChatResponse(Response):
-    """Runs the request when it is sent.
+class ChatForm:
+    """A chat completion.
 
-    The lease is taken and closed in this one call. Were it taken in the route and closed by the
-    response's body iterator, a client that goes away in between would leave it open: an iterator
-    that was never started has no ``finally``.
+    The ``interlock`` object goes into the last chunk of a stream: the usage chunk if the client asked for
+    one, otherwise the one with the finish reason, which is held back until the stream has ended. If the
+    stream breaks, the error's event has it.
     """
 
-    def __init__(
-        self,
-        admission: Admission,
-        raw: bytes,
-        request_id: str,
-        caller: Caller,
-        arrived: float,
-        session: str = "",
-    ) -> None:
-        self._admission = admission
-        self._raw = raw
-        self._request_id = request_id
-        self._caller = caller
-        self._arrived = arrived
-        self._session = session
-        self.background = None
+    def __init__(self, head: AnswerHead, *, stream: bool, include_usage: bool) -> None:
+        opening = {
+            "id": f"chatcmpl-{head.request_id}",
+            "object": "chat.completion.chunk" if stream else "chat.completion",
+            "created": head.created,
+            "model": head.chain,
+        }
+        self._opening = (b"data: " if stream else b"") + one_line(orjson.dumps(opening))[:-1] + b","
+        """The start of each object, up to where the engine's members go."""
+        self._include_usage = include_usage
+        self._held: list[Chunk] = []
+        """Chunks that may turn out to be the last."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request; stop all work for it as soon as the client goes away."""
-        await while_client_stays(receive, self._traced(trace_context_of(Headers(scope=scope)), send))
+    def whole(self, members: bytes, trailer: AnswerTrailer) -> bytes:
+        """Return the completion."""
+        told = {"usage": trailer.usage.as_openai(), "interlock": trailer.as_json(streamed=False)}
+        return self._opening + members + b"," + orjson.dumps(told)[1:]
 
-    async def _traced(self, context: TraceContext, send: Send) -> None:
-        with self._admission.traced(self._request_id, context, self._arrived) as span:
-            await self._answer(span, send)
+    def events(self, chunks: Sequence[Chunk]) -> bytes:
+        """Return the chunks that are not the last ones, each as an event."""
+        coming = [chunk for chunk in (*self._held, *chunks) if chunk.members]
+        ready = len(coming)
+        while ready and coming[ready - 1].finish:
+            ready -= 1
+        self._held = coming[ready:]
+        return self._wrapped(coming[:ready])
 
-    async def _answer(self, span: RequestSpan, send: Send) -> None:
-        call, started = None, False
-        try:
-            request = await self._read()
-            call = await self._admission.admit(request, self._arrived, span)
-            try:
-                await call.start()
-                started = True
-                await self._send_in_time(call, send)
-            finally:
-                await call.aclose()
-        except InterlockError as error:
-            if started:
-                raise
-            span.failed(error)
-            await send_error(send, error, timing_headers(call) if call else {})
+    def last_events(self, trailer: AnswerTrailer) -> bytes:
+        """Return the chunks that were held back, and the end."""
+        held = self._held
+        told: dict[str, Any] = {"interlock": trailer.as_json(streamed=True)}
+        if self._include_usage:
+            told = {"choices": [], "usage": trailer.usage.as_openai(), **told}
+            last = one_line(orjson.dumps(told))[1:]
+        else:
+            said = held.pop().members if held else b'"choices":[]'
+            last = said + b"," + one_line(orjson.dumps(told))[1:]
+        return self._wrapped(held) + self._opening + last + b"\n\n" + _DONE
 
-    async def _read(self) -> ChatRequest:
-        try:
-            return await read_chat_request(self._raw, self._request_id, self._caller, self._session)
-        except InterlockError as error:
-            self._admission.turned_away(error)
-            raise
+    def error_events(self, error: InterlockError, trailer: AnswerTrailer) -> bytes:
+        """Return the error, in OpenAI's shape, and the end."""
+        told = body_of(error) | {"interlock": trailer.as_json(streamed=True)}
+        return b"data: " + one_line(orjson.dumps(told)) + b"\n\n" + _DONE
 
-    async def _send_in_time(self, call: ChainCall, send: Send) -> None:
-        """Send the answer, and hang up on a client that does not read it."""
-        try:
-            with within(send, call.left + READER_SECONDS) as send_within:
-                await _send_answer(call, send_within)
-        except NotReadError:
-            _log.info("request %s: its client does not read its answer", self._request_id)
-
-
-async def _send_answer(call: ChainCall, send: Send) -> None:
-    if call.request.stream:
-        await send_events(send, events(call), answer_headers(call))
-        return
-    try:
-        body, headers = await whole(call)
-    except InterlockError as error:
-        await send_error(send, error, answer_headers(call) | timing_headers(call))
-        return
-    await send_whole(send, 200, body, headers)
+    def _wrapped(self, chunks: Sequence[Chunk]) -> bytes:
+        opening = self._opening
+        return b"".join(opening + chunk.members + _END for chunk in chunks)

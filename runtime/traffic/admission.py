@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 from runtime.clock import Clock
 from runtime.core.metering.outcomes import outcome_of
 from runtime.core.metering.recent import Mark, Observed, ending
+from runtime.core.requests.ask import Ask
+from runtime.core.requests.keys import OPEN, Caller
 from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import DeadlineExceeded, NoLiveRelease, QuotaExhausted
-from runtime.observe.tracing import UNTRACED, NoTracer, RequestSpan, TraceContext, Tracer
-from runtime.traffic.chain import ChainCall, ChatRequest
+from runtime.observe.tracing import NoTracer, RequestSpan, TraceContext, Tracer
+from runtime.traffic.chain import ChainCall
 from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import Ask, Routing
+from runtime.traffic.routing import Routing
 from runtime.walking.budgets import BudgetPort, NoBudgets
+from runtime.walking.context import RequestContext
 
 
 class Admission:
@@ -43,26 +43,12 @@ class Admission:
         """Return the stamp that the latency of a request which arrives now counts from."""
         return self._clock.now()
 
-    @contextmanager
-    def traced(self, request_id: str, context: TraceContext, arrived: float) -> Iterator[RequestSpan]:
-        """Trace a request that ``arrived`` then, from there to the end of this block."""
-        span = self._tracer.request(request_id, context, arrived)
-        try:
-            yield span
-            span.answered()
-        except Exception as error:
-            span.failed(error)
-            raise
-        finally:
-            span.end()
+    def span(self, request_id: str, trace: TraceContext, arrived: float) -> RequestSpan:
+        """Begin the span of a request that ``arrived`` then, beneath its client's."""
+        return self._tracer.request(request_id, trace, arrived)
 
-    async def admit(
-        self, request: ChatRequest, arrived: float | None = None, span: RequestSpan = UNTRACED
-    ) -> ChainCall:
-        """Take a lease for ``request``; the caller closes the call that comes back.
-
-        ``arrived`` is the stamp that ``arrival`` gave for it; without one it has arrived just now. Its hops'
-        spans come beneath ``span``.
+    async def admit(self, ask: Ask, context: RequestContext) -> ChainCall:
+        """Take a lease for what is asked; the caller closes the call that comes back.
 
         While the live release sleeps for a swap, the request waits here, for at most as long as its
         chain may take in all.
@@ -77,41 +63,42 @@ class Admission:
 
         """
         try:
-            return await self._admit(request, self.arrival() if arrived is None else arrived, span)
+            if self._routing.paused:
+                await self._wait(ask)
+            return await self._begin_or_degrade(ask, context)
         except BaseException as error:
-            self.turned_away(error, request)
+            self.turned_away(error, ask, context.caller)
             raise
 
-    async def _admit(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:
-        if self._routing.paused:
-            await self._wait(request.model)
-        try:
-            return await self._begin(request, arrived, span)
-        except QuotaExhausted as error:
-            _, chain = self._routing.choose(Ask(request.model))
-            if chain.degrade_to is None:
-                raise
-            self._meter.metrics.degraded(request.model, outcome_of(error))
-            span.degraded(request.model)
-            return await self._begin(replace(request, model=chain.degrade_to), arrived, span)
-
-    def turned_away(self, error: BaseException, request: ChatRequest | None = None) -> None:
+    def turned_away(self, error: BaseException, ask: Ask | None = None, caller: Caller = OPEN) -> None:
         """Count a request that got no further; the health tells of it unless that was its client's doing."""
         live, release, chain = self._routing.live, 0, ""
         # By names that the release declares only: a client may send any.
-        if request is not None and live is not None and request.model in live.routed.chains:
-            release, chain = live.number, request.model
+        if ask is not None and live is not None and ask.chain in live.routed.chains:
+            release, chain = live.number, ask.chain
         self._meter.metrics.turned_away(chain, release, outcome_of(error))
         what = ending(error, answered=False, took=0.0, objective=0.0)
         if what is None:
             return
-        refused = request.caller.tenant if request is not None and what is Observed.REFUSED else ""
+        refused = caller.tenant if what is Observed.REFUSED else ""
         self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
 
-    async def _begin(self, request: ChatRequest, arrived: float, span: RequestSpan) -> ChainCall:
+    async def _begin_or_degrade(self, ask: Ask, context: RequestContext) -> ChainCall:
+        """Begin with the chain that is asked, or the one that it degrades to if a budget has no room."""
+        try:
+            return await self._begin(ask, context)
+        except QuotaExhausted as error:
+            _, chain = self._routing.choose(ask)
+            if chain.degrade_to is None:
+                raise
+            self._meter.metrics.degraded(ask.chain, outcome_of(error))
+            context.span.degraded(ask.chain)
+            return await self._begin(ask._replace(chain=chain.degrade_to), context)
+
+    async def _begin(self, ask: Ask, context: RequestContext) -> ChainCall:
         """Take a lease and reserve what the request may spend, or neither."""
-        lease = self._routing.lease(Ask(request.model))
-        call = ChainCall(lease, request, self._clock, self._meter, self._ledger, self._budgets, arrived, span)
+        lease = self._routing.lease(ask)
+        call = ChainCall(lease, ask, context, self._clock, self._meter, self._ledger, self._budgets)
         try:
             call.check()
             await call.reserve()
@@ -120,8 +107,8 @@ class Admission:
             raise
         return call
 
-    async def _wait(self, model: str) -> None:
-        _, chain = self._routing.choose(Ask(model))
+    async def _wait(self, ask: Ask) -> None:
+        _, chain = self._routing.choose(ask)
         try:
             async with asyncio.timeout(chain.deadline):
                 await self._routing.resumed()

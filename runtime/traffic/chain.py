@@ -6,82 +6,61 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from runtime.clock import Clock
+from runtime.core.budgets.budget import Standing
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.latency import Latency, latency_of
 from runtime.core.metering.ledger import HopTag, Purpose
 from runtime.core.metering.outcomes import RequestOutcome, outcome_of
 from runtime.core.metering.recent import Mark, Observed, ending
 from runtime.core.metering.usage import HopRecord, Usage, total
-from runtime.core.requests.keys import OPEN, Caller
+from runtime.core.requests.ask import Ask
 from runtime.core.walk.call import Call, Result
 from runtime.core.walk.openings import check_chain_takes
 from runtime.core.walk.walk import Walk
 from runtime.engines.port import Chunk
 from runtime.errors import DeadlineExceeded, EngineUnavailable
-from runtime.observe.tracing import UNTRACED, RequestSpan
 from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Lease
 from runtime.walking.budgets import BudgetPort, Reservations
+from runtime.walking.context import RequestContext
 from runtime.walking.deadline import Deadline
 from runtime.walking.driver import drive
 from runtime.walking.hops import HopRunner
 from runtime.walking.spending import Spending
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """A chat completion as the client asked for it: the chain, and the conversation in its normal form."""
-
-    request_id: str
-    model: str
-    messages: list[dict[str, Any]]
-    body: dict[str, Any]
-    """What it says beside its messages to the engine of the last step."""
-    stream: bool
-    caller: Caller = OPEN
-    session: str = ""
-    """The conversation that it is a turn of, by its tenant's id for it; empty if it is of none."""
-    include_usage: bool = False
-    """Whether its stream ends with a chunk that has the usage."""
-
-
 class ChainCall:
     """One request on its way through its chain. It owns the lease: ``aclose`` in a ``finally``.
 
     ``start`` makes every call but the one that answers and waits for that one's first chunk, so that an error
-    up to there can still become an HTTP status. ``chunks`` then yields the answer. ``arrived`` is the
-    clock's stamp of the request's arrival; without one it has arrived just now.
+    up to there can still become an HTTP status. ``chunks`` then yields the answer.
     """
 
     def __init__(
         self,
         lease: Lease,
-        request: ChatRequest,
+        ask: Ask,
+        context: RequestContext,
         clock: Clock,
         meter: Meter,
         ledger: LedgerPort,
         budgets: BudgetPort,
-        arrived: float | None = None,
-        span: RequestSpan = UNTRACED,
     ) -> None:
-        self.request = request
+        self.ask = ask
+        self.context = context
         self.release = lease.release.routed
         self._lease = lease
         self._clock = clock
         self._meter = meter
         self._ledger = ledger
-        self._span = span
         self._begun = clock.now()
-        self._arrived = self._begun if arrived is None else arrived
         tag = self._tag(clock.wall() + budgets.skew)
-        span.leased(tag, self.release.model_set, stream=request.stream)
-        self._deadline = Deadline(clock, lease.chain.deadline, self._arrived)
-        self._runner = HopRunner(lease.release, lease.chain, tag, self._deadline, clock, self._arrived, span)
+        context.span.leased(tag, self.release.model_set, stream=ask.stream)
+        self._deadline = Deadline(clock, lease.chain.deadline, context.arrived)
+        self._runner = HopRunner(lease.release, lease.chain, tag, self._deadline, clock, context)
         self.hold = Reservations(budgets, clock, tag, lease.chain.deadline)
         self._spending = Spending(self.hold, self.release, self._deadline, self._runner.count)
         self._runner.observers = (self._hop_ended, meter.hop_ended, self._spending.hop_ended)
@@ -101,11 +80,11 @@ class ChainCall:
         return HopTag(
             hop="",
             request=uuid.uuid4().hex,
-            request_id=self.request.request_id,
-            tenant=self.request.caller.tenant,
-            key=self.request.caller.key,
-            session=self.request.session,
-            chain=self.request.model,
+            request_id=self.context.id,
+            tenant=self.context.caller.tenant,
+            key=self.context.caller.key,
+            session=self.context.session,
+            chain=self.ask.chain,
             release=self.release.number,
             purpose=self._lease.purpose.value,
             admitted=admitted,
@@ -122,6 +101,11 @@ class ChainCall:
         return total(ended.record.usage for ended in self._ended_hops)
 
     @property
+    def standing(self) -> Standing | None:
+        """How its caller's caps stood just after it had begun; None if it is under none."""
+        return self.hold.standing
+
+    @property
     def left(self) -> float:
         """How many seconds are left of the chain's deadline, which counts from the request's arrival."""
         return self._deadline.left
@@ -132,12 +116,11 @@ class ChainCall:
         return latency_of(self.hops, self._since_arrival(self._begun), self._since_arrival(self._ended))
 
     def _since_arrival(self, stamp: float) -> float:
-        return (stamp - self._arrived) * 1000.0
+        return (stamp - self.context.arrived) * 1000.0
 
     def check(self) -> None:
         """Return if its chain takes from clients what this request says. Raises InvalidRequest."""
-        request = self.request
-        check_chain_takes(request.model, self._lease.chain, request.messages, request.body)
+        check_chain_takes(self._lease.chain, self.ask)
 
     async def reserve(self) -> None:
         """Reserve the request's worst case in every cap of its caller. Raises as ``Spending.begin``.
@@ -155,7 +138,7 @@ class ChainCall:
             raise DeadlineExceeded(message) from error
 
     def _walk(self, *, rehearsal: bool = False) -> Walk:
-        return Walk(self._lease.chain, self.request.messages, self.request.body, rehearsal=rehearsal)
+        return Walk(self._lease.chain, self.ask.messages, self.ask.params, rehearsal=rehearsal)
 
     async def start(self) -> None:
         """Go as far as the first chunk of the answer.
@@ -171,7 +154,7 @@ class ChainCall:
             call = await drive(self._walk(), self._make, to_answer=True)
             assert call is not None  # noqa: S101 - every chain has a step that answers
             await self._spending.cover(call)
-            self._answer = self._runner.generate(call, stream=self.request.stream)
+            self._answer = self._runner.generate(call, stream=self.ask.stream)
             self._first = await anext(self._answer, [])
             if not self._first:
                 raise EngineUnavailable(f"step {call.step!r} ended without an answer")
@@ -225,7 +208,7 @@ class ChainCall:
             yield
         except Exception as error:
             self._error = error
-            self._span.failed(error)
+            self.context.span.failed(error)
             raise
 
     def _count_request(self) -> None:
@@ -233,13 +216,13 @@ class ChainCall:
         if not self._started:
             return
         ended = self._clock.now() if self._ended is None else self._ended
-        took, objective = ended - self._arrived, self._lease.chain.latency_objective
+        took, objective = ended - self.context.arrived, self._lease.chain.latency_objective
         what = ending(self._error, answered=self._answered, took=took, objective=objective)
         if what is not None and self._lease.purpose is Purpose.LIVE:
-            refused = self.request.caller.tenant if what is Observed.REFUSED else ""
-            self._meter.recent.add(ended, Mark(what, self.release.number, self.request.model, refused))
+            refused = self.context.caller.tenant if what is Observed.REFUSED else ""
+            self._meter.recent.add(ended, Mark(what, self.release.number, self.ask.chain, refused))
         own = took - sum(hop.duration_ms for hop in self.hops) / 1000.0
-        where = self.request.model, self.release.number
+        where = self.ask.chain, self.release.number
         self._meter.metrics.request(*where, self._outcome(), took, max(0.0, own))
 
     def _outcome(self) -> RequestOutcome:

@@ -11,11 +11,11 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from runtime.clock import Clock, SystemClock
 from runtime.core.declaration.nearest import nearest
 from runtime.core.metering.ledger import Purpose
+from runtime.core.requests.ask import Ask
 from runtime.core.swap.routes import RoutedRelease
 from runtime.core.swap.standing import Moment, Standing
 from runtime.core.walk.chain import Chain
@@ -35,14 +35,6 @@ def identity(release: RoutedRelease) -> Identity:
     return release.number, release.model_set
 
 
-class Ask(NamedTuple):
-    """What decides which release a request runs on."""
-
-    model: str
-    """The chain, as clients name it."""
-    purpose: Purpose = Purpose.LIVE
-
-
 @dataclass(frozen=True)
 class Routes:
     """By what requests are sent on: what the table says, of the releases that are prepared here."""
@@ -50,9 +42,14 @@ class Routes:
     live: Identity | None = None
     releases: Mapping[Identity, PreparedRelease] = field(default_factory=dict)
 
+    @property
+    def live_release(self) -> PreparedRelease | None:
+        """The live release; None if none is."""
+        return None if self.live is None else self.releases.get(self.live)
+
     def choose(self, ask: Ask) -> PreparedRelease | None:  # noqa: ARG002 - one rule goes by nothing of it
         """Return the release that a request runs on: the live one; None if none is."""
-        return None if self.live is None else self.releases.get(self.live)
+        return self.live_release
 
 
 class Lease:
@@ -72,9 +69,6 @@ class Lease:
         if self._open:
             self._open = False
             self._close()
-
-
-_ANY = Ask("")
 
 
 class Routing:
@@ -103,7 +97,7 @@ class Routing:
     @property
     def live(self) -> PreparedRelease | None:
         """The release that takes new requests."""
-        return None if self.fault else self._routes.choose(_ANY)
+        return None if self.fault else self._routes.live_release
 
     @property
     def fault(self) -> str:
@@ -197,9 +191,9 @@ class Routing:
         if fault := self.fault:
             # Here and nowhere before: a process that has stood still goes on with whatever was to come next.
             raise NoLiveRelease(f"{fault}; it asks again")
-        chain = release.routed.chains.get(ask.model)
+        chain = release.routed.chains.get(ask.chain)
         if chain is None:
-            raise _unknown(ask.model, list(release.routed.chains))
+            raise _unknown(ask.chain, list(release.routed.chains))
         return release, chain
 
     def _release(self, number: int, lease: int) -> None:
@@ -211,7 +205,7 @@ class Routing:
                 self._on_drained()
 
 
-def _unknown(model: str, known: list[str]) -> UnknownModel:
-    suggestion = nearest(model, known)
+def _unknown(chain: str, known: list[str]) -> UnknownModel:
+    suggestion = nearest(chain, known)
     hint = f"; did you mean {suggestion!r}?" if suggestion else f"; there is: {', '.join(known)}"
-    return UnknownModel(f"the model {model!r} does not exist{hint}", param="model", code="model_not_found")
+    return UnknownModel(f"the model {chain!r} does not exist{hint}", param="model", code="model_not_found")

@@ -23,7 +23,8 @@ from runtime.engines.chunks import text_of
 from runtime.engines.port import TRACE, WITHIN, Chunk, EngineClient
 from runtime.engines.tally import TAG
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError, WrongEngine
-from runtime.observe.tracing import HopSpan, RequestSpan
+from runtime.observe.tracing import HopSpan
+from runtime.walking.context import RequestContext
 from runtime.walking.deadline import Deadline
 from runtime.walking.retry import RetryingEngine
 
@@ -123,16 +124,14 @@ class HopRunner:
         tag: HopTag,
         deadline: Deadline,
         clock: Clock,
-        arrived: float,
-        span: RequestSpan,
+        context: RequestContext,
     ) -> None:
         self._release = release
         self._chain = chain
         self._tag = tag
         self._deadline = deadline
         self._clock = clock
-        self._arrived = arrived
-        self._span = span
+        self._context = context
         self.observers: Sequence[HopObserver] = ()
         self.before_retry: Callable[[Call], Awaitable[None]] | None = None
         """Called before a call is made again whose replica is lost; what it raises ends the call."""
@@ -203,7 +202,7 @@ class HopRunner:
             started=self._clock.wall(),
         ).priced(self._release.routed.prices.get(call.engine, FREE))
         watch = _Stopwatch(self._clock)
-        span = self._span.hop(call, watch.sent)
+        span = self._context.span.hop(call, watch.sent)
 
         async def retried(error: EngineLost) -> None:
             span.retried(error)
@@ -253,7 +252,7 @@ class HopRunner:
             queue_ms=max(0.0, first - watch.in_engine) * 1000.0,
             ttft_ms=first * 1000.0,
             duration_ms=duration * 1000.0,
-            start_ms=(watch.sent - self._arrived) * 1000.0,
+            start_ms=(watch.sent - self._context.arrived) * 1000.0,
             generation_ms=watch.pace.generation_ms,
             inter_token_ms=watch.pace.mean_ms,
             inter_token_max_ms=watch.pace.max_ms,

@@ -15,6 +15,7 @@ from runtime.control.roster import MemoryRoster
 from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.model_set import parse
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
 from runtime.core.views.status import status
 from runtime.errors import EngineUnavailable, NoManager
@@ -24,9 +25,9 @@ from runtime.store.spending.ledger import Ledger
 from runtime.testing.cluster import FakeCluster
 from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.admission import Admission
-from runtime.traffic.chain import ChatRequest
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
+from runtime.walking.context import RequestContext
 from tests.unit.fresh_store import fresh_store
 
 
@@ -365,12 +366,17 @@ class World:
         await self.until(lambda s: s.live is not None and s.live.content.digest == wanted.digest, seconds)
         await self.until(lambda s: s.live.acknowledged is not None, seconds)
 
+    async def admit(self, ask, gateway=0, **known):
+        """Let a request in that arrives now, of which more may be known."""
+        context = RequestContext("r", **{"arrived": self.clock.now(), **known})
+        return await self.admissions[gateway].admit(ask, context)
+
     async def ask(self, gateway=0, *, stream=True, abandon_after=None, max_tokens=None):
         """One request as a client makes it; says what went wrong in the tally."""
-        body = {"max_tokens": max_tokens} if max_tokens else {}
-        request = ChatRequest("r", "agent", [{"role": "user", "content": "my bill"}], body, stream)
+        params = {"max_tokens": max_tokens} if max_tokens else {}
+        ask = Ask("agent", [{"role": "user", "content": "my bill"}], params, stream)
         try:
-            call = await self.admissions[gateway].admit(request)
+            call = await self.admit(ask, gateway)
             try:
                 await call.start()
                 text, seen = b"", 0

@@ -7,13 +7,12 @@ engine or the chain is the operator's; a chain can open some of it (``allow``, `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime.core.declaration.nearest import nearest
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.chat_body import ChatBody, checked
 from runtime.core.requests.json_body import read_object, shown
-from runtime.core.requests.messages import Message
 from runtime.core.requests.sampling import OPENABLE, SetMembers, one_cap
 from runtime.errors import InvalidRequest
 
@@ -63,19 +62,15 @@ _REPEATED = 2
 _CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A chat completion as its client asked for it, in its one form."""
+class ChatRequest(NamedTuple):
+    """A chat completion as a client asks for it."""
 
-    model: str
-    messages: list[Message]
-    members: dict[str, Any]
-    """What it says beside them to the engine of the last step. A cap has one name, ``max_tokens``."""
-    stream: bool = False
+    ask: Ask
     include_usage: bool = False
+    """Whether its stream ends with a chunk that has the usage."""
 
 
-def read_chat(raw: bytes) -> Asked:
+def read_chat(raw: bytes) -> ChatRequest:
     """Return what a client asks for in ``raw``, the body of its request.
 
     Raises:
@@ -86,14 +81,14 @@ def read_chat(raw: bytes) -> Asked:
     members: dict[str, Any] = {
         name: value for name, value in said.items() if value is not None and value != {}
     }
-    messages, model = members.pop("messages"), members.pop("model")
+    messages, chain = members.pop("messages"), members.pop("model")
     stream = members.pop("stream", False)
     options = members.pop("stream_options", None)
     if options is not None and not stream:
         raise _refused("stream_options", "is only for streams: send stream: true beside it")
     _check_together(members, stream=stream)
     usage = bool((options or {}).get("include_usage"))
-    return Asked(model, messages, one_cap(members), stream, usage)
+    return ChatRequest(Ask(chain, messages, one_cap(members), stream), usage)
 
 
 def _taken(body: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.json_body import shown
-from runtime.core.requests.messages import Message, has_images
+from runtime.core.requests.messages import has_images
 from runtime.core.requests.sampling import OPENABLE
 from runtime.core.walk.chain import IMAGES, Chain
 from runtime.errors import InvalidRequest
@@ -15,13 +16,14 @@ _GREEDY = 1e-5
 """The temperature below which vLLM always takes the likeliest token."""
 
 
-def check_chain_takes(name: str, chain: Chain, messages: list[Message], members: Mapping[str, Any]) -> None:
-    """Check what a client says against what its chain, ``name``, takes from clients and says itself.
+def check_chain_takes(chain: Chain, ask: Ask) -> None:
+    """Check what a client says against what ``chain``, which it asks, takes from clients and says itself.
 
     Raises:
         InvalidRequest: the chain does not open a member to clients, or says what does not go with one.
 
     """
+    name, members = ask.chain, ask.params
     for member in members:
         if member in OPENABLE and member not in chain.allow:
             raise _closed(member, name, f"allow: [{member}]")
@@ -33,7 +35,7 @@ def check_chain_takes(name: str, chain: Chain, messages: list[Message], members:
     tag = members.get("response_format", {}).get("type") == "structural_tag"
     if tag and "structured_outputs" not in chain.allow:
         raise _closed("response_format.type", name, "allow: [structured_outputs]")
-    if has_images(messages) and IMAGES not in chain.allow:
+    if has_images(ask.messages) and IMAGES not in chain.allow:
         raise _closed("messages", name, f"allow: [{IMAGES}]", "images in messages")
     _check_answer(name, chain, members)
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from runtime.api.app import build_app
-from runtime.api.chat import SESSION
+from runtime.api.headers import SESSION
 from runtime.settings import Settings
 from tests.unit.direct_keys import memory_keys
 from tests.unit.world import World, content

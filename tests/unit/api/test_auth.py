@@ -119,9 +119,9 @@ async def test_caller_is_carried(keys):
         seen = []
         admit = world.admissions[0].admit
 
-        async def note(request, *more):
-            seen.append(request.caller)
-            return await admit(request, *more)
+        async def note(ask, context):
+            seen.append(context.caller)
+            return await admit(ask, context)
 
         world.admissions[0].admit = note
         await post(client)

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 import pytest
 
-from runtime.api.chat import READER_SECONDS
+from runtime.api.answering import READER_SECONDS
 from tests.unit.api.test_api import CHAT_SCOPE, app_of, serving
 from tests.unit.traffic.test_deadlines import engines
 

@@ -7,11 +7,11 @@ import pytest
 
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.warming import PROBE_TOKENS, PROBES
+from runtime.core.requests.ask import Ask
 from runtime.core.swap.policy import limits
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import outcome, status
 from runtime.errors import EngineUnavailable
-from runtime.traffic.routing import Ask
 from tests.unit.world import World, content, content_of, document
 
 QUICK = {"load": "100ms"}

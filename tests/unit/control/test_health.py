@@ -19,10 +19,10 @@ from runtime.core.health.report import FEWEST, unknown
 from runtime.core.metering.recent import OTHERS, WINDOW_SECONDS, Mark, Observed, summed
 from runtime.core.metering.series import measured
 from runtime.core.metering.usage import UNCOUNTED
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.keys import Caller
 from runtime.errors import DeadlineExceeded, EngineUnavailable, QuotaExhausted, StoreUnavailable, Unavailable
 from runtime.store.sql import database
-from runtime.traffic.chain import ChatRequest
 from runtime.traffic.recent import MOST_TENANTS, SLOT_SECONDS, RecentCounts
 from tests.unit.api.test_api import app_of, post, serving
 from tests.unit.cli.test_keys_command import Bridge
@@ -54,10 +54,12 @@ def budgeted():
     return chains
 
 
-def asked(tenant="acme", model="agent"):
-    """A request of a tenant with a key."""
-    messages = [{"role": "user", "content": "my bill"}]
-    return ChatRequest("r", model, messages, {}, stream=True, caller=Caller(tenant, "k"))
+def asked(chain="agent"):
+    """What a client asks."""
+    return Ask(chain, [{"role": "user", "content": "my bill"}], stream=True)
+
+
+ACME = Caller("acme", "k")
 
 
 def cap(tokens):
@@ -153,7 +155,7 @@ async def test_a_tenant_at_its_cap():
         for _ in range(2):
             await world.ask()
         with pytest.raises(QuotaExhausted):
-            await world.admissions[0].admit(asked())
+            await world.admit(asked(), caller=ACME)
         wrong, reasons = await told(world)
         assert wrong == {"agent": "degraded"}
         assert "requests refused: acme 1;" in reasons
@@ -166,7 +168,7 @@ async def test_degraded_is_not_refused():
     chains["agent"] = {**chains["agent"], "degrade_to": "cheap"}
     async with living(content(1, writer=QUICK, chains=chains)) as world:
         world.budgets.budgets.set(cap(40))
-        call = await world.admissions[0].admit(asked())
+        call = await world.admit(asked(), caller=ACME)
         await call.start()
         async for _ in call.chunks():
             pass
@@ -181,7 +183,7 @@ async def test_counted_once():
         world.budgets.budgets.set(cap(999))
         replica(world, "router").count = lambda *_: asyncio.Event().wait()
         with pytest.raises(DeadlineExceeded):
-            await world.admissions[0].admit(asked())
+            await world.admit(asked(), caller=ACME)
         assert recent(world) == {Mark(Observed.LATE, 1, "agent"): 1}
 
 
@@ -215,7 +217,7 @@ async def test_turned_away():
         wrong, reasons = await told(world)
         assert wrong == {"agent": "unhealthy"}
         assert "3 of 3 requests were turned away" in reasons
-        world.admissions[0].turned_away(StoreUnavailable("x"), asked(model="made-up"))
+        world.admissions[0].turned_away(StoreUnavailable("x"), asked("made-up"))
         assert recent(world)[Mark(Observed.FAILED, 0, "")] == FEWEST + 1
     keys.engine.dispose()
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from runtime.core.model_set.memory import SwapPlan
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import effects, policy
 from runtime.core.swap import events as ev
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
@@ -14,7 +15,6 @@ from runtime.core.swap.planning import plan
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
 from runtime.errors import EngineUnavailable, StaleEtag
-from runtime.traffic.chain import ChatRequest
 from tests.unit.control.test_room import GIB, live, sized, small_world
 from tests.unit.world import World, content, content_of, document
 
@@ -56,8 +56,7 @@ async def test_beside_a_sleep_live_release():
 async def test_a_pause_has_an_end():
     async with small_world() as world:
         await live(world, sized(1))
-        request = ChatRequest("r", "agent", [{"role": "user", "content": "my bill"}], {}, stream=True)
-        call = await world.admissions[0].admit(request)
+        call = await world.admit(Ask("agent", [{"role": "user", "content": "my bill"}], stream=True))
         world.want(sized(2, strategy="sleep_live"))
         await world.until(lambda s: s.paused)
         begun = world.clock.wall()

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import status
 from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
-from runtime.traffic.routing import Ask
 from tests.unit.api.test_api import serving
 from tests.unit.world import World, content
 

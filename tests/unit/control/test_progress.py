@@ -11,6 +11,7 @@ from rich.console import Console
 from runtime.cli.status_view import render
 from runtime.control.waits import AGAIN_SECONDS, WaitLog
 from runtime.core.metering.usage import Usage
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
 from runtime.core.swap.fold import fold
 from runtime.core.swap.phase import EnginePhase, Stage, furthest_behind
@@ -21,7 +22,6 @@ from runtime.core.views.progress import expected_state
 from runtime.core.views.status import status
 from runtime.testing.cluster import FakeCluster
 from runtime.testing.virtual_time import LoopClock
-from runtime.traffic.routing import Ask
 from tests.unit.control.test_room import ONE_GPU, sized
 from tests.unit.world import World, content
 

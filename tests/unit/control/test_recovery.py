@@ -8,6 +8,7 @@ import pytest
 from runtime.control.hub import Hub
 from runtime.control.journal import MemoryJournal
 from runtime.core.model_set.digest import SHORT
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
 from runtime.core.swap.release import Move, ReleaseState
 from runtime.core.swap.routes import GatewayReport
@@ -15,7 +16,6 @@ from runtime.core.swap.state import EngineRecord, EngineState
 from runtime.errors import EngineLoadError, EngineUnavailable, Fenced, HistoryLost
 from runtime.testing.cluster import FakeCluster
 from runtime.testing.virtual_time import LoopClock
-from runtime.traffic.routing import Ask
 from tests.unit.world import World, content
 
 FIRST = content(1, writer={"load": "1s", "tokens": 100}, rollback_window="2s")

@@ -3,10 +3,10 @@
 import pytest
 
 from runtime.core.model_set.warming import PROBES
+from runtime.core.requests.ask import Ask
 from runtime.core.swap.planning import plan
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
-from runtime.traffic.chain import ChatRequest
 from tests.unit.world import World, content_of, document
 
 JSON = {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "object"}}}
@@ -81,9 +81,9 @@ async def test_grammars():
         compiled = [{"structured_outputs": YES_OR_NO}, {"response_format": JSON}]
         assert [replica.seen_grammars for replica in world.replicas(wanted)] == [compiled] * 2
         messages = [{"role": "user", "content": "my bill"}]
-        request = ChatRequest("r", "agent", messages, {"response_format": JSON}, stream=True)
+        ask = Ask("agent", messages, {"response_format": JSON}, stream=True)
         for _ in range(2):
-            call = await world.admissions[0].admit(request)
+            call = await world.admit(ask)
             await call.start()
             await call.aclose()
         assert [replica.seen_grammars for replica in world.replicas(wanted)] == [compiled] * 2

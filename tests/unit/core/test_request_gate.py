@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from runtime.api import chat_request
-from runtime.api.chat_request import MOST_WAITING
+from runtime.api import chat
+from runtime.api.reading import MOST_WAITING
 from runtime.core.model_set.model_set import parse
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.chat_body import ChatBody
-from runtime.core.requests.gate import IGNORED, Asked, read_chat
+from runtime.core.requests.gate import IGNORED, ChatRequest, read_chat
 from runtime.core.requests.json_body import MOST_DEPTH, MOST_VALUES, QUICK
-from runtime.core.requests.keys import OPEN
 from runtime.core.requests.messages import MOST_MESSAGES
 from runtime.core.requests.sampling import OPENABLE
 from runtime.core.walk.chain import Chain
@@ -45,8 +45,8 @@ PLAIN = chain_of()
 
 def taken(body, chain=PLAIN):
     """Read a request and check it against its chain."""
-    asked = read_chat(body)
-    check_chain_takes("agent", chain, asked.messages, asked.members)
+    asked = read_chat(body).ask
+    check_chain_takes(chain, asked)
     return asked
 
 
@@ -68,7 +68,7 @@ def refusal(body, chain=PLAIN):
 @pytest.mark.parametrize("members", SHAPES.values(), ids=SHAPES)
 def test_valid_shapes(members):
     asked = taken(raw(**members))
-    assert set(asked.members) <= set(ChatBody.__annotations__) - {
+    assert set(asked.params) <= set(ChatBody.__annotations__) - {
         "model",
         "messages",
         "stream",
@@ -253,10 +253,10 @@ def test_refused_by_name(members, param, code):
 # Members that have no meaning here are ignored, whatever they are; so is what asks for nothing.
 @pytest.mark.parametrize("value", [None, "x", 7, {"a": []}])
 def test_ignored(value):
-    assert read_chat(raw(**dict.fromkeys(IGNORED, value))).members == {}
+    assert read_chat(raw(**dict.fromkeys(IGNORED, value))).ask.params == {}
     nothing = {"echo": False, "kv_transfer_params": None, "add_generation_prompt": True, "priority": 0}
     assert (
-        read_chat(raw(**nothing, use_beam_search=False, chat_template_kwargs={}, functions=None)).members
+        read_chat(raw(**nothing, use_beam_search=False, chat_template_kwargs={}, functions=None)).ask.params
         == {}
     )
 
@@ -286,7 +286,7 @@ def test_opened_by_the_set(name):
     }.get(name, {})
     members = {name: OPENED[name]} | beside
     opened = chain_of(allow=tuple({name, *beside} & set(OPENABLE)))
-    assert taken(raw(**members), opened).members[name] == OPENED[name]
+    assert taken(raw(**members), opened).params[name] == OPENED[name]
     assert "allow: [" in str(refusal(raw(**members)))
     assert "'agent'" in str(refusal(raw(**members)))
 
@@ -296,7 +296,7 @@ def test_template_variables():
     chain = chain_of({"chat_template_kwargs": {"tone": "dry", "enable_thinking": True}})
     chain = chain.model_copy(update={"template_variables": ("enable_thinking",)})
     body = raw(chat_template_kwargs={"enable_thinking": False})
-    said = chain.answering.said(9, taken(body, chain).members)
+    said = chain.answering.said(9, taken(body, chain).params)
     assert said["chat_template_kwargs"] == {"tone": "dry", "enable_thinking": False}
     assert "template_variables: [enable_thinking]" in str(refusal(body))
 
@@ -336,7 +336,7 @@ def test_images():
 @pytest.mark.parametrize("of_client", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("of_set", ["max_tokens", "max_completion_tokens"])
 def test_one_cap(of_client, of_set):
-    said = chain_of({of_set: 64}).answering.said(1024, read_chat(raw(**{of_client: 7})).members)
+    said = chain_of({of_set: 64}).answering.said(1024, read_chat(raw(**{of_client: 7})).ask.params)
     assert said == {"max_tokens": 7}
     assert chain_of({of_set: 64}).answering.said(1024, {}) == {"max_tokens": 64}
 
@@ -353,7 +353,7 @@ def test_the_set_is_why():
     assert refused.param == "n"
     assert "the model set says for chain 'agent'" in str(refused)
     assert "send a temperature above 0" in str(refused)
-    assert taken(raw(n=3, temperature=0.5), greedy).members["n"] == 3
+    assert taken(raw(n=3, temperature=0.5), greedy).params["n"] == 3
 
 
 # A client's cap below the set's least makes that least smaller: the client has not said it.
@@ -379,7 +379,7 @@ def test_the_sets_least_yields():
     ],
 )
 def test_one_system_message(begin, system):
-    asked = read_chat(raw(messages=[*begin, QUESTION]))
+    asked = read_chat(raw(messages=[*begin, QUESTION])).ask
     (hop,) = Walk(chain_of(prompt="Prompt."), asked.messages, {}).ready()
     assert hop.body["messages"] == [{"role": "system", "content": system}, QUESTION]
 
@@ -387,7 +387,7 @@ def test_one_system_message(begin, system):
 # Without a prompt of the chain's the conversation goes to the engine as it is.
 def test_no_prompt_no_merging():
     begin = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]
-    asked = read_chat(raw(messages=[*begin, QUESTION]))
+    asked = read_chat(raw(messages=[*begin, QUESTION])).ask
     (call,) = Walk(PLAIN, asked.messages, {}).ready()
     assert call.body["messages"] == [*begin, QUESTION]
 
@@ -402,7 +402,8 @@ def test_the_normal_form():
         "b",
         {"type": "refusal", "refusal": "c"},
     ]
-    asked = read_chat(raw(messages=[{"role": "user", "content": parts, "name": "ann", "extra": 1}, echoed]))
+    told = {"role": "user", "content": parts, "name": "ann", "extra": 1}
+    asked = read_chat(raw(messages=[told, echoed])).ask
     normal = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     assert asked.messages == [
         {"role": "user", "content": "a\nb\nc", "name": "ann"},
@@ -442,7 +443,7 @@ def test_bad_json(body, says):
 # What only looks like structure, inside strings, counts for nothing.
 def test_structure_in_strings():
     text = '[{,:"\\' * 20_000 + '\\"'
-    assert read_chat(raw(messages=[{"role": "user", "content": text}])).messages[0]["content"] == text
+    assert read_chat(raw(messages=[{"role": "user", "content": text}])).ask.messages[0]["content"] == text
 
 
 MIB4 = 4 * 2**20
@@ -494,7 +495,7 @@ def test_hostile_bodies_are_quick(body):
     begun = time.process_time()
     said = outcome(body)
     assert time.process_time() - begun < 0.5
-    assert isinstance(said, Asked) or len(str(said)) < 400
+    assert isinstance(said, Ask) or len(str(said)) < 400
 
 
 # A body that is read at once holds nobody up: whatever so many bytes say takes milliseconds.
@@ -519,28 +520,26 @@ def test_short_bodies_are_quick(item, where):
 # A longer one is read beside the loop, which goes on meanwhile.
 async def test_long_bodies_are_read_in_a_thread(monkeypatch):
     where = []
-    monkeypatch.setattr(chat_request, "read_chat", lambda _: where.append(threading.current_thread().name))
+    monkeypatch.setattr(chat, "read_chat", lambda _: where.append(threading.current_thread().name))
     for size in (QUICK, QUICK + 1):
         with contextlib.suppress(AttributeError):  # nothing was asked
-            await chat_request.read_chat_request(b"x" * size, "r", OPEN)
+            await chat.read_chat_request(b"x" * size)
     assert where[0] == threading.current_thread().name
     assert where[1].startswith("reading")
 
 
 # Of long bodies that come together so many are read as seconds allow; the next is told to come again.
 async def test_long_bodies_take_turns(monkeypatch):
-    go = threading.Event()
-    monkeypatch.setattr(chat_request, "read_chat", lambda _: go.wait() and Asked("agent", [], {}))
-    reads = [
-        asyncio.create_task(chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN))
-        for _ in range(MOST_WAITING)
-    ]
+    go, long = threading.Event(), b"x" * (QUICK + 1)
+    monkeypatch.setattr(chat, "read_chat", lambda _: go.wait() and ChatRequest(Ask("agent")))
+    reads = [asyncio.create_task(chat.read_chat_request(long)) for _ in range(MOST_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)
+        await chat.read_chat_request(long)
     go.set()
-    assert {read.model for read in await asyncio.gather(*reads)} == {"agent"}
-    assert (await chat_request.read_chat_request(b"x" * (QUICK + 1), "r", OPEN)).model == "agent"
+    assert {ask.chain for ask, _ in await asyncio.gather(*reads)} == {"agent"}
+    ask, _ = await chat.read_chat_request(long)
+    assert ask.chain == "agent"
 
 
 _JSON = st.recursive(
@@ -580,8 +579,8 @@ def test_anything(members, messages):
         assert len(str(asked)) < 400
         assert asked.param is not None or asked.code == "invalid_json"
         return
-    assert set(asked.members) <= set(ChatBody.__annotations__)
-    assert None not in asked.members.values()
+    assert set(asked.params) <= set(ChatBody.__annotations__)
+    assert None not in asked.params.values()
     for message in asked.messages:
         assert set(message) <= {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
 

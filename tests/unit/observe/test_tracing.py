@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost
 from runtime.observe import otel, trace_names
@@ -24,7 +25,7 @@ from runtime.observe.trace_export import open_tracer
 from runtime.observe.tracing import NoTracer
 from runtime.store.tables import LEDGER
 from runtime.testing.virtual_time import LoopClock
-from runtime.traffic.chain import ChatRequest
+from runtime.walking.context import RequestContext
 from tests.collector import collector
 from tests.unit.api.test_api import ASK, app_of, events, post, serving
 from tests.unit.core.test_latency import hurry
@@ -406,11 +407,10 @@ async def test_degraded():
         world.want(content_of(declared))
         await world.until_live(content_of(declared))
         traced, gateway = Traced(world), world.admissions[0]
-        request = ChatRequest(
-            "r", "agent", ASK["messages"], {"max_tokens": 6}, stream=False, caller=Caller("acme", "k")
-        )
-        with gateway.traced("r", SAMPLED, gateway.arrival()) as span:
-            call = await gateway.admit(request, None, span)
+        span = gateway.span("r", SAMPLED, gateway.arrival())
+        context = RequestContext("r", gateway.arrival(), Caller("acme", "k"), span=span)
+        with context.traced():
+            call = await gateway.admit(Ask("agent", ASK["messages"], {"max_tokens": 6}), context)
             await call.aclose()
         (request,) = traced.one()
         assert request.name == "invoke_workflow short"

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from runtime.core.metering.usage import total
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.messages import last_user_text
 from runtime.core.walk.call import Choice, Text
 from runtime.core.walk.chain import Chain
 from runtime.core.walk.walk import Walk
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, WrongEngine
-from runtime.traffic.chain import ChatRequest
 from tests.unit.world import World, content, content_of, document
 
 MESSAGES = [{"role": "user", "content": "my bill"}]
@@ -116,8 +116,7 @@ async def live_world(**writer):
 
 
 async def admit(world, **options):
-    request = ChatRequest("r", "agent", MESSAGES, options, stream=True)
-    return await world.admissions[0].admit(request)
+    return await world.admit(Ask("agent", MESSAGES, options, stream=True))
 
 
 # Hops carry the engine's own counts, the usage is their sum, and their times fit into each other.
@@ -229,7 +228,7 @@ async def test_the_deadline_counts_from_arrival():
     async with live_world() as world:
         deadline = world.followers[0].routing.live.routed.chains["agent"].deadline
         arrived = world.clock.now() - deadline
-        call = await world.admissions[0].admit(ChatRequest("r", "agent", MESSAGES, {}, stream=True), arrived)
+        call = await world.admit(Ask("agent", MESSAGES, stream=True), arrived=arrived)
         with pytest.raises(DeadlineExceeded):
             await call.start()
         await call.aclose()

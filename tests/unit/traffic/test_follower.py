@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
 from runtime.core.swap.fold import fold
 from runtime.core.swap.release import ReleaseState
@@ -16,7 +17,7 @@ from runtime.testing.virtual_time import LoopClock
 from runtime.traffic import preparing
 from runtime.traffic.follower import Follower
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import Ask, Routing
+from runtime.traffic.routing import Routing
 from runtime.walking.hops import PreparedRelease
 from tests.unit.world import World, content
 

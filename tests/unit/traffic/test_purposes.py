@@ -3,9 +3,9 @@
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.ledger import HopTag, Outcome, Purpose
 from runtime.core.metering.usage import HopRecord, Usage
+from runtime.core.requests.ask import Ask
 from runtime.errors import EngineUnavailable
 from runtime.traffic.meter import Meter
-from runtime.traffic.routing import Ask
 from tests.unit.world import World, content
 
 
@@ -32,7 +32,7 @@ async def test_a_lease_has_a_purpose():
         await world.until_live(content(1))
         routing = world.followers[0].routing
         for purpose in (Purpose.LIVE, Purpose.GATE):
-            lease = routing.lease(Ask("agent", purpose))
+            lease = routing.lease(Ask("agent", purpose=purpose))
             assert lease.purpose is purpose
             lease.close()
         assert not routing.leases

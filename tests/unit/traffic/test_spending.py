@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
+from runtime.core.requests.ask import Ask
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost, EngineUnavailable, QuotaExhausted, RateLimited
 from runtime.store.journal import Journal
-from runtime.traffic.chain import ChatRequest
 from tests.unit.api.test_api import post, serving
 from tests.unit.direct_keys import memory_keys
 from tests.unit.world import World, content, content_of, document
@@ -40,11 +40,10 @@ async def limited(*caps, gateways=1, wanted=None):
 
 async def ask(world, gateway=0, caller=ACME, session="", *, abandon=False, **body):
     """One request to its end, or broken off; return the call, or why it was refused."""
-    body = {"max_tokens": 6, **body}
     messages = [{"role": "user", "content": "my bill"}]
-    request = ChatRequest("r", "agent", messages, body, stream=True, caller=caller, session=session)
+    asked = Ask("agent", messages, {"max_tokens": 6, **body}, stream=True)
     try:
-        call = await world.admissions[gateway].admit(request)
+        call = await world.admit(asked, gateway, caller=caller, session=session)
     except (QuotaExhausted, RateLimited) as error:
         return error
     try:
@@ -240,7 +239,7 @@ async def test_degrading():
     declared["chains"]["short"] = short
     async with limited(cap(WORST - 1), wanted=content_of(declared)) as world:
         call = await ask(world)
-        assert (call.request.model, [hop.step for hop in call.hops]) == ("short", ["answer"])
+        assert (call.ask.chain, [hop.step for hop in call.hops]) == ("short", ["answer"])
         assert isinstance(await ask(world), QuotaExhausted)
 
 

@@ -9,7 +9,7 @@ from runtime.core.metering.ledger import HopTag, Outcome
 from runtime.core.swap.routes import RoutedRelease
 from runtime.core.walk.walk import Walk
 from runtime.errors import EngineLost, EngineUnavailable
-from runtime.observe.tracing import UNTRACED
+from runtime.walking.context import RequestContext
 from runtime.walking.deadline import Deadline
 from runtime.walking.hops import HopRunner, PreparedRelease
 from tests.unit.traffic.test_chain import CHAIN, MESSAGES
@@ -42,7 +42,7 @@ def runner():
     release = PreparedRelease(routed, {"router": engine, "writer": engine})
     now = clock.now()
     deadline = Deadline(clock, 60.0, now)
-    return HopRunner(release, CHAIN, HopTag("", request="q"), deadline, clock, now, UNTRACED)
+    return HopRunner(release, CHAIN, HopTag("", request="q"), deadline, clock, RequestContext("r", now))
 
 
 # A replica that is lost while it counts a prompt costs one more try, as it does for a call.
