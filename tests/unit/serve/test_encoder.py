@@ -1,19 +1,23 @@
 """An encoder's calls share one thread, and nobody pays for the examples of a route."""
 
 import asyncio
+import importlib
 import threading
 
 import pytest
-import torch
 
 from runtime.core.metering.ledger import HopTag, Purpose
 from runtime.core.model_set.engines import TransformersEngineSpec
 from runtime.engines.tally import TAG
-from runtime.serve.hosts.transformers import TransformersEngine
 
 CHOICES = {"money": ["refund my invoice", "charged twice"], "travel": ["book a train to Rome"]}
 EXAMPLES = 10
 """Words of all examples."""
+
+
+def torch():
+    """The library, imported when it is used first: that takes seconds, of every process that collects."""
+    return importlib.import_module("torch")
 
 
 class Tokenizer:
@@ -32,18 +36,19 @@ class Tokenizer:
         width = max(map(len, rows))
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         ids = [row + [0] * (width - len(row)) for row in rows]
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        return {"input_ids": torch().tensor(ids), "attention_mask": torch().tensor(mask)}
 
 
 class Model:
     def __call__(self, input_ids, attention_mask):
-        hidden = torch.nn.functional.one_hot(input_ids % 16, 16).float()
+        hidden = torch().nn.functional.one_hot(input_ids % 16, 16).float()
         return type("Output", (), {"last_hidden_state": hidden})
 
 
 @pytest.fixture
 async def engine():
-    encoder = TransformersEngine(
+    module = importlib.import_module("runtime.serve.hosts.transformers")
+    encoder = module.TransformersEngine(
         TransformersEngineSpec(kind="transformers", model="m", max_length=6), "nowhere"
     )
     encoder._tokenizer, encoder._model = Tokenizer(), Model()
