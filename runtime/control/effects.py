@@ -25,7 +25,7 @@ from runtime.core.model_set.memory import refusal
 from runtime.core.swap import effects as due
 from runtime.core.swap import events as ev
 from runtime.core.swap.release import CANDIDATE
-from runtime.core.swap.state import ControlState
+from runtime.core.swap.state import ControlState, release_of
 from runtime.errors import EngineUnavailable, InterlockError
 
 _log = logging.getLogger(__name__)
@@ -189,8 +189,7 @@ class Effects:
     # -- releases ---------------------------------------------------------------------------------
 
     async def _plan(self, number: int, state: ControlState) -> ev.Event:
-        content = state.releases[number].content
-        assert content is not None  # noqa: S101 - only a release with content is ever planned
+        content = release_of(state, number).content
         plan = await self._planner.plan(content, state)
         if not plan.fits:
             # What has just gone may take a moment to be counted as free, by Ray and by the devices.
@@ -202,8 +201,7 @@ class Effects:
         return ev.ReleasePlanned(at=self._clock.wall(), release=number, plan=plan)
 
     async def _warm(self, number: int, state: ControlState) -> ev.Event:
-        release = state.releases[number]
-        assert release.content is not None  # noqa: S101 - only a release with content is ever loaded
+        release = release_of(state, number)
         begun = self._clock.now()
         try:
             warmed = await warm(
@@ -222,8 +220,7 @@ class Effects:
         )
 
     async def _probe(self, number: int, state: ControlState) -> ev.Event:
-        release = state.releases[number]
-        assert release.content is not None  # noqa: S101 - only a release with content is ever warmed
+        release = release_of(state, number)
         probed = await probe(release.content, self._cluster, self._tag(number))
         reason = mismatch(release.answers, probed.answers)
         if reason is not None:

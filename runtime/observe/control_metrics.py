@@ -63,9 +63,7 @@ def _counters(state: ControlState) -> Iterator[Family]:
     yield once("cutovers", "Releases that have gone live, by a swap or a rollback.", state.cutovers)
     yield once("failed_releases", "Releases that have failed.", state.failures)
     warmed = [
-        ({"release": str(r.number), "purpose": "warmup"}, r.warmup)
-        for r in state.releases.values()
-        if r.warmup.total
+        ({"release": str(r.number), "purpose": "warmup"}, r.warmup) for r in state.taken if r.warmup.total
     ]
     prompt = [(labels, float(usage.prompt)) for labels, usage in warmed]
     completion = [(labels, float(usage.completion)) for labels, usage in warmed]

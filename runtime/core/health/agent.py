@@ -134,9 +134,8 @@ def _requests(release: Release, chain: str, recent: Counts) -> dict[Observed, in
 
 
 def _chains(release: Release) -> list[str]:
-    return list(release.content.model_set.chains) if release.content else []
+    return list(release.content.model_set.chains)
 
 
 def _objective(release: Release, chain: str) -> float:
-    assert release.content is not None  # noqa: S101 - it has this chain
     return release.content.model_set.chains[chain].latency_objective

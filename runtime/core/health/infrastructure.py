@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from runtime.core.health.orchestration import engine_in
@@ -73,7 +73,7 @@ def _proxies(cluster: Infrastructure) -> Iterator[Reason]:
 def _engine_replicas(state: ControlState, cluster: Infrastructure) -> Iterator[Reason]:
     """Tell of engines that have come up and of which something is missing since."""
     for engine in state.engines.values():
-        users = [release for release in state.users_of(engine.digest) if release.content]
+        users = state.users_of(engine.digest)
         if engine.state not in EXISTING or not users:
             continue
         found = [d for d in cluster.deployments if d.engine and engine.digest.startswith(d.engine)]
@@ -119,5 +119,5 @@ def _figures(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _numbers(releases: list[Release]) -> str:
+def _numbers(releases: Sequence[Release]) -> str:
     return "release " + ", ".join(str(release.number) for release in releases)

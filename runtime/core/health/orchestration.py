@@ -61,7 +61,7 @@ def _uncounted(facts: Facts) -> Iterator[Reason]:
 def _release(state: ControlState) -> Iterator[Reason]:
     live = state.live
     if live is None:
-        coming = state.coming
+        coming = state.came_to
         if coming is None:
             yield unhealthy("no release is live and none is wanted: name a model set in user_config")
         else:
@@ -88,16 +88,16 @@ def _release(state: ControlState) -> Iterator[Reason]:
 
 
 def _wish(state: ControlState) -> Iterator[Reason]:
-    coming = state.coming
+    coming = state.came_to
     if coming is not None and outcome(coming) == "failed":
         reason = (coming.reason or "no reason was kept").splitlines()[0]
-        again = f"interlock retry {coming.number}" if coming.content is not None else ""
+        again = f"interlock retry {coming.number}" if isinstance(coming, Release) else ""
         mended = "deploy what is mended (the same path again: with another `change` in user_config)"
         yield degraded(
             f"release {coming.number} from {coming.source} failed: {reason}; "
             + (f"try it again as it is: {again}; or {mended}" if again else mended)
         )
-    for release in state.releases.values():
+    for release in state.taken:
         for fault in faults(state, release):
             yield degraded(
                 f"a gateway cannot reach an engine of release {release.number}: {fault}; it tries again"
@@ -165,22 +165,20 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
 
 def serving(state: ControlState) -> list[Release]:
     """Return the releases that requests run on: what others have done is over."""
-    return [r for r in state.releases.values() if r.state in SERVING]
+    return [r for r in state.unretired if r.state in SERVING]
 
 
 def steps(release: Release) -> list[tuple[str, str]]:
     """Return every step of the release, after its chain."""
-    chains = release.content.model_set.chains if release.content else {}
+    chains = release.content.model_set.chains
     return [(name, step.id) for name, chain in chains.items() for step in chain.steps]
 
 
 def _engine_of_step(release: Release, chain: str, step: str) -> str:
-    assert release.content is not None  # noqa: S101 - it has this step
     name = next(s.kind.engine for s in release.content.model_set.chains[chain].steps if s.id == step)
     return engine_in(release, release.content.engines[name])
 
 
 def engine_in(release: Release, digest: str) -> str:
     """Return an engine's name in a release, and which it is."""
-    names = release.content.names_of(digest) if release.content else ()
-    return f"engine {'/'.join(names)} ({digest[:SHORT]})"
+    return f"engine {'/'.join(release.content.names_of(digest))} ({digest[:SHORT]})"

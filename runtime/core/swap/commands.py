@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from runtime.core.swap import events as ev
 from runtime.core.swap.release import CANDIDATE, OVER, WARM, ReleaseState
-from runtime.core.swap.state import ControlState, Release
+from runtime.core.swap.state import ControlState, Numbered, Release
 from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownRelease, WrongState
 
 
@@ -95,7 +95,7 @@ def _edition(state: ControlState) -> str:
     return f"edition {state.edition}, live is {f'release {live.number}' if live else 'none'}"
 
 
-def _named(state: ControlState, number: int) -> Release:
+def _named(state: ControlState, number: int) -> Numbered:
     release = state.releases.get(number)
     if release is None:
         known = ", ".join(map(str, state.releases)) or "none"
@@ -107,12 +107,12 @@ def _coming(state: ControlState) -> list[Release]:
     """Return the releases that have never been live and may still become it."""
     return [
         r
-        for r in state.releases.values()
+        for r in state.unretired
         if r.state in CANDIDATE or (r.state is ReleaseState.STANDBY and not r.was_live)
     ]
 
 
-def _check_promote(state: ControlState, command: Command) -> Release:
+def _check_promote(state: ControlState, command: Command) -> Numbered:
     if command.release is not None:
         release = _named(state, command.release)
     else:
@@ -131,7 +131,7 @@ def _check_promote(state: ControlState, command: Command) -> Release:
     return release
 
 
-def _check_abort(state: ControlState, command: Command) -> Release:
+def _check_abort(state: ControlState, command: Command) -> Numbered:
     coming = _coming(state)
     if command.release is None and not coming:
         raise UnknownRelease("no release is being brought up", _edition(state))
@@ -144,11 +144,11 @@ def _check_abort(state: ControlState, command: Command) -> Release:
     return release
 
 
-def _check_rollback(state: ControlState, command: Command) -> Release:
+def _check_rollback(state: ControlState, command: Command) -> Numbered:
     if command.release is not None:
         release = _named(state, command.release)
     else:
-        past = [r for r in state.releases.values() if r.was_live and r.state in WARM]
+        past = [r for r in state.holding if r.was_live and r.state in WARM]
         if not past:
             raise UnknownRelease(_no_way_back(state), _edition(state))
         release = max(past, key=lambda r: r.demoted)
@@ -163,13 +163,13 @@ def _no_way_back(state: ControlState) -> str:
     live = state.live
     if live is None:
         return "no release is live yet, so there is none to go back to"
-    if any(r.was_live for r in state.releases.values() if r is not live):
+    if any(r.was_live for r in state.taken if r is not live):
         return "no earlier release is resident; its rollback window is over"
     return f"release {live.number} is the first that went live: there is none to go back to"
 
 
-def _check_retry(state: ControlState, command: Command) -> Release:
-    release = _named(state, command.release) if command.release is not None else state.coming
+def _check_retry(state: ControlState, command: Command) -> Numbered:
+    release = _named(state, command.release) if command.release is not None else state.came_to
     if release is None:
         raise UnknownRelease("no model set is wanted: deploy one", _edition(state))
     if release.reason is None or release.state not in OVER:
@@ -197,7 +197,7 @@ _HINTS = {
     ReleaseState.RETIRED: "it is no longer resident: deploy its model set again, with another `change`",
 }
 
-_CHECKS: dict[Action, Callable[[ControlState, Command], Release]] = {
+_CHECKS: dict[Action, Callable[[ControlState, Command], Numbered]] = {
     Action.PROMOTE: _check_promote,
     Action.ABORT: _check_abort,
     Action.ROLLBACK: _check_rollback,

@@ -99,7 +99,7 @@ def _live_engines(candidate: Content, state: ControlState) -> Iterator[EnginePla
 
 def _as_loaded(state: ControlState, record: EngineRecord) -> Iterator[EnginePlan]:
     """Yield an engine as it was planned when it was loaded, if that is known."""
-    loader = state.releases.get(record.loaded_by or 0)
+    loader = state.release(record.loaded_by or 0)
     planned = loader.plan.plan_of(record.digest) if loader and loader.plan else None
     if planned is not None:
         yield planned
@@ -280,9 +280,8 @@ def _holder(record: EngineRecord, state: ControlState) -> GpuHolder | None:
     users = state.users_of(record.digest)
     if not users or record.spec is None or not record.spec.gpus:
         return None
-    names = users[-1].content.names_of(record.digest) if users[-1].content else ()
     return GpuHolder(
-        engine="/".join(names),
+        engine=state.sets_call(record.digest),
         releases=tuple(user.number for user in users),
         gpus=record.spec.gpus * record.spec.replicas,
         passing=all(user.state in _PASSING for user in users),

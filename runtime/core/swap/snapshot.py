@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.engines import EngineSpec
 from runtime.core.model_set.history import as_it_was, part_as_it_was
-from runtime.core.swap.state import Change, ControlState, EngineRecord, Release
+from runtime.core.swap.state import Change, ControlState, EngineRecord, Numbered, RefusedSet, Release
 
 _VERSION = 1
 
@@ -23,6 +23,7 @@ _NUMBERS = ("revision", "edition", "paused", "cutovers", "failures")
 """What of the state is a number."""
 
 _RELEASE = TypeAdapter(Release)
+_REFUSED = TypeAdapter(RefusedSet)
 _ENGINE = TypeAdapter(EngineRecord)
 _WANTED = TypeAdapter(Change | None)
 _HISTORY = TypeAdapter(dict[str, float])
@@ -50,10 +51,13 @@ def encode(state: ControlState, put_away: Store = _as_it_is) -> str:
     )
 
 
-def _release(release: Release, put_away: Store) -> Any:
+def _release(release: Numbered, put_away: Store) -> Any:
+    """Return it as JSON. One without content is a set that was refused."""
+    if isinstance(release, RefusedSet):
+        return _REFUSED.dump_python(release, mode="json") | {"content": None}
     durable = replace(release, acknowledged=None, first_acknowledged=None, room_awaited=False)
     told = _RELEASE.dump_python(durable, mode="json")
-    return told | {"content": None if told["content"] is None else put_away(told["content"])}
+    return told | {"content": put_away(told["content"])}
 
 
 def decode(text: str, fetch: Store = _as_it_is) -> ControlState:
@@ -78,10 +82,11 @@ def decode(text: str, fetch: Store = _as_it_is) -> ControlState:
     )
 
 
-def _release_of(told: dict[str, Any], fetch: Store) -> Release:
+def _release_of(told: dict[str, Any], fetch: Store) -> Numbered:
     kept = told.get("content")
-    release = _RELEASE.validate_python({**told, "content": None})
-    return release if kept is None else replace(release, content=content_of(fetch(kept)))
+    if kept is None:
+        return _REFUSED.validate_python(told)
+    return _RELEASE.validate_python({**told, "content": content_of(fetch(kept))})
 
 
 def content_of(told: Any) -> Content:

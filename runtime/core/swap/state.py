@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import ClassVar
 
 from runtime.core.metering.usage import NOTHING, Usage
 from runtime.core.model_set.digest import SHORT, Content, Weights
@@ -17,6 +18,7 @@ from runtime.core.model_set.memory import SwapPlan
 from runtime.core.swap.phase import Stage
 from runtime.core.swap.release import HOLDING, TAKING_OVER, ReleaseState
 from runtime.core.swap.routes import GatewayReport
+from runtime.errors import IllegalTransition
 
 
 class EngineState(StrEnum):
@@ -58,8 +60,7 @@ class Release:
     number: int
     source: str
     state: ReleaseState
-    content: Content | None = None
-    """None if the set could not be read."""
+    content: Content
     reason: str | None = None
     """Why it failed."""
     plan: SwapPlan | None = None
@@ -90,28 +91,49 @@ class Release:
     @cached_property
     def engines(self) -> frozenset[str]:
         """Digests of the engines that it refers to."""
-        return frozenset(self.content.engines.values()) if self.content else frozenset()
+        return frozenset(self.content.engines.values())
 
     @property
     def held(self) -> bool:
         """It waits for an operator's promote."""
-        manual = self.content is not None and self.content.model_set.cutover == "manual"
-        return manual and not self.approved
+        return self.content.model_set.cutover == "manual" and not self.approved
 
     @property
     def excludes(self) -> bool:
         """Its set declares that it does not fit beside another release."""
-        return self.content is not None and self.content.model_set.strategy == "sleep_live"
+        return self.content.model_set.strategy == "sleep_live"
+
+
+@dataclass(frozen=True)
+class RefusedSet:
+    """A model set that was wanted and could not be read. It takes a number, and moves as what has failed."""
+
+    number: int
+    source: str
+    state: ReleaseState
+    reason: str
+    entered: Mapping[ReleaseState, float] = field(default_factory=dict)
+    """Wall time at which it last entered each state."""
+
+    # What is asked of whatever has a number, and is nothing of a set that came to no release.
+    content: ClassVar[None] = None
+    was_live: ClassVar[bool] = False
+    warm: ClassVar[bool] = False
+    proven: ClassVar[bool] = False
+
+
+Numbered = Release | RefusedSet
+"""What a number stands for."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """The last wish: the ``user_config`` it came with, and the release that it leads to."""
+    """The last wish: the ``user_config`` it came with, and what it leads to."""
 
     change: str
     source: str
     release: int
-    """The YAML's at first; a command that promotes another release makes it that one."""
+    """Its number. The YAML's at first; a command that promotes another release makes it that one."""
     at: float = 0.0
     """Wall time at which this release came to be wanted."""
 
@@ -133,22 +155,32 @@ class EffectProgress:
 class ReleaseIndex:
     """What follows from the releases alone, found out once for as long as they stay as they are."""
 
-    releases: Mapping[int, Release] = field(default_factory=dict)
+    releases: Mapping[int, Numbered] = field(default_factory=dict)
+
+    @cached_property
+    def taken(self) -> tuple[Release, ...]:
+        """Releases: what is left without the sets that were refused."""
+        return tuple(r for r in self.releases.values() if isinstance(r, Release))
+
+    @cached_property
+    def refused(self) -> tuple[RefusedSet, ...]:
+        """Sets that were refused."""
+        return tuple(r for r in self.releases.values() if isinstance(r, RefusedSet))
 
     @cached_property
     def live(self) -> Release | None:
         """The release that takes new requests."""
-        return next((r for r in self.releases.values() if r.state is ReleaseState.LIVE), None)
+        return next((r for r in self.taken if r.state is ReleaseState.LIVE), None)
 
     @cached_property
     def unretired(self) -> tuple[Release, ...]:
         """Releases of which something may still become; the others are kept to be told of."""
-        return tuple(r for r in self.releases.values() if r.state is not ReleaseState.RETIRED)
+        return tuple(r for r in self.taken if r.state is not ReleaseState.RETIRED)
 
     @cached_property
     def holding(self) -> tuple[Release, ...]:
         """Releases that keep their engines loaded."""
-        return tuple(r for r in self.releases.values() if r.state in HOLDING)
+        return tuple(r for r in self.taken if r.state in HOLDING)
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Release, ...]]:
@@ -201,7 +233,8 @@ class ControlState:
     paused: int = 0
     """Revision since which new requests wait, because the live release must sleep; 0 if they do not."""
     wanted: Change | None = None
-    releases: Mapping[int, Release] = field(default_factory=dict)
+    releases: Mapping[int, Numbered] = field(default_factory=dict)
+    """By number, and in its order: releases, and among them the sets that were refused."""
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
     gateways: Mapping[str, GatewayReport] = field(default_factory=dict)
     lagging: frozenset[str] = frozenset()
@@ -233,6 +266,16 @@ class ControlState:
         return self.of_releases.live
 
     @property
+    def taken(self) -> tuple[Release, ...]:
+        """Releases: what is left without the sets that were refused."""
+        return self.of_releases.taken
+
+    @property
+    def refused(self) -> tuple[RefusedSet, ...]:
+        """Sets that were refused."""
+        return self.of_releases.refused
+
+    @property
     def unretired(self) -> tuple[Release, ...]:
         """Releases of which something may still become; the others are kept to be told of."""
         return self.of_releases.unretired
@@ -244,8 +287,18 @@ class ControlState:
 
     @property
     def coming(self) -> Release | None:
-        """The release that the last wish leads to, live already or not; None if there is none any more."""
+        """The release that the last wish leads to, live already or not; None if there is none, or no more."""
+        return self.release(self.wanted.release) if self.wanted is not None else None
+
+    @property
+    def came_to(self) -> Numbered | None:
+        """What the last wish has come to: a release, or a set that was refused; None if there is none."""
         return self.releases.get(self.wanted.release) if self.wanted is not None else None
+
+    def release(self, number: int) -> Release | None:
+        """Return the release of this number; None if there is none, or its set was refused."""
+        found = self.releases.get(number)
+        return found if isinstance(found, Release) else None
 
     def users_of(self, engine: str) -> tuple[Release, ...]:
         """Releases that keep the engine loaded."""
@@ -276,15 +329,14 @@ class ControlState:
 
     def sets_call(self, engine: str) -> str:
         """Return what the newest set that has the engine calls it; empty if none has it."""
-        users = [release for release in self.users_of(engine) if release.content]
-        return "/".join(users[-1].content.names_of(engine)) if users and users[-1].content else ""
+        users = self.users_of(engine)
+        return "/".join(users[-1].content.names_of(engine)) if users else ""
 
     def load_names(self, engine: str) -> tuple[str, ...]:
         """Return under which names ``history`` keeps what loading the engine took."""
         return tuple(
             f"load {release.content.model_set.name}/{name}"
             for release in self.users_of(engine)
-            if release.content
             for name in release.content.names_of(engine)
         )
 
@@ -296,9 +348,17 @@ class ControlState:
             if all(user.state is ReleaseState.PENDING for user in self.users_of(digest))
         )
 
-    def is_wanted(self, release: Release) -> bool:
-        """Say whether the last wish leads to this release."""
+    def is_wanted(self, release: Numbered) -> bool:
+        """Say whether the last wish leads to this."""
         return self.wanted is not None and self.wanted.release == release.number
+
+
+def release_of(state: ControlState, number: int) -> Release:
+    """Return the release. Raises IllegalTransition: there is none of this number."""
+    release = state.release(number)
+    if release is None:
+        raise IllegalTransition(f"there is no release {number}")
+    return release
 
 
 def acknowledged(state: ControlState, revision: int) -> bool:
@@ -315,8 +375,7 @@ def pausing(state: ControlState) -> bool:
 
     A new set that was planned to fit beside the live one does fit, whatever the live one declares.
     """
-    live, wanted = state.live, state.wanted
-    coming = state.releases.get(wanted.release) if wanted else None
+    live, coming = state.live, state.coming
     if live is None or coming is None or coming.state not in TAKING_OVER:
         return False
     return not coming.held and (coming.excludes or (live.excludes and coming.was_live))

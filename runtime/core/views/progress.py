@@ -23,7 +23,7 @@ def expected_state(state: ControlState, release: Release) -> float | None:
     """Return how many seconds the release's present state should take, or None if nothing tells."""
     if release.state is ReleaseState.LOADING:
         return _expected_loading(state, release)
-    if release.state is ReleaseState.WARMING and release.content is not None:
+    if release.state is ReleaseState.WARMING:
         return state.history.get(f"warm {release.content.model_set.name}")
     return None
 
@@ -52,7 +52,8 @@ def moves(before: ControlState, after: ControlState) -> Iterator[str]:
             yield f"release {number} from {release.source}: {release.state}"
         elif old.state is not release.state:
             # Once a release has loaded, the history says what just now its engines took.
-            warmed = old.state is ReleaseState.WARMING
-            expected = expected_state(before, old) if warmed else None
+            expected = None
+            if isinstance(old, Release) and old.state is ReleaseState.WARMING:
+                expected = expected_state(before, old)
             took = elapsed_text(release.entered[release.state] - old.entered[old.state], expected)
             yield f"release {number}: {release.state}, after {took} {old.state}"

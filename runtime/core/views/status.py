@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.core.metering.usage import Usage, total
 from runtime.core.swap.release import OVER, ReleaseState
 from runtime.core.swap.routes import GatewayReport
-from runtime.core.swap.state import ControlState, EngineRecord, Release
+from runtime.core.swap.state import ControlState, EngineRecord, Numbered, RefusedSet, Release
 from runtime.core.views.forms import (
     EngineEntry,
     EngineUse,
@@ -22,7 +22,7 @@ from runtime.core.views.progress import expected_load, expected_state
 from runtime.core.views.waiting import faults, prefix_cache, waits_for
 
 
-def outcome(release: Release) -> Outcome:
+def outcome(release: Numbered) -> Outcome:
     """Return ``live``, ``failed`` or ``in progress``: what became of the wish for this release."""
     if release.state is ReleaseState.LIVE:
         return "live"
@@ -43,7 +43,7 @@ def status(state: ControlState) -> Status:
         waiting=state.waiting,
         wanted=_wanted(state),
         live=live.number if live else None,
-        releases=[_release(state, release) for release in state.releases.values()],
+        releases=[_entry(state, release) for release in state.releases.values()],
         engines=[_engine(state, engine) for engine in state.engines.values()],
         gateways=[_gateway(state, report) for report in state.gateways.values()],
         metered=_tokens(metered),
@@ -64,7 +64,7 @@ def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
 def _wanted(state: ControlState) -> Wanted | None:
     if state.wanted is None:
         return None
-    release = state.coming
+    release = state.came_to
     return Wanted(
         change=state.wanted.change,
         release=state.wanted.release,
@@ -74,14 +74,33 @@ def _wanted(state: ControlState) -> Wanted | None:
     )
 
 
+def _entry(state: ControlState, numbered: Numbered) -> ReleaseEntry:
+    return _refused(state, numbered) if isinstance(numbered, RefusedSet) else _release(state, numbered)
+
+
+def _refused(state: ControlState, refused: RefusedSet) -> ReleaseEntry:
+    """Return what is told of a release that has nothing, with every member."""
+    entry = ReleaseEntry(
+        number=refused.number,
+        source=refused.source,
+        state=refused.state,
+        outcome=outcome(refused),
+        reason=refused.reason,
+        waits_for=waits_for(state, refused),
+        since=refused.entered.get(refused.state),
+        entered={str(entered): at for entered, at in refused.entered.items()},
+    )
+    return ReleaseEntry.model_validate(entry.model_dump())
+
+
 def _release(state: ControlState, release: Release) -> ReleaseEntry:
     content, warming = release.content, state.progress.get(f"release {release.number}")
     requests, hit_rate = prefix_cache(state, release)
     return ReleaseEntry(
         number=release.number,
         source=release.source,
-        name=content.model_set.name if content else None,
-        model_set=content.digest if content else None,
+        name=content.model_set.name,
+        model_set=content.digest,
         state=release.state,
         outcome=outcome(release),
         reason=release.reason,
@@ -96,7 +115,7 @@ def _release(state: ControlState, release: Release) -> ReleaseEntry:
         oldest_lease_s=state.oldest_lease_on(release.number),
         engines={
             name: EngineUse(digest=digest, reused=_reused(state, release, digest))
-            for name, digest in (content.engines.items() if content else ())
+            for name, digest in content.engines.items()
         },
         warmup=_tokens(release.warmup),
         entered={str(entered): at for entered, at in release.entered.items()},
@@ -115,8 +134,6 @@ def _tokens(usage: Usage) -> Tokens:
 
 def _expected(state: ControlState, release: Release) -> dict[str, float]:
     """Return how many seconds each load and the warm-up took last, by what it was."""
-    if release.content is None:
-        return {}
     name = release.content.model_set.name
     steps = [f"load {name}/{engine}" for engine in release.content.engines] + [f"warm {name}"]
     return {step: state.history[step] for step in steps if step in state.history}

@@ -5,13 +5,22 @@ from __future__ import annotations
 from runtime.core.swap.policy.engines import held_alone
 from runtime.core.swap.policy.promotion import answers, can_promote
 from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.state import ControlState, EngineState, Release, acknowledged
+from runtime.core.swap.state import (
+    ControlState,
+    EngineState,
+    Numbered,
+    RefusedSet,
+    Release,
+    acknowledged,
+)
 
 
-def waits_for(state: ControlState, release: Release) -> str:
+def waits_for(state: ControlState, release: Numbered) -> str:
     """Return what the release waits for, or why it failed; nothing if neither."""
     if release.reason:
         return release.reason.splitlines()[0]
+    if isinstance(release, RefusedSet):
+        return ""
     if not _holds_requests_up(state, release):
         return _reason(state, release)
     waiting = state.waiting

@@ -12,7 +12,8 @@ from runtime.control.journal import StoredJournal
 from runtime.core.swap import events as ev
 from runtime.core.swap import snapshot
 from runtime.core.swap.fold import fold
-from runtime.core.swap.state import ControlState
+from runtime.core.swap.release import ReleaseState as S
+from runtime.core.swap.state import ControlState, RefusedSet
 from runtime.errors import Fenced, HistoryLost, StoreError, StoreUnavailable
 from runtime.store.journal import Journal
 from tests.unit.control.test_recovery import settled
@@ -152,6 +153,24 @@ def test_old_sets():
     for engine in told["engines"]:
         engine["spec"] = engine["spec"] and {**engine["spec"], "colour": "red"}
     assert snapshot.decode(json.dumps(told)) == states(events_of("swaps"))[-1]
+
+
+# Of a set that was refused an earlier version says all that it says of releases: it is the same set.
+def test_refused_sets():
+    state = states(events_of("swaps"))[-1]
+    told = json.loads(snapshot.encode(state))
+    full = next(release for release in told["releases"] if release["content"])
+    nothing = dict.fromkeys(full.keys() - told["releases"][3].keys())
+    told["releases"][3] = {**nothing, "warm": False, "answers": {}, **told["releases"][3]}
+    assert snapshot.decode(json.dumps(told)) == state
+    assert state.releases[4] == RefusedSet(
+        4,
+        "set.yaml",
+        S.RETIRED,
+        "set.yaml: chainz: unknown key; did you mean 'chains'?",
+        state.releases[4].entered,
+    )
+    assert list(state.releases[4].entered) == [S.PENDING, S.FAILED, S.UNLOADING, S.RETIRED]
 
 
 # Over many swaps the journal stays short, whoever starts the manager meanwhile, and nothing is noticed of it.

@@ -15,12 +15,9 @@ from runtime.errors import IllegalTransition
 
 def refer_to_engines(state: ControlState, release: Release) -> ControlState:
     """Have an engine of each kind that the release needs: one that is there, or one that is to be loaded."""
-    content = release.content
-    if content is None:
-        raise IllegalTransition(f"release {release.number} has no content to load")
     engines = dict(state.engines)
     for digest in sorted(release.engines):
-        spec, weights = content.spec_of(digest)
+        spec, weights = release.content.spec_of(digest)
         # An application that was found is known by its short digest: it is this engine, on its way out.
         known = engines.get(digest) or engines.pop(digest[:SHORT], None)
         if known is None:

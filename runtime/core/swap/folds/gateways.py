@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runtime.core.swap import events as ev
-from runtime.core.swap.folds.changes import Folds, put, release_of
+from runtime.core.swap.folds.changes import Folds, put
 from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.state import ControlState, Release, acknowledged
+from runtime.core.swap.state import ControlState, Release, acknowledged, release_of
 from runtime.errors import IllegalTransition
 
 

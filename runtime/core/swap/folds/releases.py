@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runtime.core.swap import events as ev
-from runtime.core.swap.folds.changes import Folds, move, over, put, release_of, remember
+from runtime.core.swap.folds.changes import Folds, move, over, put, remember
 from runtime.core.swap.folds.engines import garble, refer_to_engines
 from runtime.core.swap.release import CANDIDATE, Move, ReleaseState
-from runtime.core.swap.state import ControlState, Release
+from runtime.core.swap.state import ControlState, Release, release_of
 from runtime.errors import IllegalTransition
 
 RETIRED_KEPT = 20
@@ -24,16 +24,15 @@ def _room_awaited(state: ControlState, event: ev.RoomAwaited) -> ControlState:
 
 
 def _release_moved(state: ControlState, event: ev.ReleaseMoved) -> ControlState:
-    release = release_of(state, event.release)
     if event.reason is not None:
-        state = put(state, replace(release, reason=event.reason))
+        state = put(state, replace(release_of(state, event.release), reason=event.reason))
     if event.move is Move.PROMOTE:
-        return _promote(state, release, event.at)
+        return _promote(state, release_of(state, event.release), event.at)
     if event.move is Move.DEMOTE:
         raise IllegalTransition("a live release is demoted only by promoting another in the same event")
     state = move(state, event.release, event.move, event.at)
     if event.move is Move.LOAD:
-        return refer_to_engines(state, state.releases[event.release])
+        return refer_to_engines(state, release_of(state, event.release))
     if event.move is Move.UNLOADED:
         return _forget_old_retired(state)
     return state
@@ -45,13 +44,13 @@ def _promote(state: ControlState, release: Release, at: float) -> ControlState:
         raise IllegalTransition(f"release {release.number} is not warm and cannot be promoted")
     old = state.live
     state = move(state, release.number, Move.PROMOTE, at)
-    live = state.releases[release.number]
+    live = release_of(state, release.number)
     live = replace(live, was_live=True, promoted=state.revision + 1)
     state = put(state, replace(live, acknowledged=None, first_acknowledged=None))
     state = replace(state, lagging=frozenset())
     if old is not None:
         state = move(state, old.number, Move.DEMOTE, at)
-        state = put(state, replace(state.releases[old.number], demoted=state.revision + 1))
+        state = put(state, replace(release_of(state, old.number), demoted=state.revision + 1))
     return state
 
 
@@ -72,8 +71,7 @@ def _release_warmed(state: ControlState, event: ev.ReleaseWarmed) -> ControlStat
     release = release_of(state, event.release)
     warmed = replace(release, warm=True, proven=True, warmup=release.warmup.plus(event.usage))
     state = put(state, replace(warmed, answers=event.answers))
-    if release.content is not None:
-        state = remember(state, f"warm {release.content.model_set.name}", event.seconds)
+    state = remember(state, f"warm {release.content.model_set.name}", event.seconds)
     if release.state is ReleaseState.WARMING:
         return move(state, event.release, Move.WARMED, event.at)
     return state
@@ -98,7 +96,7 @@ def _probe_failed(state: ControlState, event: ev.ProbeFailed) -> ControlState:
     garbled = {d for d in release.engines if d in state.engines and state.engines[d].slept}
     state = put(state, replace(release, warmup=spent))
     if release.state is not ReleaseState.LIVE:
-        state = put(state, replace(state.releases[event.release], reason=event.reason))
+        state = put(state, replace(release_of(state, event.release), reason=event.reason))
         state = move(state, event.release, Move.FAIL, event.at)
     return garble(state, garbled, event.reason)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from runtime.core.model_set.digest import Content
 from runtime.core.swap import events as ev
-from runtime.core.swap.folds.changes import Folds, move, put, release_of
+from runtime.core.swap.folds.changes import Folds, move, put
 from runtime.core.swap.release import Move, ReleaseState
-from runtime.core.swap.state import Change, ControlState, Release
+from runtime.core.swap.state import Change, ControlState, RefusedSet, Release, release_of
 
 
 def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
@@ -20,7 +20,7 @@ def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
 
 def _want(state: ControlState, change: Change, content: Content) -> ControlState:
     """Want the resident release with this content, or a new one. A manual cutover is asked for again."""
-    same = [r for r in state.holding if r.content and r.content.digest == content.digest]
+    same = [r for r in state.holding if r.content.digest == content.digest]
     if same:
         state = put(state, replace(same[-1], approved=False))
         return replace(state, wanted=replace(change, release=same[-1].number))
@@ -32,10 +32,10 @@ def _want(state: ControlState, change: Change, content: Content) -> ControlState
 def _refused(state: ControlState, event: ev.Refused) -> ControlState:
     if state.wanted is not None and state.wanted.change == event.change:
         return state
-    release = Release(_next_number(state), event.source, ReleaseState.PENDING, reason=event.reason)
-    state = put(state, replace(release, entered={ReleaseState.PENDING: event.at}))
-    state = replace(state, wanted=Change(event.change, event.source, release.number, event.at))
-    return move(state, release.number, Move.FAIL, event.at)
+    number, begun = _next_number(state), {ReleaseState.PENDING: event.at}
+    state = put(state, RefusedSet(number, event.source, ReleaseState.PENDING, event.reason, begun))
+    state = replace(state, wanted=Change(event.change, event.source, number, event.at))
+    return move(state, number, Move.FAIL, event.at)
 
 
 def _next_number(state: ControlState) -> int:
@@ -49,7 +49,7 @@ def _commanded(state: ControlState, event: ev.Commanded) -> ControlState:
         state = put(state, replace(release, reason=f"aborted by {event.actor}"))
         return move(state, release.number, Move.FAIL, event.at)
     change = Change(state.wanted.change if state.wanted else "", release.source, release.number, event.at)
-    if event.action == "retry" and release.content is not None:
+    if event.action == "retry":
         return _want(state, change, release.content)
     state = put(state, replace(release, approved=True))
     return replace(state, wanted=change)

@@ -30,7 +30,14 @@ def _decisions(state: ControlState, at: float) -> Iterator[ev.Durable]:
         move, reason = _next_move(state, release)
         if move is not None:
             yield ev.ReleaseMoved(at=at, release=release.number, move=move, reason=reason)
+    for refused in state.refused:
+        if refused.state is not ReleaseState.RETIRED:
+            yield ev.ReleaseMoved(at=at, release=refused.number, move=_ENDING[refused.state])
     yield from _engine_decisions(state, at)
+
+
+_ENDING = {ReleaseState.FAILED: Move.UNLOAD, ReleaseState.UNLOADING: Move.UNLOADED}
+"""How what holds no engine comes to its end."""
 
 
 def _next_move(state: ControlState, release: Release) -> tuple[Move | None, str | None]:

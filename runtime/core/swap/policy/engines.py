@@ -96,7 +96,7 @@ def has_given_way(state: ControlState, live: Release) -> bool:
 
 def _gives_back(state: ControlState, engine: EngineRecord) -> bool:
     """Say whether an engine on its way out has memory that a slept one needs to wake."""
-    loader = state.releases.get(engine.loaded_by or 0)
+    loader = state.release(engine.loaded_by or 0)
     return loader is not None and loader.excludes and loader.state not in HOLDING
 
 

@@ -24,8 +24,6 @@ ACKNOWLEDGE_TIMEOUT = 10.0
 
 def time_limit(state: ControlState, release: Release) -> tuple[float, str] | None:
     """Return how long, in seconds, a release may stay in its state, and what it means if it does."""
-    if release.content is None:
-        return None
     model_set = release.content.model_set
     match release.state:
         case ReleaseState.LOADING:
@@ -46,11 +44,9 @@ def _loading_limit(state: ControlState, release: Release) -> tuple[float, str]:
     if live is not None and pausing(state) and not has_given_way(state, live):
         seconds = _longest_chain(live) + REST_MARGIN
         return seconds, f"requests waited, and the live release did not come to rest within {seconds:g} s"
-    specs = release.content.model_set.engines.values() if release.content else ()
-    seconds = sum(spec.load_timeout for spec in specs) + WAKE_TIMEOUT
+    seconds = sum(spec.load_timeout for spec in release.content.model_set.engines.values()) + WAKE_TIMEOUT
     return seconds, f"not every engine was loaded within {seconds:g} s"
 
 
 def _longest_chain(release: Release) -> float:
-    chains = release.content.model_set.chains.values() if release.content else ()
-    return max((chain.deadline for chain in chains), default=0.0)
+    return max(chain.deadline for chain in release.content.model_set.chains.values())

@@ -21,8 +21,8 @@ def routing_table(state: ControlState) -> RoutingTable:
             prices=release.content.model_set.prices,
             contexts=release.content.model_set.contexts,
         )
-        for release in state.releases.values()
-        if release.content and release.state in ROUTABLE and release.warm and resident(state, release)
+        for release in state.holding
+        if release.state in ROUTABLE and release.warm and resident(state, release)
     }
     live = state.live
     return RoutingTable(
