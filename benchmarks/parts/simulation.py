@@ -21,6 +21,7 @@ from typing import Any, Self
 from runtime.clock import Clock
 from runtime.control.controller import Controller
 from runtime.control.journal import MemoryJournal
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import Family, MetricsSnapshot
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.memory import Device
@@ -127,6 +128,12 @@ class Link:
         await self._pass()
         return version
 
+    async def activity(self, told: GatewayActivity) -> None:
+        """Say what was counted for status and health."""
+        await self._pass()
+        self._simulation.controller.hub.activity.take(told)
+        await self._pass()
+
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""
         self._simulation.controller.hub.leave(gateway)
@@ -144,7 +151,8 @@ class Link:
 
     async def status(self) -> Status:
         """Return the control state."""
-        return status(self._simulation.controller.state)
+        controller = self._simulation.controller
+        return status(controller.state, controller.hub.activity.of(controller.state.gateways))
 
     @property
     def clients(self) -> int:

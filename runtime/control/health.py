@@ -52,9 +52,11 @@ class Checkup:
     async def health(self) -> Health:
         """Return how everything is now. It takes little more than ``PATIENCE_SECONDS`` at most."""
         cluster, store = await asyncio.gather(self._cluster.answer(), self._store.answer())
+        state = self._controller.state
         return examine(
             Facts(
-                state=self._controller.state,
+                state=state,
+                activity=self._controller.hub.activity.of(state.gateways),
                 now=self._clock.wall(),
                 cluster=cluster,
                 silent=self._controller.hub.silent(),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from runtime.clock import TICK, Clock
+from runtime.control.activity import KnownActivity
 from runtime.control.roster import MemoryRoster, RollCall, Roster
 from runtime.core.swap import events as ev
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
@@ -38,6 +39,7 @@ class Hub:
         epoch: int = 0,
     ) -> None:
         self.roll = RollCall(clock, roster or MemoryRoster())
+        self.activity = KnownActivity()
         self._looked = float("inf")
         self._installation = installation
         self._epoch = epoch

@@ -22,10 +22,12 @@ from runtime.control.hold import StoreHold
 from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
 from runtime.control.retention import StoredRetention
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.ledger import DAY_SECONDS
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
+from runtime.core.swap.state import ControlState
 from runtime.core.views.changes import Heard
 from runtime.core.views.forms import ManagerEntry, Status
 from runtime.core.views.status import status
@@ -123,6 +125,10 @@ class SwapManager:
         """Take a gateway's report; return which table is the newest."""
         return self._controller.hub.report(report)
 
+    async def activity(self, told: GatewayActivity) -> None:
+        """Take what a gateway has counted for status and health."""
+        self._controller.hub.activity.take(told)
+
     async def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""
         self._controller.hub.leave(gateway)
@@ -151,7 +157,7 @@ class SwapManager:
         await self._controller.until_recovered()
         own = ManagerEntry(tasks=len(asyncio.all_tasks()), clients=self._cluster.clients)
         told = {"installation": self._installation.id, "manager": own}
-        return status(self._controller.state).model_copy(update=told)
+        return self._status(self._controller.state).model_copy(update=told)
 
     async def health(self) -> dict[str, Any]:
         """Return the three tiers of health, within seconds whatever does not answer."""
@@ -159,7 +165,10 @@ class SwapManager:
 
     async def command(self, command: Command) -> Status:
         """Carry an operator's command out and return the state. Raises CommandRefused."""
-        return status(await self._controller.command(command))
+        return self._status(await self._controller.command(command))
+
+    def _status(self, state: ControlState) -> Status:
+        return status(state, self._controller.hub.activity.of(state.gateways))
 
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError, EngineUnavailable."""

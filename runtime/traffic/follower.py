@@ -12,6 +12,7 @@ from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.swap.standing import Moment, Standing
 from runtime.errors import NoManager, OtherStore, Unavailable
 from runtime.loops import LoopWatch
+from runtime.traffic.activity import ActivityReports
 from runtime.traffic.manager_port import Manager
 from runtime.traffic.meter import Meter
 from runtime.traffic.preparing import EngineDirectory, Preparing
@@ -70,9 +71,10 @@ class Follower:
         self._preparing = Preparing(directory, self.routing)
         self._sequence = 0
         self._telling = Telling(gateway, manager, meter, clock, heartbeat_s, self.loops)
-        self._tasks_of_loop = tasks
-        self._tasks = 0
-        self._tasks_counted = float("-inf")
+        self._activity = ActivityReports(
+            *(gateway, manager, meter, clock, heartbeat_s, self.loops, tasks),
+            clients=lambda: self._preparing.clients,
+        )
 
     @property
     def version(self) -> int:
@@ -110,6 +112,7 @@ class Follower:
                 tasks.create_task(self.loops.keep("prepare", self._prepare_the_rest))
                 tasks.create_task(self.loops.keep("report", self._report))
                 tasks.create_task(self.loops.keep("count", self._telling.run))
+                tasks.create_task(self.loops.keep("tell activity", self._activity.run))
         finally:
             await self._say_goodbye()
 
@@ -251,20 +254,6 @@ class Follower:
             leases=self.routing.leases,
             oldest=self.routing.oldest,
             cutover_s=self._cutover_s,
-            metered=self._meter.totals,
-            first_requests=self._meter.first_requests,
             faults=dict(self._preparing.faults),
             waiting=self.routing.waiting,
-            tasks=self._count_tasks(),
-            clients=self._preparing.clients,
-            overruns=self._meter.overruns,
-            recent=self._meter.recent.counts(self._clock.now()),
-            loops=self.loops.reports(),
         )
-
-    def _count_tasks(self) -> int:
-        # Once per heartbeat: a report may go with every request, and this looks at every task there is.
-        now = self._clock.now()
-        if now - self._tasks_counted >= self._heartbeat_s:
-            self._tasks_counted, self._tasks = now, self._tasks_of_loop()
-        return self._tasks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 
@@ -17,6 +18,10 @@ class Manager(Protocol):
 
     async def report(self, report: GatewayReport) -> TableStamp:
         """Say what this gateway holds; return which table is the newest."""
+        ...
+
+    async def activity(self, told: GatewayActivity) -> None:
+        """Say what this gateway has counted for status and health."""
         ...
 
     async def leave(self, gateway: str) -> None:

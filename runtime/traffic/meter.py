@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
+from runtime.core.metering.activity import Share
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.ledger import Outcome, Purpose
 from runtime.core.metering.recent import Mark, Observed
 from runtime.core.metering.usage import NOTHING, Usage, total
-from runtime.core.swap.routes import Share
 from runtime.observe.metrics import GatewayMetrics
 from runtime.traffic.recent import RecentCounts
 

@@ -128,6 +128,9 @@ class LocalManager:
     async def report(self, report):
         return self._hub(report.gateway).report(report)
 
+    async def activity(self, told):
+        self._hub(told.gateway).activity.take(told)
+
     async def leave(self, gateway):
         self._hub(gateway).leave(gateway)
 
@@ -141,7 +144,7 @@ class LocalManager:
 
     async def status(self):
         await self.controller.until_recovered()
-        return status(self.controller.state)
+        return self._status(self.controller.state)
 
     async def health(self):
         if self.controller is None:
@@ -155,7 +158,10 @@ class LocalManager:
         """Answer as a store does that is well."""
 
     async def command(self, command):
-        return status(await self.controller.command(command))
+        return self._status(await self.controller.command(command))
+
+    def _status(self, state):
+        return status(state, self.controller.hub.activity.of(state.gateways))
 
     async def plan(self, wanted):
         planned = await Planner(self.cluster).plan(content_of(wanted), self.controller.state)

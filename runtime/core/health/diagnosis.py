@@ -11,5 +11,5 @@ from runtime.core.metering.recent import summed
 
 def examine(facts: Facts) -> Health:
     """Return the three tiers."""
-    recent = summed(report.recent for report in facts.state.gateways.values())
+    recent = summed(told.recent for told in facts.activity.values())
     return Health(infrastructure(facts), orchestration(facts, recent), agent(facts, recent))

@@ -34,8 +34,8 @@ def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
     yield from _gateways(facts)
     yield from _uncounted(facts)
     yield from _broken_loops("the manager", facts.loops, facts.now)
-    for name, report in sorted(state.gateways.items()):
-        yield from _broken_loops(name, report.loops, facts.now)
+    for name, told in sorted(facts.activity.items()):
+        yield from _broken_loops(name, told.loops, facts.now)
     for release in serving(state):
         for chain, step in steps(release):
             failed = recent.get(Mark(Observed.HOP_FAILED, release.number, chain, step), 0)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from runtime.core.loops import LoopReport
+from runtime.core.metering.activity import Activities
 from runtime.core.swap.state import ControlState
 
 
@@ -158,6 +159,8 @@ class Facts:
     """Wall time in seconds."""
     cluster: Infrastructure | str
     """What the cluster says, or why it says nothing."""
+    activity: Activities = field(default_factory=dict)
+    """What the gateways of ``state`` have counted."""
     silent: Mapping[str, float] = field(default_factory=dict)
     """For how many seconds each gateway has not been heard."""
     silent_after: float = 5.0
@@ -165,7 +168,7 @@ class Facts:
     store: str = ""
     """Why the store does not answer; nothing if it does."""
     loops: tuple[LoopReport, ...] = ()
-    """The manager's own loops that have broken; gateways tell theirs in their reports."""
+    """The manager's own loops that have broken; gateways tell theirs."""
     store_of_one_node: bool = False
     """The store is a file: a gateway on another node would open one of its own."""
     uncounted: Mapping[str, float] = field(default_factory=dict)

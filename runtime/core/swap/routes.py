@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from runtime.core.loops import LoopReport
+from runtime.core.metering.activity import Share
 from runtime.core.metering.cost import Price
-from runtime.core.metering.recent import Mark
-from runtime.core.metering.usage import Usage
 from runtime.core.walk.chain import Chain
-
-Share = tuple[str, str]
-"""A chain and one of its steps that has a share of its deadline."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +82,14 @@ class GatewayReport:
     prepared: frozenset[int] = frozenset()
     leases: Mapping[int, int] = field(default_factory=dict)
     """Open leases by release number; a release without any is left out."""
-    metered: Mapping[str, Usage] = field(default_factory=dict)
-    """Tokens of live hops since the gateway started, by engine digest."""
     oldest: Mapping[int, float] = field(default_factory=dict)
     """Age in seconds of the oldest open lease, by release number."""
     cutover_s: float = 0.0
     """For how many seconds its last cutover kept this gateway from admitting requests."""
-    first_requests: Mapping[int, tuple[int, Usage]] = field(default_factory=dict)
-    """How many of a release's first requests here are counted, and what they spent."""
     faults: Mapping[int, str] = field(default_factory=dict)
     """Why a release could not be prepared."""
-    tasks: int = 0
-    """Tasks of its event loop, and engines that it holds clients of: at rest these do not grow."""
-    clients: int = 0
     waiting: int = 0
     """How many requests wait here while the live release sleeps for a swap."""
-    overruns: Mapping[Share, int] = field(default_factory=dict)
-    """How many hops took longer than their share since the gateway started, by chain and step."""
-    recent: Mapping[Mark, int] = field(default_factory=dict)
-    """How hops and requests have ended here within the trailing window."""
-    loops: tuple[LoopReport, ...] = ()
-    """Its long-lived loops that have broken since it started."""
     installation: str = ""
     """The id of the installation whose store this gateway uses."""
     epoch: int = 0

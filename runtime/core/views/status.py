@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runtime.core.metering.activity import Activities, GatewayActivity
 from runtime.core.metering.usage import Usage, total
 from runtime.core.swap.release import OVER, ReleaseState
 from runtime.core.swap.routes import GatewayReport
@@ -31,10 +32,10 @@ def outcome(release: Numbered) -> Outcome:
     return "in progress"
 
 
-def status(state: ControlState) -> Status:
-    """Return the whole state for ``GET /admin/v1/status``."""
+def status(state: ControlState, activity: Activities) -> Status:
+    """Return the whole state for ``GET /admin/v1/status``, with what its gateways have counted."""
     live = state.live
-    metered = total(usage for report in state.gateways.values() for usage in report.metered.values())
+    metered = total(usage for told in activity.values() for usage in told.metered.values())
     return Status(
         revision=state.revision,
         edition=state.edition,
@@ -43,19 +44,19 @@ def status(state: ControlState) -> Status:
         waiting=state.waiting,
         wanted=_wanted(state),
         live=live.number if live else None,
-        releases=[_entry(state, release) for release in state.releases.values()],
+        releases=[_entry(state, activity, release) for release in state.releases.values()],
         engines=[_engine(state, engine) for engine in state.engines.values()],
-        gateways=[_gateway(state, report) for report in state.gateways.values()],
+        gateways=[_gateway(state, activity, report) for report in state.gateways.values()],
         metered=_tokens(metered),
-        overruns=_overruns(state),
+        overruns=_overruns(activity),
     )
 
 
-def _overruns(state: ControlState) -> dict[str, dict[str, int]]:
+def _overruns(activity: Activities) -> dict[str, dict[str, int]]:
     """Return how many hops took longer than their share, by chain and by step, over all gateways."""
     counts: dict[str, dict[str, int]] = {}
-    for report in state.gateways.values():
-        for (chain, step), count in report.overruns.items():
+    for told in activity.values():
+        for (chain, step), count in told.overruns.items():
             steps = counts.setdefault(chain, {})
             steps[step] = steps.get(step, 0) + count
     return counts
@@ -74,8 +75,10 @@ def _wanted(state: ControlState) -> Wanted | None:
     )
 
 
-def _entry(state: ControlState, numbered: Numbered) -> ReleaseEntry:
-    return _refused(state, numbered) if isinstance(numbered, RefusedSet) else _release(state, numbered)
+def _entry(state: ControlState, activity: Activities, numbered: Numbered) -> ReleaseEntry:
+    if isinstance(numbered, RefusedSet):
+        return _refused(state, numbered)
+    return _release(state, activity, numbered)
 
 
 def _refused(state: ControlState, refused: RefusedSet) -> ReleaseEntry:
@@ -93,9 +96,9 @@ def _refused(state: ControlState, refused: RefusedSet) -> ReleaseEntry:
     return ReleaseEntry.model_validate(entry.model_dump())
 
 
-def _release(state: ControlState, release: Release) -> ReleaseEntry:
+def _release(state: ControlState, activity: Activities, release: Release) -> ReleaseEntry:
     content, warming = release.content, state.progress.get(f"release {release.number}")
-    requests, hit_rate = prefix_cache(state, release)
+    requests, hit_rate = prefix_cache(activity, release)
     return ReleaseEntry(
         number=release.number,
         source=release.source,
@@ -160,7 +163,8 @@ def _engine(state: ControlState, engine: EngineRecord) -> EngineEntry:
     )
 
 
-def _gateway(state: ControlState, report: GatewayReport) -> GatewayEntry:
+def _gateway(state: ControlState, activity: Activities, report: GatewayReport) -> GatewayEntry:
+    told = activity.get(report.gateway, GatewayActivity(report.gateway))
     return GatewayEntry(
         id=report.gateway,
         table=report.version,
@@ -168,6 +172,6 @@ def _gateway(state: ControlState, report: GatewayReport) -> GatewayEntry:
         leases=sum(report.leases.values()),
         lagging=report.gateway in state.lagging,
         cutover_ms=report.cutover_s * 1000.0,
-        tasks=report.tasks,
-        clients=report.clients,
+        tasks=told.tasks,
+        clients=told.clients,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runtime.core.metering.activity import Activities
 from runtime.core.swap.policy.engines import held_alone
 from runtime.core.swap.policy.promotion import answers, can_promote
 from runtime.core.swap.release import ReleaseState
@@ -107,10 +108,10 @@ def _gateways(state: ControlState, release: Release) -> str:
     return ""
 
 
-def prefix_cache(state: ControlState, release: Release) -> tuple[int, float | None]:
+def prefix_cache(activity: Activities, release: Release) -> tuple[int, float | None]:
     """Return how many first requests are counted, and which share of their prompt came from the cache."""
-    reports = state.gateways.values()
-    first = [r.first_requests[release.number] for r in reports if release.number in r.first_requests]
+    counted = (told.first_requests.get(release.number) for told in activity.values())
+    first = [count for count in counted if count is not None]
     prompt = sum(usage.prompt for _, usage in first)
     cached = sum(usage.cached for _, usage in first)
     return sum(count for count, _ in first), cached / prompt if prompt else None

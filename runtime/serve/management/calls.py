@@ -14,6 +14,7 @@ import msgspec
 from pydantic import BaseModel
 
 from runtime.control.hub import POLL_SECONDS
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
@@ -64,6 +65,7 @@ _JSON = dict[str, Any]
 METHODS = {
     "next_table": Method(GatewayReport, RoutingTable, POLL_SECONDS + 5.0),
     "report": Method(GatewayReport, TableStamp, 5.0),
+    "activity": Method(GatewayActivity, None, 5.0),
     "leave": Method(str, None, 2.0),
     "count": Method(MetricsSnapshot, None, 10.0),
     "metrics": Method(MetricsSnapshot, bytes, 20.0),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from runtime.channel.fault import Fault
 from runtime.channel.server import Answer
 from runtime.channel.wire import UNREADABLE, Call, Reply, Sender
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
@@ -22,6 +23,7 @@ class Answering(Protocol):
 
     async def next_table(self, report: GatewayReport) -> RoutingTable: ...  # noqa: D102 - see traffic.manager_port
     async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
+    async def activity(self, told: GatewayActivity) -> None: ...  # noqa: D102
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
     async def count(self, told: MetricsSnapshot) -> None: ...  # noqa: D102
     async def metrics(self, told: MetricsSnapshot) -> bytes: ...  # noqa: D102

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from runtime.channel.client import Channel
 from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
@@ -77,6 +78,10 @@ class ManagerLink:
     async def report(self, report: GatewayReport) -> TableStamp:
         """Say what this gateway holds; return which table is the newest."""
         return cast("TableStamp", await self._ask("report", report))
+
+    async def activity(self, told: GatewayActivity) -> None:
+        """Say what this gateway has counted for status and health."""
+        await self._ask("activity", told)
 
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""

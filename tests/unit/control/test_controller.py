@@ -351,7 +351,7 @@ async def test_what_has_no_place_is_told(monkeypatch):
         world.want(wanted)
         await asyncio.sleep(30)
         writer = f"engine writer ({wanted.engines['writer'][:12]})"
-        (shown,) = status(world.state).releases
+        (shown,) = status(world.state, {}).releases
         assert shown.waits_for == f"1 of 2 engines to load; {writer}: {no_place}"
         await world.until(lambda s: s.releases[1].reason is not None)
         late = f"{writer} did not come up within 60 s (load_timeout): 1 of 2 replicas run, {no_place}"

@@ -197,7 +197,7 @@ async def test_manual_cutover_is_held_each_time():
             await world.until(lambda s: states(s).get(1) is ReleaseState.STANDBY and s.wanted.release == 1)
             await asyncio.sleep(60)
             assert world.state.live is None or world.state.live.number == 2
-            shown = status(world.state).releases[0]
+            shown = status(world.state, {}).releases[0]
             assert (shown.held, shown.waits_for) == (True, "held: interlock promote 1")
             await ask(world, Action.PROMOTE)
             await world.until_live(manual)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from runtime.cli.status_view import render
 from runtime.control.waits import AGAIN_SECONDS, WaitLog
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.usage import Usage
 from runtime.core.requests.ask import Ask
 from runtime.core.swap import events as ev
@@ -42,7 +43,7 @@ def staged():
 
 def engine_of(state, digest):
     """What the status shows of an engine; nothing before it is known."""
-    return next((shown for shown in status(state).engines if shown.digest == digest), None)
+    return next((shown for shown in status(state, {}).engines if shown.digest == digest), None)
 
 
 async def followed(world, digest):
@@ -59,7 +60,7 @@ def shown_on_terminal(state, monkeypatch, wall=1000.0):
     monkeypatch.setattr("runtime.cli.status_view.time.time", lambda: wall)
     console = Console(width=250)
     with console.capture() as captured:
-        console.print(render(status(state)))
+        console.print(render(status(state, {})))
     return captured.get()
 
 
@@ -239,6 +240,14 @@ def state_with(
     return replace(whole, releases={2: replace(release, **changes)})
 
 
+# The prefix cache of a new release is judged by the first requests of all gateways.
+def test_prefix_cache():
+    counted = {name: (4, Usage(100, 9, cached)) for name, cached in (("a", 80), ("b", 20))}
+    activity = {name: GatewayActivity(name, first_requests={2: first}) for name, first in counted.items()}
+    (shown,) = status(state_with(ReleaseState.STANDBY), activity).releases
+    assert (shown.prefix_cache.requests, shown.prefix_cache.hit_rate) == (8, 0.5)
+
+
 # What a release should take is known once its engines have been loaded, all of them, under their names.
 @pytest.mark.parametrize(
     ("state", "history", "expected"),
@@ -307,7 +316,7 @@ MANUAL = content(2, cutover="manual")
         (state_with(ReleaseState.LIVE, was_live=True), "gateways to acknowledge"),
         (state_with(ReleaseState.LIVE, lagging=["gateway-0"], **LIVE), "they did not follow: gateway-0"),
         (
-            state_with(ReleaseState.LIVE, report={"first_requests": {2: (4, Usage(100, 9, 80))}}, **LIVE),
+            state_with(ReleaseState.LIVE, **LIVE),
             "",
         ),
         (
@@ -355,7 +364,7 @@ async def test_waiting_requests_are_counted():
         await asyncio.sleep(0.5)
         waiting = [asyncio.create_task(world.ask(n % 2)) for n in range(5)]
         await world.until(lambda s: s.waiting == 5, seconds=3)
-        shown = status(world.state)
+        shown = status(world.state, {})
         assert shown.waiting == 5
         assert shown.releases[1].waits_for.endswith("; 5 requests wait")
         await asyncio.gather(*waiting)

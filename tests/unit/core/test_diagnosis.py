@@ -18,6 +18,7 @@ from runtime.core.health.report import (
     unknown,
     worst,
 )
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.recent import OTHERS, PATIENT_SECONDS, Mark, Observed, ending
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.model_set import parse
@@ -44,8 +45,12 @@ def engines(state=EngineState.LOADED, known=SET):
     return {d: EngineRecord(d, state, known.model_set.engines[name]) for name, d in known.engines.items()}
 
 
-def report(gateway="gateway-0", recent=None, **changes):
-    return GatewayReport(gateway, 1, 9, recent=recent or {}, **changes)
+def report(gateway="gateway-0", **changes):
+    return GatewayReport(gateway, 1, 9, **changes)
+
+
+def activity(recent=None, gateway="gateway-0", **changes):
+    return {gateway: GatewayActivity(gateway, recent=recent or {}, **changes)}
 
 
 def release(state=S.LIVE, number=1, **changes):
@@ -84,7 +89,7 @@ def facts(*, state=None, **changes):
 
 
 def seen(**counts):
-    """A state in which the gateway has seen so much of the chain."""
+    """What the gateway tells that has seen so much of the chain."""
     marks = {
         "done": Mark(Observed.HOP_DONE, 1, "agent", "answer"),
         "hop_failed": Mark(Observed.HOP_FAILED, 1, "agent", "answer"),
@@ -96,7 +101,7 @@ def seen(**counts):
         "nobody": Mark(Observed.REFUSED, 1, "agent", ""),
         "away": Mark(Observed.FAILED, 0, ""),
     }
-    return state_with(gateways={"gateway-0": report(recent={marks[k]: n for k, n in counts.items()})})
+    return activity({marks[k]: n for k, n in counts.items()})
 
 
 def dead(seconds, *, expected=False):
@@ -223,28 +228,28 @@ WRONG = [
         "g has not reported for 6 s",
     ),
     (
-        facts(state=seen(done=97, hop_failed=3)),
+        facts(activity=seen(done=97, hop_failed=3)),
         1,
         "degraded",
         r"3 of 100 hops of step answer of chain agent of release 1 failed.* on engine writer \(",
     ),
-    (facts(state=seen(hop_failed=3)), 1, "unhealthy", "3 of 3 hops"),
+    (facts(activity=seen(hop_failed=3)), 1, "unhealthy", "3 of 3 hops"),
     (facts(state=state_with(releases={}, wanted=None)), 2, "unhealthy", "so no request is answered"),
     (facts(state=state_with(gateways={})), 2, "degraded", "nothing is known of requests"),
-    (facts(state=seen(away=3)), 2, "unhealthy", "3 of 3 requests were turned away"),
-    (facts(state=seen(away=3, in_time=97)), 2, "degraded", "3 of 100 requests were turned away"),
+    (facts(activity=seen(away=3)), 2, "unhealthy", "3 of 3 requests were turned away"),
+    (facts(activity=seen(away=3, in_time=97)), 2, "degraded", "3 of 100 requests were turned away"),
     (
-        facts(state=seen(in_time=94, late=6, overran=4)),
+        facts(activity=seen(in_time=94, late=6, overran=4)),
         2,
         "degraded",
         "6 of 100 requests of chain agent of release 1 took longer than 30 s; .*share: answer 4",
     ),
-    (facts(state=seen(in_time=3, late=3)), 2, "unhealthy", "3 of 6 requests .*no hop was over a share"),
-    (facts(state=seen(in_time=97, failed=3)), 2, "degraded", "3 of 100 requests .* ended in an error"),
-    (facts(state=seen(in_time=3, failed=3)), 2, "unhealthy", "3 of 6 requests .* ended in an error"),
-    (facts(state=seen(in_time=999, acme=1)), 2, "degraded", "requests refused: acme 1;"),
-    (facts(state=seen(in_time=9, acme=3, nobody=1)), 2, "degraded", "acme 3, callers without a key 1;"),
-    (facts(state=seen(in_time=3, acme=3)), 2, "unhealthy", "3 of 6 requests .* refused by budgets"),
+    (facts(activity=seen(in_time=3, late=3)), 2, "unhealthy", "3 of 6 requests .*no hop was over a share"),
+    (facts(activity=seen(in_time=97, failed=3)), 2, "degraded", "3 of 100 requests .* ended in an error"),
+    (facts(activity=seen(in_time=3, failed=3)), 2, "unhealthy", "3 of 6 requests .* ended in an error"),
+    (facts(activity=seen(in_time=999, acme=1)), 2, "degraded", "requests refused: acme 1;"),
+    (facts(activity=seen(in_time=9, acme=3, nobody=1)), 2, "degraded", "acme 3, callers without a key 1;"),
+    (facts(activity=seen(in_time=3, acme=3)), 2, "unhealthy", "3 of 6 requests .* refused by budgets"),
 ]
 
 
@@ -269,11 +274,11 @@ SCALED = replace(
 
 RIGHT = {
     "all is well": facts(),
-    "nothing was asked": facts(state=seen()),
-    "everything was answered": facts(state=seen(done=100, in_time=100)),
-    "too few to tell": facts(state=seen(hop_failed=FEWEST - 1, late=FEWEST - 1, failed=FEWEST - 1)),
+    "nothing was asked": facts(activity=seen()),
+    "everything was answered": facts(activity=seen(done=100, in_time=100)),
+    "too few to tell": facts(activity=seen(hop_failed=FEWEST - 1, late=FEWEST - 1, failed=FEWEST - 1)),
     "too small a share": facts(
-        state=seen(done=991, hop_failed=9, in_time=1100, failed=9, late=49),
+        activity=seen(done=991, hop_failed=9, in_time=1100, failed=9, late=49),
     ),
     "a node died long ago": facts(cluster=dead(NODE_NEWS_SECONDS)),
     "a node was told to go": facts(cluster=dead(1, expected=True)),
@@ -284,10 +289,8 @@ RIGHT = {
     "a heartbeat went missing": facts(silent={"gateway-0": 4.0}),
     "a gateway left": facts(silent={"gone": 60.0}),
     "what a release did that is over": facts(
-        state=state_with(
-            releases={1: release(), 2: release(S.STANDBY, 2)},
-            gateways={"g": report("g", {Mark(Observed.FAILED, 2, "agent"): 99})},
-        )
+        state=state_with(releases={1: release(), 2: release(S.STANDBY, 2)}, gateways={"g": report("g")}),
+        activity=activity({Mark(Observed.FAILED, 2, "agent"): 99}, "g"),
     ),
     "an engine that comes up": facts(
         state=state_with(
@@ -313,8 +316,8 @@ def test_what_is_not_wrong(known):
         (facts(cluster="x"), "infrastructure"),
         (facts(cluster=writers(1, 2)), "infrastructure"),
         (facts(silent={"gateway-0": 9.0}), "orchestration"),
-        (facts(state=seen(in_time=3, late=3)), "agent"),
-        (facts(state=seen(in_time=99, acme=1)), "agent"),
+        (facts(activity=seen(in_time=3, late=3)), "agent"),
+        (facts(activity=seen(in_time=99, acme=1)), "agent"),
     ],
 )
 def test_others_stay_healthy(known, wrong):
@@ -323,7 +326,7 @@ def test_others_stay_healthy(known, wrong):
 
 # The worst tier makes the verdict, and the worst reasons come first.
 def test_the_worst_counts():
-    health = examine(facts(state=seen(done=97, hop_failed=3), cluster=dead(1), store="no")).as_json()
+    health = examine(facts(activity=seen(done=97, hop_failed=3), cluster=dead(1), store="no")).as_json()
     assert health["verdict"] == "unhealthy"
     assert health["tiers"]["infrastructure"]["reasons"][0].startswith("no: keys and budgets")
     assert len(health["tiers"]["infrastructure"]["reasons"]) == 2
@@ -341,8 +344,9 @@ def test_unknown():
 # The counts of all gateways are one, and stand beside the verdict.
 def test_numbers():
     counts = {Mark(Observed.IN_TIME, 1, "agent"): 2, Mark(Observed.HOP_DONE, 1, "agent", "answer"): 2}
-    gateways = {name: report(name, counts) for name in ("a", "b")}
-    tiers = told(facts(state=state_with(gateways=gateways, releases={1: release(promoted=10)})))
+    gateways = {name: report(name) for name in ("a", "b")}
+    state = state_with(gateways=gateways, releases={1: release(promoted=10)})
+    tiers = told(facts(state=state, activity=activity(counts, "a") | activity(counts, "b")))
     assert tiers["infrastructure"]["numbers"]["nodes"] == {"alive": 1, "dead": 0}
     assert tiers["infrastructure"]["numbers"]["gpus"] == {"total": 8, "free": 2}
     assert tiers["orchestration"]["numbers"]["gateways"] == {"known": 2, "acknowledged": 0}
@@ -354,10 +358,10 @@ def test_numbers():
 # Of many tenants at their caps those with most refusals are named, and that there are others.
 def test_many_tenants():
     tenants = {Mark(Observed.REFUSED, 1, "agent", f"t{n}"): n for n in range(1, TENANTS_TOLD + 2)}
-    [said] = told(facts(state=state_with(gateways={"g": report("g", tenants)})))["agent"]["reasons"][1:]
+    [said] = told(facts(activity=activity(tenants)))["agent"]["reasons"][1:]
     assert "t6 6, t5 5, t4 4, t3 3, t2 2 and others" in said
     few = {Mark(Observed.REFUSED, 1, "agent", "t1"): 1, Mark(Observed.REFUSED, 1, "agent", OTHERS): 1}
-    [said] = told(facts(state=state_with(gateways={"g": report("g", few)})))["agent"]["reasons"]
+    [said] = told(facts(activity=activity(few)))["agent"]["reasons"]
     assert "t1 1 and others" in said
 
 

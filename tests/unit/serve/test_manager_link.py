@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import msgspec
 import pytest
@@ -14,6 +14,8 @@ from runtime.channel.server import ChannelServer
 from runtime.channel.wire import VERSION, Address, Call, Hello, encode
 from runtime.clock import SystemClock
 from runtime.control.hub import Hub
+from runtime.core.loops import LoopReport
+from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.cost import Price
 from runtime.core.metering.recent import Mark, Observed
 from runtime.core.metering.series import Family, MetricKind, MetricsSnapshot, Series
@@ -48,12 +50,18 @@ REPORT = GatewayReport(
     version=7,
     prepared=frozenset({1, 2}),
     leases={1: 4},
-    metered={"engine": Usage(1, 2)},
     oldest={1: 0.5},
-    first_requests={1: (2, Usage(3, 4))},
     faults={2: "no answer"},
+)
+
+ACTIVITY = GatewayActivity(
+    gateway="g",
+    metered={"engine": Usage(1, 2)},
+    first_requests={1: (2, Usage(3, 4))},
     overruns={("agent", "answer"): 1},
     recent={Mark(Observed.REFUSED, 1, "agent", "tenant"): 2},
+    tasks=7,
+    loops=(LoopReport("follow", 2, "OSError", 5.0),),
 )
 
 ASKED = Family("asked", MetricKind.COUNTER, "Asked.", {Series("asked_total", (("a", "b"),)): 2.0})
@@ -155,6 +163,7 @@ async def linked(manager):
     [
         ("next_table", REPORT, TABLE),
         ("report", REPORT, TableStamp(3, 12)),
+        ("activity", ACTIVITY, None),
         ("leave", "g", None),
         ("count", TOLD, None),
         ("metrics", TOLD, b"asked_total 2\n"),
@@ -186,6 +195,23 @@ async def test_forms_of_other_versions():
     assert msgspec.msgpack.decode(encode_answer(STATUS)) == STATUS.as_json()
     status = METHODS["status"].decode_answer(msgspec.msgpack.encode(told))
     assert (status.live, status.as_json()) == (1, told)
+
+
+# A gateway of before tells what it has counted with its report: that it is understood all the same.
+def test_a_report_of_before():
+    told = asdict(REPORT) | {name: [] for name in ("recent", "loops")}
+    told |= {"metered": {"engine": [1, 2]}, "tasks": 7, "clients": 2}
+    assert METHODS["report"].decode_argument(encode_answer(told)) == REPORT
+
+
+# A manager of before has no such call: it is told so, as of one that is away, and goes on with what it has.
+async def test_a_manager_of_before(monkeypatch):
+    before = {name: method for name, method in METHODS.items() if name != "activity"}
+    monkeypatch.setattr(manager_desk, "METHODS", before)
+    async with linked(Manager(report=TableStamp(0, 1))) as (link, _):
+        with pytest.raises(EngineUnavailable, match="no call 'activity'"):
+            await link.activity(ACTIVITY)
+        assert await link.report(REPORT) == (0, 1)
 
 
 # Whatever a gateway may ask has a declared form, and the manager's end can do it.

@@ -54,7 +54,7 @@ async def test_reasons_are_not_markup():
         reason = "cannot read [/opt/x] [type=value_error]"
         world.want(content(1, writer={"fail": "load", "load": "1ms"}))
         await world.until(lambda s: s.releases and s.releases[1].reason)
-        shown = status(world.state).as_json()
+        shown = status(world.state, {}).as_json()
         shown["releases"][0]["waits_for"] = shown["wanted"]["reason"] = reason
         console = Console(width=300)
         with console.capture() as captured:

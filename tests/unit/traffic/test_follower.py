@@ -44,6 +44,7 @@ class Desk:
         self.away = None
         """What asking it raises."""
         self.reports = []
+        self.activity_told = []
         self.left = []
 
     def _hear(self):
@@ -61,6 +62,10 @@ class Desk:
         self._hear()
         self.reports.append(report)
         return self.shown.stamp
+
+    async def activity(self, told):
+        self._hear()
+        self.activity_told.append(told)
 
     async def count(self, told):
         self._hear()
@@ -210,6 +215,23 @@ async def test_report():
         sequences = [report.sequence for report in gateway.desk.reports]
         assert sequences == sorted(set(sequences))
         assert lease.release.clients == {"writer": "client of engine-1"}
+
+
+# What nothing is decided by is told with each heartbeat; a manager that does not know the call, as those of
+# before do not, keeps nothing else from being told.
+async def test_activity():
+    async with Gateway(table(1, 1, 1)) as gateway:
+        await asyncio.sleep(2)
+        assert len(gateway.desk.activity_told) == 3
+        assert gateway.desk.activity_told[-1].tasks > 0
+
+        async def unknown(_):
+            raise EngineUnavailable("the manager has no call 'activity'")
+
+        gateway.desk.activity, reports = unknown, len(gateway.desk.reports)
+        await asyncio.sleep(5)
+        assert len(gateway.desk.reports) >= reports + 5
+        assert gateway.follower.loops.reports() == ()
 
 
 # The last lease on an old release is reported at once, not with the next heartbeat.
