@@ -1,26 +1,26 @@
 """The single-writer loop: the only place where the control state changes.
 
-Everything that happens arrives in one inbox. Each event is folded, written to the journal if it is
-durable, and only then counts; then the policy's decisions follow in the same way; then the table is
-published and the running effects are brought in line with what is due.
+Everything that happens arrives in one inbox. Each event is committed (``control.committed``); then the
+policy's decisions follow in the same way; then the table is published and the running effects are brought
+in line with what is due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from runtime.clock import Clock
 from runtime.control.aggregator import Aggregator, MemoryMetrics, MetricsPort
 from runtime.control.cluster import Cluster
 from runtime.control.collector import CollectedLedger, Collector, NoCollectedLedger
+from runtime.control.committed import CommittedState
 from runtime.control.effects import Effects
 from runtime.control.feed import Feed
 from runtime.control.hub import Hub
 from runtime.control.inbox import CommandAsked, Ended, Inbox, Item, SettleAgain, is_told
 from runtime.control.journal import JournalPort
-from runtime.control.journal_writer import JournalWriter, line_of
+from runtime.control.journal_writer import line_of
 from runtime.control.recovery import Recovery
 from runtime.control.retention import NoRetention, RetentionPort, retain
 from runtime.control.roster import Roster
@@ -29,27 +29,19 @@ from runtime.control.waits import WaitLog
 from runtime.core.swap import events as ev
 from runtime.core.swap import policy
 from runtime.core.swap.commands import Command, check
-from runtime.core.swap.fold import fold
 from runtime.core.swap.state import ControlState
-from runtime.core.views.audit import entry_of, refused
-from runtime.core.views.progress import moves
+from runtime.core.views.audit import refused
 from runtime.errors import CommandRefused, EngineUnavailable, Fenced, IllegalTransition, InternalError
 from runtime.loops import LoopWatch
 
 _log = logging.getLogger(__name__)
 
-_TAKING, _DECIDING, _TELLING = "take events", "decide", "tell observers"
-"""Under which names it is told that an event could not be taken, the state settled, or others told of it."""
-
-Observer = Callable[[ControlState, ControlState], None]
-"""Hears of each change of the state, before and after, once it counts; what a start folds again is none.
-
-What goes by a settled state alone (the table, what is waited for, effects) is brought in line in ``_settle``.
-"""
+_TAKING, _DECIDING = "take events", "decide"
+"""Under which names it is told that an event could not be taken, or the state settled."""
 
 
 class Controller:
-    """Folds events, journals them, decides, publishes, and keeps the due effects running."""
+    """Commits events, decides, publishes, and keeps the due effects running."""
 
     def __init__(
         self,
@@ -63,25 +55,28 @@ class Controller:
         roster: Roster | None = None,
         retention: RetentionPort | None = None,
     ) -> None:
-        self.state = ControlState()
         self.loops = LoopWatch("manager", clock)
         self.metrics = Aggregator(
             cluster, metrics or MemoryMetrics(), lambda: self.state, self.loops.family, clock
         )
         self.hub = Hub(clock, self.post, installation, roster, journal.epoch)
-        self._journal = JournalWriter(journal, self.loops)
+        self.feed = Feed(clock, journal.epoch)
+        self._committed = CommittedState(journal, self.loops, self.feed.observe)
         self._recovery = Recovery(cluster, clock)
         self._clock = clock
         self._retention = retention or NoRetention()
         self._collector = Collector(cluster, ledger or NoCollectedLedger(), clock)
-        self.feed = Feed(clock, journal.epoch)
-        self._observers: tuple[Observer, ...] = (_log_moves, self.feed.observe)
         self._inbox = Inbox()
         effects = Effects(
             cluster, self.hub, clock, self.post, gateway_silence_s, self._collector, self.metrics
         )
         self._running = RunningEffects(effects, self._inbox, lambda: self.state, self.post, self.loops, clock)
         self._waits = WaitLog(clock)
+
+    @property
+    def state(self) -> ControlState:
+        """What all events that count have led to."""
+        return self._committed.state
 
     def post(self, event: ev.Event) -> None:
         """Put an event into the inbox."""
@@ -139,12 +134,12 @@ class Controller:
 
     async def _recover(self) -> None:
         """Fold the journal again and note where the cluster differs from it."""
-        self.state = await self._journal.replayed()
+        await self._committed.replay()
         await self.hub.roll.begin(first=not self.state.revision)
         if self.state.revision:
-            await self._commit(ev.ManagerRestarted(at=self._clock.wall()))
+            await self._committed.commit(ev.ManagerRestarted(at=self._clock.wall()))
         for event in await self._recovery.differences(self.state):
-            await self._commit(event)
+            await self._committed.commit(event)
         await self._try_to_settle()
 
     async def _serve(self) -> None:
@@ -160,7 +155,7 @@ class Controller:
             more = following is not None and is_told(following)
             if not (is_told(item) and (more or self._inbox.settles_again)):
                 await self._try_to_settle()
-                await self._journal.shorten(self.state)
+                await self._committed.shorten_journal()
             item = await self._inbox.take()
 
     async def _take(self, item: Item) -> None:
@@ -175,7 +170,7 @@ class Controller:
         if event is None or isinstance(event, SettleAgain):
             return
         try:
-            await self._commit(event)
+            await self._committed.commit(event)
         except Fenced:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it breaks by, what comes after it counts
@@ -205,9 +200,9 @@ class Controller:
         try:
             event = check(self.state, command, self._clock.wall())
         except CommandRefused as refusal:
-            await self._journal.note(refused(command, refusal, self.state, self._clock.wall()))
+            await self._committed.note(refused(command, refusal, self.state, self._clock.wall()))
             raise
-        await self._commit(event)
+        await self._committed.commit(event)
         await self._try_to_settle()
         return self.state
 
@@ -231,37 +226,12 @@ class Controller:
         _log.error("%s", what)
         return self.loops.broke(loop, error)
 
-    async def _commit(self, event: ev.Event) -> None:
-        try:
-            folded = fold(self.state, event)
-        except IllegalTransition:
-            _log.exception("event %s does not fit the state and is left out", type(event).__name__)
-            return
-        if isinstance(event, ev.Durable):
-            await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
-            _log.info("journal %d: %s", folded.revision, line_of(event))
-        before, self.state = self.state, folded
-        self._tell(before)
-
-    def _tell(self, before: ControlState) -> None:
-        """Tell the observers that the state is another; one that breaks is told to health, and no other."""
-        for observer in self._observers:
-            try:
-                observer(before, self.state)
-            except Exception as error:  # noqa: BLE001 - the change counts, whatever becomes of who is told
-                self._broke(_TELLING, error, "an observer broke on a change of the state")
-
     async def _settle(self) -> None:
         while (decision := policy.decide(self.state, self._clock.wall())) is not None:
             before = self.state
-            await self._commit(decision)
+            await self._committed.commit(decision)
             if self.state is before:
                 raise IllegalTransition(f"the policy decided what the table refuses: {line_of(decision)}")
         self.hub.publish(policy.routing_table(self.state))
         self._waits.tell(self.state)
         self._running.reconcile(policy.due(self.state))
-
-
-def _log_moves(before: ControlState, after: ControlState) -> None:
-    for line in moves(before, after):
-        _log.info("%s", line)

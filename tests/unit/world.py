@@ -168,7 +168,8 @@ class LocalManager:
         return planned.as_json()
 
     async def audit(self, limit):
-        return [entry.as_json() for entry in reversed(self.controller._journal.journal.entries[-limit:])]
+        entries = self.controller._committed._journal.journal.entries
+        return [entry.as_json() for entry in reversed(entries[-limit:])]
 
 
 class Directory:

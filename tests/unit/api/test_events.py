@@ -213,7 +213,7 @@ async def test_head(monkeypatch):
 async def test_a_slow_reader():
     async with serving() as (world, _):
         world.controller.feed = feed = Feed(world.clock, 1, kept=5)
-        world.controller._observers = (feed.observe,)
+        world.controller._committed.observers = (feed.observe,)
         async with following(app_of(world), pause=2.0) as (reader, task):
             await asyncio.sleep(5)
             await swap(world)

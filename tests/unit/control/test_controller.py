@@ -89,12 +89,12 @@ async def test_all_or_nothing(writer, changes, reason):
 async def test_same_change_twice():
     async with World() as world:
         first = await live(world)
-        version = world.followers[0].version
+        version = world.followers[0].table.version
         world.want(first)
         await asyncio.sleep(120)
         assert list(world.state.releases) == [1]
         assert len(world.cluster.created) == 2
-        assert world.followers[0].version == version
+        assert world.followers[0].table.version == version
         assert world.state.live.number == 1
 
 

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from runtime.control import controller
+from runtime.control import committed
 from runtime.core.loops import LONGEST_PAUSE_SECONDS, NEWS_SECONDS, STEADY_SECONDS, pause_after
 from runtime.core.swap import policy
 from runtime.core.swap.commands import ANY_EDITION, Action, Command
@@ -170,16 +170,16 @@ async def test_a_poisonous_event(monkeypatch):
     async with World() as world:
         world.want(ONE)
         await world.until_live(ONE)
-        from runtime.control import controller
+        from runtime.control import committed
 
-        fold = controller.fold
+        fold = committed.fold
 
         def poisoned(state, event):
             if isinstance(event, GatewaysHeard):
                 raise OverflowError("int too large")
             return fold(state, event)
 
-        monkeypatch.setattr(controller, "fold", poisoned)
+        monkeypatch.setattr(committed, "fold", poisoned)
         world.controller.post(GatewaysHeard(at=world.clock.wall()))
         world.want(TWO)
         await world.until_live(TWO, seconds=60)
@@ -190,7 +190,7 @@ async def test_a_poisonous_event(monkeypatch):
 # What an effect found out and cannot be taken is tried again with growing pauses, not at once for ever.
 async def test_a_poisonous_result(monkeypatch):
 
-    fold, seen = controller.fold, []
+    fold, seen = committed.fold, []
 
     def poisoned(state, event):
         if isinstance(event, ReleasePlanned):
@@ -199,7 +199,7 @@ async def test_a_poisonous_result(monkeypatch):
                 raise OverflowError("int too large")
         return fold(state, event)
 
-    monkeypatch.setattr(controller, "fold", poisoned)
+    monkeypatch.setattr(committed, "fold", poisoned)
     async with World() as world:
         world.want(ONE)
         await world.until_live(ONE, seconds=120)
@@ -312,7 +312,7 @@ async def test_an_observer_breaks():
             assert after is world.state
             seen.append((before.revision, after.revision))
 
-        world.controller._observers = (Breaking(lambda *_: None, times=3), watch)
+        world.controller._committed.observers = (Breaking(lambda *_: None, times=3), watch)
         world.want(ONE)
         await world.until_live(ONE)
         reasons, count = await told(world, "tell observers")

@@ -225,7 +225,7 @@ async def test_a_name_that_cannot_be_kept():
         world.roster.save = refuse
         world.want(FIRST, change="1")
         await asyncio.sleep(30)
-        assert {follower.version for follower in world.followers} == {-1}
+        assert {follower.table.version for follower in world.followers} == {-1}
         world.roster.save = save
         await world.until_live(FIRST)
 
@@ -406,7 +406,7 @@ async def test_a_store_that_has_lost_its_end():
         world.want(SECOND)
         await world.until_live(SECOND)
         await settled(world)
-        version = min(follower.version for follower in world.followers)
+        version = min(follower.table.version for follower in world.followers)
         forget(world, 2)
         world.want(THIRD)
         await world.until(lambda _: world.manager_ended)
@@ -417,7 +417,7 @@ async def test_a_store_that_has_lost_its_end():
         await world.until(lambda s: s.live.warm)  # its engines had gone by then
         await asyncio.sleep(2)
         assert {follower.routing.live.number for follower in world.followers} == {1}
-        assert all(follower.version < version for follower in world.followers)
+        assert all(follower.table.version < version for follower in world.followers)
 
 
 # What is wanted then gets the number of a release that was lost, and is another: gateways that had prepared
@@ -457,7 +457,7 @@ async def test_a_manager_whose_time_is_over():
         world.start_manager()
         await world.until_live(FIRST)
         (follower,) = world.followers
-        held = follower._table
+        held = follower.table
         world.manager.controller.hub._table = replace(held, epoch=held.epoch - 1, version=held.version + 9)
         await asyncio.sleep(60)
-        assert follower._table == held
+        assert follower.table == held

@@ -85,14 +85,14 @@ async def test_two_hundred_swaps_under_load():
 async def test_tokens_agree_with_the_engines_own_count():
     async with World(gateways=2) as world:
         spent = []
-        fold = world.controller._commit
+        fold = world.controller._committed.commit
 
         async def note(event):
             if type(event).__name__ == "ReleaseWarmed":
                 spent.append(event.usage)
             await fold(event)
 
-        world.controller._commit = note
+        world.controller._committed.commit = note
         await swap_repeatedly(world, 12, rate=20, abandoned=0.0)
         generated = await world.cluster.metered_ever()
         assert generated == world.tally.usage.plus(total(spent))

@@ -383,7 +383,7 @@ async def test_an_old_answer():
         clock.stopped = 5.0
         waiting.set_result(table(3, 1, 1))
         await asyncio.sleep(0.1)
-        assert gateway.follower.version == 3
+        assert gateway.follower.table.version == 3
         with pytest.raises(NoLiveRelease):
             gateway.routing.lease(Ask("agent"))
 

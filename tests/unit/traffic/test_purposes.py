@@ -46,7 +46,7 @@ async def test_every_resident_release_is_held():
             world.want(content(version))
             await world.until_live(content(version))
         routing = world.followers[0].routing
-        held = [release for release in world.followers[0]._table.releases.values() if routing.holds(release)]
+        held = [release for release in world.followers[0].table.releases.values() if routing.holds(release)]
         assert sorted(release.number for release in held) == [1, 2]
         first = next(release for release in held if release.number == 1)
         await world.until(lambda state: state.releases[1].state == "retired")
