@@ -25,7 +25,7 @@ from benchmarks.ledger import two_hops
 from benchmarks.parts.load import percentile
 from benchmarks.parts.output import PicturePath, ReportPath, blank, write
 from benchmarks.parts.report import provenance
-from benchmarks.parts.simulation import CHAIN, Network, Simulation, model_set
+from benchmarks.parts.simulation import CHAIN, Network, Simulation, is_acknowledged, model_set
 from runtime.clock import SystemClock
 from runtime.core.budgets.budget import Amount, Cap, CapKind, Per, Refusal, Standing, Unit, Window
 from runtime.core.metering.ledger import HopTag
@@ -173,19 +173,20 @@ async def _cut_over(simulation: Simulation) -> dict[str, Any]:
     simulation.stalling = True
     before, events = simulation.cpu_seconds, simulation.controller.events
     await simulation.roll_back()
-    await simulation.until(lambda state: state.live is not None and state.live.acknowledged is not None)
+    await simulation.until(is_acknowledged)
     cpu, came = simulation.cpu_seconds - before, simulation.controller.events - events
     await asyncio.sleep(_AFTER_S)
     simulation.stalling = False
     watching.cancel()
     live = simulation.state.live
     assert live is not None  # noqa: S101 - one has just gone live
-    assert live.acknowledged is not None  # noqa: S101 - it was waited for
+    last = simulation.state.acknowledgement_of(live).last
+    assert last is not None  # noqa: S101 - it was waited for
     return {
         "acknowledged_ms": [
             round(seconds * 1000.0, 1) for seconds in sorted(simulation.acknowledgements().values())
         ],
-        "manager_waited_ms": round((live.acknowledged - live.entered[ReleaseState.LIVE]) * 1000.0, 1),
+        "manager_waited_ms": round((last - live.entered[ReleaseState.LIVE]) * 1000.0, 1),
         "not_waited_for": sorted(readiness.lagging),
         "out_of_readiness_s": {name: round(n * _LOOK_S, 1) for name, n in readiness.seconds.items()},
         "controller_cpu_ms": round(cpu * 1000.0, 2),
@@ -210,7 +211,7 @@ async def control_cost(cell: tuple[int, int, int], seed: int) -> dict[str, Any]:
         rest = _since(simulation, before)
         before = _spent(simulation)
         await simulation.roll_back()
-        await simulation.until(lambda state: state.live is not None and state.live.acknowledged is not None)
+        await simulation.until(is_acknowledged)
         cutover = _since(simulation, before)
     return {
         "gateways": gateways,

@@ -284,7 +284,7 @@ class Simulation:
         """Want a model set and return once every gateway that takes requests routes by it."""
         now = self.clock.wall()
         self.controller.post(ev.Wanted(at=now, change=content.digest, source="simulation", content=content))
-        await self.until(lambda state: is_live(state, content) and _acknowledged(state))
+        await self.until(lambda state: is_live(state, content) and is_acknowledged(state))
 
     async def roll_back(self) -> None:
         """Command a rollback and return once it is committed."""
@@ -313,11 +313,12 @@ class Simulation:
 def is_live(state: ControlState, content: Content) -> bool:
     """Say whether the live release is of this content."""
     live = state.live
-    return live is not None and live.content is not None and live.content.digest == content.digest
+    return live is not None and live.content.digest == content.digest
 
 
-def _acknowledged(state: ControlState) -> bool:
-    return state.live is not None and state.live.acknowledged is not None
+def is_acknowledged(state: ControlState) -> bool:
+    """Say whether every gateway that is waited for routes by the live release."""
+    return state.live is not None and state.acknowledgement_of(state.live).last is not None
 
 
 def model_set(name: str, engines: int, version: int = 1, **changes: Any) -> Content:

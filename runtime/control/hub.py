@@ -51,13 +51,9 @@ class Hub:
         self._news = asyncio.Event()
 
     def publish(self, table: RoutingTable) -> None:
-        """Show ``table`` to all gateways if it says anything new.
-
-        A table that differs only by version is kept back: nobody would route differently by it.
-        """
-        table = replace(table, installation=self._installation, epoch=self._epoch)
-        if replace(table, version=self._table.version) != self._table or self._table.version < 0:
-            self._table = table
+        """Show ``table`` to all gateways if it is another than the one that is shown."""
+        if table.version != self._table.version:
+            self._table = replace(table, installation=self._installation, epoch=self._epoch)
             self._news.set()
             self._news = asyncio.Event()
 

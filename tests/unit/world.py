@@ -371,7 +371,7 @@ class World:
 
     async def until_live(self, wanted, seconds=600):
         await self.until(lambda s: s.live is not None and s.live.content.digest == wanted.digest, seconds)
-        await self.until(lambda s: s.live.acknowledged is not None, seconds)
+        await self.until(lambda s: s.acknowledgement_of(s.live).last is not None, seconds)
 
     async def admit(self, ask, gateway=0, **known):
         """Let a request in that arrives now, of which more may be known."""

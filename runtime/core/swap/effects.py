@@ -151,14 +151,14 @@ class AwaitIdle(_OfRelease, EndsOneWay):
 
 
 @dataclass(frozen=True)
-class UntilTime(_OfRelease, EndsOneWay):
+class UntilTime(EndsOneWay):
     """Wait until the wall clock says ``until``; nothing else is done."""
 
     until: float
 
 
 @dataclass(frozen=True)
-class AwaitRoom(UntilTime):
+class AwaitRoom(UntilTime, _OfRelease):
     """What others free has then been waited for long enough, and the release is planned."""
 
     works_on = "plan"
@@ -169,7 +169,7 @@ class AwaitRoom(UntilTime):
 
 
 @dataclass(frozen=True)
-class AwaitDeadline(UntilTime):
+class AwaitDeadline(UntilTime, _OfRelease):
     """The release has then been in its state for too long."""
 
     works_on = "deadline"
@@ -182,13 +182,18 @@ class AwaitDeadline(UntilTime):
 
 @dataclass(frozen=True)
 class AwaitAcknowledgement(UntilTime):
-    """Gateways that are behind have then been so for too long."""
+    """Gateways that have not followed the last change of routes by then have been behind for too long."""
 
-    works_on = "acknowledgement"
+    revision: int
+
+    @property
+    @override
+    def subject(self) -> Subject:
+        return "acknowledgement", self.revision
 
     @override
     def ended(self, at: float) -> ev.GatewaysLag:
-        return ev.GatewaysLag(at=at, release=self.release)
+        return ev.GatewaysLag(at=at, revision=self.revision)
 
 
 # -- of gateways ----------------------------------------------------------------------------------

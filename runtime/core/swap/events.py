@@ -218,9 +218,9 @@ class GatewayLost(Event):
 
 
 class GatewaysLag(Event):
-    """The time is over in which gateways must have taken the table of a release that has gone live."""
+    """The time is over in which gateways must have followed the last change of routes."""
 
-    release: int
+    revision: int
 
 
 class RoomAwaited(Event):

@@ -12,7 +12,9 @@ from dataclasses import replace
 from runtime.core.swap import events as ev
 from runtime.core.swap.folds import engines, gateways, releases, wishes
 from runtime.core.swap.folds.changes import Folds
+from runtime.core.swap.policy.table import routing_table
 from runtime.core.swap.release import ReleaseState
+from runtime.core.swap.routes import RouteChange, RoutingTable
 from runtime.core.swap.state import ControlState, EffectProgress, pausing
 
 
@@ -38,8 +40,27 @@ def _count(before: ControlState, state: ControlState, event: ev.Durable) -> Cont
     changed = commanded or seen[0] != seen[1] or before.wanted != state.wanted
     paused = (before.paused or revision) if pausing(state) else 0
     edition = revision if changed else before.edition
-    counted = _count_moves(before, state)
-    return replace(counted, revision=revision, edition=edition, paused=paused)
+    counted = replace(_count_moves(before, state), revision=revision, edition=edition, paused=paused)
+    return _note_route_change(before, counted, event.at)
+
+
+def _note_route_change(before: ControlState, state: ControlState, at: float) -> ControlState:
+    """Note if gateways are to route otherwise than before.
+
+    Whoever lagged is waited for again: it may have followed the change before meanwhile, and take requests.
+    """
+    if _routes(before) == _routes(state):
+        return state
+    cutovers = {release.promoted for release in state.taken}
+    kept = {revision: told for revision, told in state.acknowledgements.items() if revision in cutovers}
+    routed = RouteChange(state.revision, at)
+    return replace(state, routed=routed, acknowledgements=kept, lagging=frozenset())
+
+
+def _routes(state: ControlState) -> tuple[int | None, RoutingTable]:
+    """Return what gateways route by, whenever that came to be, and who is live, which may not answer yet."""
+    live = state.live.number if state.live is not None else None
+    return live, replace(routing_table(state), version=0)
 
 
 def _count_moves(before: ControlState, state: ControlState) -> ControlState:

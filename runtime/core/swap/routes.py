@@ -1,4 +1,4 @@
-"""What the manager publishes to gateways and what they report back: plain values, sent whole."""
+"""What the manager publishes to gateways, what they report back, and since when they follow: plain values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TableStamp(NamedTuple):
 class RoutingTable:
     """Which releases are resident and which one takes new requests.
 
-    ``version`` is the number of journal entries that were folded when this table came to be. It only grows,
+    ``version`` is the number of the journal entry that changed it last. It only grows,
     also across restarts of the manager, unless the store has lost what was written last; ``epoch`` grows
     with each manager in any case.
     """
@@ -99,3 +99,23 @@ class GatewayReport:
     def stamp(self) -> TableStamp:
         """Which table it routes by."""
         return TableStamp(self.epoch, self.version)
+
+
+@dataclass(frozen=True)
+class RouteChange:
+    """When what gateways route by changed last: the live release, whether requests wait, who is resident."""
+
+    revision: int = 0
+    """Of the event that changed it, and the version of the table that says so; 0 before the first."""
+    at: float = 0.0
+    """Wall time."""
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """Since when gateways are known to route by a table, or a later one, in wall time; None: not yet."""
+
+    first: float | None = None
+    """The first one."""
+    last: float | None = None
+    """The last one of those that are waited for: all do."""

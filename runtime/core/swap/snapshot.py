@@ -15,7 +15,15 @@ from pydantic import TypeAdapter
 from runtime.core.model_set.digest import Content
 from runtime.core.model_set.engines import EngineSpec
 from runtime.core.model_set.history import as_it_was, part_as_it_was
-from runtime.core.swap.state import Change, ControlState, EngineRecord, Numbered, RefusedSet, Release
+from runtime.core.swap.routes import RouteChange
+from runtime.core.swap.state import (
+    Change,
+    ControlState,
+    EngineRecord,
+    Numbered,
+    RefusedSet,
+    Release,
+)
 
 _VERSION = 1
 
@@ -26,6 +34,7 @@ _RELEASE = TypeAdapter(Release)
 _REFUSED = TypeAdapter(RefusedSet)
 _ENGINE = TypeAdapter(EngineRecord)
 _WANTED = TypeAdapter(Change | None)
+_ROUTED = TypeAdapter(RouteChange)
 _HISTORY = TypeAdapter(dict[str, float])
 
 Store = Callable[[Any], Any]
@@ -43,6 +52,7 @@ def encode(state: ControlState, put_away: Store = _as_it_is) -> str:
         {
             "version": _VERSION,
             **told,
+            "routed": _ROUTED.dump_python(state.routed, mode="json"),
             "wanted": _WANTED.dump_python(state.wanted, mode="json"),
             "history": dict(state.history),
             "releases": [_release(release, put_away) for release in state.releases.values()],
@@ -55,7 +65,7 @@ def _release(release: Numbered, put_away: Store) -> Any:
     """Return it as JSON. One without content is a set that was refused."""
     if isinstance(release, RefusedSet):
         return _REFUSED.dump_python(release, mode="json") | {"content": None}
-    durable = replace(release, acknowledged=None, first_acknowledged=None, room_awaited=False)
+    durable = replace(release, room_awaited=False)
     told = _RELEASE.dump_python(durable, mode="json")
     return told | {"content": put_away(told["content"])}
 
@@ -75,6 +85,8 @@ def decode(text: str, fetch: Store = _as_it_is) -> ControlState:
     numbers: dict[str, Any] = {name: int(told.get(name, 0)) for name in _NUMBERS}
     return ControlState(
         **numbers,
+        # An earlier version did not say when routes changed: it was then or before.
+        routed=_ROUTED.validate_python(told.get("routed", {"revision": numbers["revision"]})),
         wanted=_WANTED.validate_python(told.get("wanted")),
         history=_HISTORY.validate_python(told.get("history", {})),
         releases={release.number: release for release in releases},

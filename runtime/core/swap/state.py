@@ -17,7 +17,7 @@ from runtime.core.model_set.engines import EngineSpec
 from runtime.core.model_set.memory import SwapPlan
 from runtime.core.swap.phase import Stage
 from runtime.core.swap.release import HOLDING, TAKING_OVER, ReleaseState
-from runtime.core.swap.routes import GatewayReport
+from runtime.core.swap.routes import Acknowledgement, GatewayReport, RouteChange
 from runtime.errors import IllegalTransition
 
 
@@ -79,10 +79,6 @@ class Release:
     was_live: bool = False
     promoted: int = 0
     """Revision at which it last went live."""
-    acknowledged: float | None = None
-    """Wall time at which the last gateway was known to route by that; not durable."""
-    first_acknowledged: float | None = None
-    """Wall time at which the first gateway was known to; not durable."""
     demoted: int = 0
     """Revision at which it stopped taking requests: gateways at this table or later send it none."""
     entered: Mapping[ReleaseState, float] = field(default_factory=dict)
@@ -237,8 +233,14 @@ class ControlState:
     """By number, and in its order: releases, and among them the sets that were refused."""
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
     gateways: Mapping[str, GatewayReport] = field(default_factory=dict)
+    routed: RouteChange = field(default_factory=RouteChange)
+    acknowledgements: Mapping[int, Acknowledgement] = field(default_factory=dict)
+    """By the revision of a change of routes: the last one, and those with which releases last went live.
+
+    Not durable: gateways say it again.
+    """
     lagging: frozenset[str] = frozenset()
-    """Gateways that have not taken a new table in time: out of readiness, and not waited for."""
+    """Gateways that have not taken the newest table in time: out of readiness, and not waited for."""
     hearing: bool = False
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
     progress: Mapping[str, EffectProgress] = field(default_factory=dict)
@@ -299,6 +301,10 @@ class ControlState:
         """Return the release of this number; None if there is none, or its set was refused."""
         found = self.releases.get(number)
         return found if isinstance(found, Release) else None
+
+    def acknowledgement_of(self, release: Release) -> Acknowledgement:
+        """Since when gateways are known to route by the table with which the release last went live."""
+        return self.acknowledgements.get(release.promoted, Acknowledgement())
 
     def users_of(self, engine: str) -> tuple[Release, ...]:
         """Releases that keep the engine loaded."""

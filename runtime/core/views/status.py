@@ -98,6 +98,7 @@ def _refused(state: ControlState, refused: RefusedSet) -> ReleaseEntry:
 
 def _release(state: ControlState, activity: Activities, release: Release) -> ReleaseEntry:
     content, warming = release.content, state.progress.get(f"release {release.number}")
+    acknowledged = state.acknowledgement_of(release)
     requests, hit_rate = prefix_cache(activity, release)
     return ReleaseEntry(
         number=release.number,
@@ -122,8 +123,8 @@ def _release(state: ControlState, activity: Activities, release: Release) -> Rel
         },
         warmup=_tokens(release.warmup),
         entered={str(entered): at for entered, at in release.entered.items()},
-        acknowledged=release.acknowledged,
-        first_acknowledged=release.first_acknowledged,
+        acknowledged=acknowledged.last,
+        first_acknowledged=acknowledged.first,
         plan=Plan(**release.plan.as_json()) if release.plan else None,
         expected_s=_expected(state, release),
         prefix_cache=PrefixCache(requests=requests, hit_rate=hit_rate),

@@ -103,7 +103,7 @@ def _back(state: ControlState, release: Release) -> str:
 def _gateways(state: ControlState, release: Release) -> str:
     if state.lagging:
         return f"out of readiness, for they did not follow: {', '.join(sorted(state.lagging))}"
-    if release.acknowledged is None:
+    if state.acknowledgement_of(release).last is None:
         return "gateways to acknowledge"
     return ""
 

@@ -160,8 +160,8 @@ async def test_rollback_from_standby():
         await world.until_live(first)
         back = world.state.live
         assert back.number == 1
-        assert back.acknowledged - begun < 1
-        assert back.acknowledged - back.entered[ReleaseState.LIVE] < 1
+        assert world.state.acknowledgement_of(back).last - begun < 1
+        assert world.state.acknowledgement_of(back).last - back.entered[ReleaseState.LIVE] < 1
         assert len(world.cluster.created) == loaded
         assert await serves(world, 1)
 
@@ -196,7 +196,7 @@ async def test_rollback_in_mid_drain():
         begun = world.clock.wall()
         world.want(first, change="back")
         await world.until_live(first)
-        assert world.state.live.acknowledged - begun < 1
+        assert world.state.acknowledgement_of(world.state.live).last - begun < 1
         assert not on_first.done()
         assert world.state.releases[2].state is ReleaseState.DRAINING
         calls = await asyncio.gather(on_first, on_second)

@@ -16,7 +16,7 @@ async def test_a_hanging_candidate_delays_no_cutover():
         asked = world.clock.wall()
         world.want(first, change="back")
         await world.until_live(first)
-        assert world.state.live.acknowledged - asked < 1.0
+        assert world.state.acknowledgement_of(world.state.live).last - asked < 1.0
         await world.ask()
         assert world.tally.failed == []
 
@@ -31,8 +31,8 @@ async def test_sixteen_gateways():
         world.manager.lost.add("gateway-7")
         world.want(second)
         await world.until_live(second)
-        live = world.state.live
-        assert live.first_acknowledged <= live.acknowledged < live.first_acknowledged + 30
+        acknowledged = world.state.acknowledgement_of(world.state.live)
+        assert acknowledged.first <= acknowledged.last < acknowledged.first + 30
         followers = [f for n, f in enumerate(world.followers) if n != 7]
         assert all(follower.routing.live.number == 2 for follower in followers)
         assert len(world.state.gateways) == 15

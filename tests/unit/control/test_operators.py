@@ -48,7 +48,7 @@ async def test_manual_cutover_is_held():
         await asyncio.sleep(120)
         assert await serves(world, 1)
         await ask(world, Action.PROMOTE)
-        await world.until(lambda s: s.live.number == 2 and s.live.acknowledged is not None)
+        await world.until(lambda s: s.live.number == 2 and s.acknowledgement_of(s.live).last is not None)
         assert await serves(world, 2)
 
 
@@ -59,7 +59,7 @@ async def test_rollback():
         await world.until(lambda s: any(e.state == "asleep" for e in s.engines.values()))
         begun = world.clock.wall()
         await ask(world, Action.ROLLBACK)
-        await world.until(lambda s: s.live.number == 1 and s.live.acknowledged is not None)
+        await world.until(lambda s: s.live.number == 1 and s.acknowledgement_of(s.live).last is not None)
         assert world.clock.wall() - begun < 1
         assert await serves(world, 1)
         assert world.cluster.served_cold() == 0

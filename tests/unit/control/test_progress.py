@@ -17,8 +17,15 @@ from runtime.core.swap import events as ev
 from runtime.core.swap.fold import fold
 from runtime.core.swap.phase import EnginePhase, Stage, furthest_behind
 from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.routes import GatewayReport
-from runtime.core.swap.state import Change, ControlState, EffectProgress, EngineRecord, EngineState, Release
+from runtime.core.swap.routes import Acknowledgement, GatewayReport
+from runtime.core.swap.state import (
+    Change,
+    ControlState,
+    EffectProgress,
+    EngineRecord,
+    EngineState,
+    Release,
+)
 from runtime.core.views.progress import expected_state
 from runtime.core.views.status import status
 from runtime.testing.cluster import FakeCluster
@@ -229,12 +236,13 @@ def state_with(
         gateways={"gateway-0": told},
         history=history or {},
     )
-    lagging, paused, progress = (
+    lagging, paused, progress, acknowledged = (
         changes.pop("lagging", ()),
         changes.pop("paused", 0),
         changes.pop("told", None),
+        changes.pop("acknowledged", Acknowledgement()),
     )
-    whole = replace(whole, lagging=frozenset(lagging), paused=paused)
+    whole = replace(whole, lagging=frozenset(lagging), paused=paused, acknowledgements={4: acknowledged})
     if progress:
         whole = replace(whole, progress={"release 2": EffectProgress(progress)})
     return replace(whole, releases={2: replace(release, **changes)})
@@ -282,7 +290,7 @@ def test_engines_of_vllm_take_their_turns():
 
 # -- why a release waits --------------------------------------------------------------------------
 
-LIVE = {"was_live": True, "acknowledged": 959.0, "promoted": 4}
+LIVE = {"was_live": True, "acknowledged": Acknowledgement(959.0, 959.0), "promoted": 4}
 MANUAL = content(2, cutover="manual")
 
 

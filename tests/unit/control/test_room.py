@@ -127,7 +127,7 @@ async def test_rollback_of_sleep_live():
         await live(world, sized(2, strategy="sleep_live", rollback_window="1h"))
         await world.until(lambda s: states(s)[1] is ReleaseState.STANDBY)
         world.want(sized(1, rollback_window="1h"), change="back")
-        await world.until(lambda s: s.live.number == 1 and s.live.acknowledged is not None)
+        await world.until(lambda s: s.live.number == 1 and s.acknowledgement_of(s.live).last is not None)
         assert (await world.ask()).release.number == 1
         assert world.tally.failed == []
 
@@ -238,6 +238,6 @@ async def test_what_is_held_again_sleeps_until_it_is_promoted():
         assert world.state.engines[manual.engines["writer"]].state == "asleep"
         assert await world.ask() is not None
         await world.controller.command(Command(Action.PROMOTE, "ann", ANY_EDITION, 1))
-        await world.until(lambda s: s.live.number == 1 and s.live.acknowledged is not None)
+        await world.until(lambda s: s.live.number == 1 and s.acknowledgement_of(s.live).last is not None)
         assert (await world.ask()).release.number == 1
         assert world.tally.failed == []

@@ -66,7 +66,7 @@ async def test_what_is_told_again_is_left_out():
         world.want(wanted)
         await world.until_live(wanted)
         again = snapshot.decode(snapshot.encode(world.state))
-        assert (again.gateways, again.live.acknowledged, again.live.first_acknowledged) == ({}, None, None)
+        assert (again.gateways, again.acknowledgements, again.routed) == ({}, {}, world.state.routed)
         assert again.live.content == wanted
 
 

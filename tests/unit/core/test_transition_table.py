@@ -12,7 +12,7 @@ from runtime.core.swap import events as ev
 from runtime.core.swap.fold import fold
 from runtime.core.swap.folds.releases import RETIRED_KEPT
 from runtime.core.swap.release import CANDIDATE, TRANSITIONS, Move, ReleaseState, after, diagram
-from runtime.core.swap.routes import GatewayReport
+from runtime.core.swap.routes import GatewayReport, RouteChange
 from runtime.core.swap.state import Change, ControlState, EngineRecord, EngineState, Release
 from runtime.errors import IllegalTransition
 from tests.unit.world import content
@@ -29,6 +29,7 @@ def state_with(*releases, engines=EngineState.LOADED, wanted=1, **changes):
     specs = SET.model_set.engines
     return ControlState(
         revision=7,
+        routed=RouteChange(7, 5.0),
         wanted=Change("c", "v1.yaml", wanted),
         releases={release.number: release for release in releases},
         engines={digest: EngineRecord(digest, engines, specs[name]) for name, digest in SET.engines.items()},

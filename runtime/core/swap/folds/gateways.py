@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runtime.core.swap import events as ev
-from runtime.core.swap.folds.changes import Folds, put
-from runtime.core.swap.release import ReleaseState
-from runtime.core.swap.state import ControlState, Release, acknowledged, release_of
+from runtime.core.swap.folds.changes import Folds
+from runtime.core.swap.routes import Acknowledgement
+from runtime.core.swap.state import ControlState, acknowledged
 from runtime.errors import IllegalTransition
 
 
@@ -16,20 +16,23 @@ def _gateway_reported(state: ControlState, event: ev.GatewayReported) -> Control
     if known is not None and known.sequence > event.report.sequence:
         return state  # overtaken on the way by a newer report
     state = replace(state, gateways={**state.gateways, event.report.gateway: event.report})
-    live = state.live
-    if live is None or event.report.version < live.promoted:
-        return state
-    state = replace(state, lagging=state.lagging - {event.report.gateway})
-    return _note_acknowledgement(state, live, event.at)
+    if event.report.version >= state.routed.revision:
+        state = replace(state, lagging=state.lagging - {event.report.gateway})
+    return _note_acknowledgements(state, event.report.version, event.at)
 
 
-def _note_acknowledgement(state: ControlState, live: Release, at: float) -> ControlState:
-    told = live
-    if told.first_acknowledged is None:
-        told = replace(told, first_acknowledged=at)
-    if told.acknowledged is None and acknowledged(state, live.promoted):
-        told = replace(told, acknowledged=at)
-    return state if told is live else put(state, told)
+def _note_acknowledgements(state: ControlState, version: int, at: float) -> ControlState:
+    """Note since when gateways, one of which routes by ``version``, follow the route changes that matter."""
+    noted = {}
+    for revision in {state.routed.revision, state.live.promoted if state.live else 0}:
+        known = state.acknowledgements.get(revision, Acknowledgement())
+        if not 0 < revision <= version or known.last is not None:
+            continue
+        last = at if acknowledged(state, revision) else None
+        new = Acknowledgement(at if known.first is None else known.first, last)
+        if new != known:
+            noted[revision] = new
+    return replace(state, acknowledgements={**state.acknowledgements, **noted}) if noted else state
 
 
 def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
@@ -39,11 +42,11 @@ def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
 
 def _gateways_lag(state: ControlState, event: ev.GatewaysLag) -> ControlState:
     """Note who is behind, to be waited for no longer: these gateways are out of readiness by now."""
-    live = release_of(state, event.release)
-    if live.state is not ReleaseState.LIVE:
-        raise IllegalTransition(f"release {live.number} is {live.state}: no gateway has to follow it")
-    behind = {name for name, report in state.gateways.items() if 0 <= report.version < live.promoted}
-    return _note_acknowledgement(replace(state, lagging=state.lagging | behind), live, event.at)
+    newest = state.routed.revision
+    if event.revision != newest:
+        raise IllegalTransition(f"routes changed again at {newest}: nobody has to follow {event.revision}")
+    behind = {name for name, report in state.gateways.items() if 0 <= report.version < newest}
+    return _note_acknowledgements(replace(state, lagging=state.lagging | behind), newest, event.at)
 
 
 def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> ControlState:

@@ -45,9 +45,7 @@ def _promote(state: ControlState, release: Release, at: float) -> ControlState:
     old = state.live
     state = move(state, release.number, Move.PROMOTE, at)
     live = release_of(state, release.number)
-    live = replace(live, was_live=True, promoted=state.revision + 1)
-    state = put(state, replace(live, acknowledged=None, first_acknowledged=None))
-    state = replace(state, lagging=frozenset())
+    state = put(state, replace(live, was_live=True, promoted=state.revision + 1))
     if old is not None:
         state = move(state, old.number, Move.DEMOTE, at)
         state = put(state, replace(release_of(state, old.number), demoted=state.revision + 1))

@@ -116,10 +116,7 @@ def _watches(gateways: frozenset[str]) -> frozenset[Effect]:
 
 
 def _acknowledgements(state: ControlState) -> Iterator[Effect]:
-    live = state.live
-    if live is None or state.hearing:
-        return
-    if any(
-        0 <= state.gateways[name].version < live.promoted for name in state.gateways.keys() - state.lagging
-    ):
-        yield AwaitAcknowledgement(live.number, live.entered[ReleaseState.LIVE] + ACKNOWLEDGE_TIMEOUT)
+    newest = state.routed
+    followers = (state.gateways[name] for name in state.gateways.keys() - state.lagging)
+    if not state.hearing and any(0 <= follower.version < newest.revision for follower in followers):
+        yield AwaitAcknowledgement(revision=newest.revision, until=newest.at + ACKNOWLEDGE_TIMEOUT)

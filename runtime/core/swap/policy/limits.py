@@ -19,7 +19,7 @@ ROOM_TIMEOUT = 120.0
 """Seconds that a release waits for what others free before it is planned; engines take less to go."""
 
 ACKNOWLEDGE_TIMEOUT = 10.0
-"""Seconds that a gateway has to route by a new live release. It has put itself out of readiness by then."""
+"""Seconds that a gateway has to follow a change of routes. It has put itself out of readiness by then."""
 
 
 def time_limit(state: ControlState, release: Release) -> tuple[float, str] | None:

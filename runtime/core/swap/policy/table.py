@@ -26,7 +26,7 @@ def routing_table(state: ControlState) -> RoutingTable:
     }
     live = state.live
     return RoutingTable(
-        version=state.revision,
+        version=state.routed.revision,
         live=live.number if live is not None and live.number in routed else None,
         paused=state.paused or int(live is not None and not answers(state, live)),
         releases=routed,
