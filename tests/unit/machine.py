@@ -207,7 +207,7 @@ class Interlock(RuleBasedStateMachine):
             case effects.WarmRelease(release) if self.state.releases[release].state in CANDIDATE:
                 return ev.ReleaseFailed(at=at, release=release, reason="too slow")
             case effects.AwaitIdle(release):
-                return ev.ReleaseIdle(at=at, release=release)
+                return ev.ReleaseDrained(at=at, release=release)
             case effects.AwaitDeadline(release, _, reason):
                 return ev.DeadlinePassed(at=at, release=release, reason=reason)
             case effects.WatchGateway(name) if name not in self.gateways:

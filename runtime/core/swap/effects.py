@@ -143,8 +143,8 @@ class AwaitIdle(_OfRelease, EndsOneWay):
     works_on = "idle"
 
     @override
-    def ended(self, at: float) -> ev.ReleaseIdle:
-        return ev.ReleaseIdle(at=at, release=self.release)
+    def ended(self, at: float) -> ev.ReleaseDrained:
+        return ev.ReleaseDrained(at=at, release=self.release)
 
 
 # -- of time --------------------------------------------------------------------------------------

@@ -111,10 +111,10 @@ class ReleaseFailed(Event):
     reason: str
 
 
-class ReleaseIdle(Event):
-    """No lease is open on a draining release, and the engines that only it uses are idle."""
+class ReleaseDrained(Event):
+    """No lease is open on a draining release any more, and the engines that only it uses are idle."""
 
-    type: Literal["release_idle"] = "release_idle"
+    type: Literal["release_drained"] = "release_drained"
     release: int
 
 
@@ -260,7 +260,7 @@ Durable = (
     | ReleaseProbed
     | ProbeFailed
     | ReleaseFailed
-    | ReleaseIdle
+    | ReleaseDrained
     | DeadlinePassed
     | EngineLoaded
     | EngineFailed
@@ -275,6 +275,9 @@ Durable = (
     | EngineFound
 )
 """Events that are written to the journal before they count."""
+
+_EARLIER_TYPES = {"release_idle": "release_drained"}
+"""What events were called by an earlier Interlock, and what they are called now."""
 
 _CODEC: TypeAdapter[Durable] = TypeAdapter(Annotated[Durable, Field(discriminator="type")])
 
@@ -303,8 +306,11 @@ def decode(text: str, fetch: Callable[[Any], Any] | None = None) -> Durable:
 
     """
     told = json.loads(text)
-    if fetch is not None and isinstance(told, dict) and told.get("type") == "wanted":
-        told |= {"content": fetch(told.get("content"))}
+    match told:
+        case {"type": "wanted"} if fetch is not None:
+            told["content"] = fetch(told.get("content"))
+        case {"type": str(kind)} if kind in _EARLIER_TYPES:
+            told["type"] = _EARLIER_TYPES[kind]
     try:
         return _CODEC.validate_python(told)
     except ValidationError as error:

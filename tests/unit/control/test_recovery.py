@@ -39,7 +39,7 @@ CRASHES = {
     "verifying": of(ev.ReleaseWarmed, 2),
     "verified": moved(2, Move.VERIFIED),
     "draining": moved(2, Move.PROMOTE),
-    "standby": of(ev.ReleaseIdle, 1),
+    "standby": of(ev.ReleaseDrained, 1),
     "unloading": of(ev.DeadlinePassed, 1),
     "engine released": lambda event: isinstance(event, ev.EngineReleased),
     "engine unloaded": lambda event: isinstance(event, ev.EngineUnloaded),

@@ -47,7 +47,7 @@ EVENTS = [
     ev.ReleaseWarmed(at=4.0, release=1, answers={"chains.agent.samples[0].answer": ("hi", "ho")}),
     ev.ReleaseWarmed(at=4.0, release=1, usage=Usage(3, 4, 1)),
     ev.ReleaseFailed(at=4.0, release=1, reason="wärme"),
-    ev.ReleaseIdle(at=5.0, release=1),
+    ev.ReleaseDrained(at=5.0, release=1),
     ev.DeadlinePassed(at=6.0, release=1, reason="over"),
     ev.EngineLoaded(at=7.0, engine="e"),
     ev.EngineFailed(at=8.0, engine="e", reason="boom"),
@@ -86,6 +86,13 @@ def test_round_trip(journal_of):
     assert list(first.replay()) == EVENTS
     first.close()
     assert list(journal_of().replay()) == EVENTS
+
+
+# An event that has another name now is read by the one that it was written with.
+def test_earlier_names():
+    assert ev.decode('{"at": 5.0, "type": "release_idle", "release": 1}') == ev.ReleaseDrained(
+        at=5.0, release=1
+    )
 
 
 # A manager that has been taken over from cannot write any more, and the new one can.

@@ -107,7 +107,7 @@ def _release_failed(state: ControlState, event: ev.ReleaseFailed | ev.DeadlinePa
     return move(state, event.release, Move.FAIL, event.at)
 
 
-def _release_idle(state: ControlState, event: ev.ReleaseIdle) -> ControlState:
+def _release_drained(state: ControlState, event: ev.ReleaseDrained) -> ControlState:
     return move(state, event.release, Move.DRAINED, event.at)
 
 
@@ -129,7 +129,7 @@ FOLDS: Folds = {
     ev.ReleaseProbed: _release_probed,
     ev.ProbeFailed: _probe_failed,
     ev.ReleaseFailed: _release_failed,
-    ev.ReleaseIdle: _release_idle,
+    ev.ReleaseDrained: _release_drained,
     ev.DeadlinePassed: _deadline_passed,
     ev.RoomAwaited: _room_awaited,
 }
