@@ -31,11 +31,12 @@ from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
 from runtime.errors import CommandError
 from runtime.serve.garbage import leave_startup_alone
+from runtime.store.asynchronous.budgets import BatchedBudgets
+from runtime.store.asynchronous.ledger import GroupCommit
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
-from runtime.traffic.budgets import StoredBudgets
-from runtime.traffic.ledger import GroupCommit, LedgerPort, NoLedger
+from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.walking.budgets import BudgetPort, NoBudgets, Reservations
 
 _ENDLESS = 10**15
@@ -158,7 +159,7 @@ def _measure(url: str, requests: int, in_flight: int, work_s: float, repetitions
 
         def metered() -> Load:
             book = GroupCommit(Ledger(engine, budgets), thread)
-            return Load(StoredBudgets(budgets, thread), book, work_s)
+            return Load(BatchedBudgets(budgets, thread), book, work_s)
 
         rounds = [
             _round(metered, lambda: Load(NoBudgets(), NoLedger(), work_s), requests, in_flight)

@@ -5,7 +5,6 @@ Each change is in the audit log.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
@@ -36,7 +35,6 @@ from runtime.core.requests.keys import KEY_ID, TENANT, is_key_id, tenant_complai
 from runtime.core.swap.routes import RoutedRelease
 from runtime.errors import InvalidRequest, UnknownBudget
 from runtime.settings import Settings
-from runtime.store.spending.budgets import Budgets
 from runtime.traffic.admission import Admission
 
 MOST_CAPS = 2**31 - 1
@@ -134,29 +132,6 @@ class BudgetKeeper(Protocol):
     async def forecast(self) -> Sequence[Forecast]:
         """Return for every cap when it runs out at the present rate."""
         ...
-
-
-class StoredKeeper:
-    """The database's budgets; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, budgets: Budgets) -> None:
-        self._budgets = budgets
-
-    async def list(self) -> list[CapStanding]:
-        """Return every cap, and how it stands."""
-        return await asyncio.to_thread(self._budgets.standing)
-
-    async def set(self, cap: Cap, by: str) -> None:
-        """Add a cap, or replace the one that caps the same; ``by`` is who wants it."""
-        await asyncio.to_thread(self._budgets.set, cap, by)
-
-    async def remove(self, cap: int, by: str) -> bool:
-        """Remove a cap; say whether there was one. ``by`` is who wants it."""
-        return await asyncio.to_thread(self._budgets.remove, cap, by)
-
-    async def forecast(self) -> Sequence[Forecast]:
-        """Return for every cap when it runs out at the present rate."""
-        return await asyncio.to_thread(self._budgets.forecast)
 
 
 def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission) -> APIRouter:

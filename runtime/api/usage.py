@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
@@ -16,7 +15,6 @@ from runtime.core.metering.ledger import GROUPS
 from runtime.core.requests.json_body import shown
 from runtime.errors import InvalidRequest
 from runtime.settings import Settings
-from runtime.store.spending.ledger import Ledger
 
 
 class UsageReader(Protocol):
@@ -25,17 +23,6 @@ class UsageReader(Protocol):
     async def usage(self, by: str, since: float) -> list[dict[str, Any]]:
         """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
         ...
-
-
-class StoredUsage:
-    """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    async def usage(self, by: str, since: float) -> list[dict[str, Any]]:
-        """Return requests, hops and tokens, by group."""
-        return await asyncio.to_thread(self._ledger.usage, by, since)
 
 
 _LATEST = 253_402_300_799

@@ -22,7 +22,6 @@ from runtime.core.model_set.digest import SHORT
 from runtime.core.swap.state import EXISTING, ControlState
 from runtime.errors import EngineUnavailable, StoreUnavailable
 from runtime.observe.control_metrics import control_families
-from runtime.store.metrics import MetricsStore
 
 _log = logging.getLogger(__name__)
 
@@ -132,21 +131,6 @@ class Aggregator:
 def _uncounted(families: Collection[Family]) -> dict[str, float]:
     told = (family.samples.items() for family in families if family.name == UNCOUNTED)
     return {series.value_of("engine") or "": value for samples in told for series, value in samples if value}
-
-
-class StoredMetrics:
-    """The database's row; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, store: MetricsStore) -> None:
-        self._store = store
-
-    async def load(self) -> Sums:
-        """Return what was kept last."""
-        return await asyncio.to_thread(self._store.load)
-
-    async def save(self, sums: Sums) -> None:
-        """Keep ``sums``."""
-        await asyncio.to_thread(self._store.save, sums)
 
 
 class MemoryMetrics:

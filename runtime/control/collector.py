@@ -16,7 +16,6 @@ from runtime.control.cluster import Cluster
 from runtime.core.metering.ledger import Batch, LedgerRow, Purpose, row_of
 from runtime.core.model_set.digest import SHORT
 from runtime.errors import EngineUnavailable, StoreUnavailable
-from runtime.store.spending.ledger import Ledger
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +42,11 @@ class CollectedLedger(Protocol):
         """Write those of ``rows`` that tell anything new; return how many."""
         ...
 
-    async def sweep(self, lag: float) -> None:
-        """Release what is reserved for requests whose gateway has died, and expired ``lag`` seconds ago."""
+    async def sweep(self, lag: float) -> int:
+        """Release what is reserved for requests whose gateway has died, and expired ``lag`` seconds ago.
+
+        Return how many reservations it was.
+        """
         ...
 
 
@@ -108,9 +110,12 @@ class Collector:
 
     async def _try_to_sweep(self, lag: float) -> None:
         try:
-            await self._ledger.sweep(lag)
+            released = await self._ledger.sweep(lag)
         except StoreUnavailable as error:
             _log.warning("reservations are swept later: %s", error)
+            return
+        if released:
+            _log.info("%d reservations of requests whose gateway has died are released", released)
 
     async def collect(self, engine: str, age: float = 0.0) -> None:
         """Bring every hop that ended at least ``age`` seconds ago on ``engine`` into the ledger.
@@ -135,23 +140,6 @@ class Collector:
             _log.info("%d hops are in the ledger by their engine's word, of %d that ended", added, len(rows))
 
 
-class StoredLedger:
-    """The database's ledger; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    async def sweep(self, lag: float) -> None:
-        """Release what is reserved for requests whose gateway has died."""
-        released = await asyncio.to_thread(self._ledger.sweep, lag)
-        if released:
-            _log.info("%d reservations of requests whose gateway has died are released", released)
-
-    async def write(self, rows: Sequence[LedgerRow]) -> int:
-        """Write what is missing."""
-        return await asyncio.to_thread(self._ledger.write, rows)
-
-
 class NoCollectedLedger:
     """Keeps nothing; for those who only swap."""
 
@@ -159,5 +147,6 @@ class NoCollectedLedger:
         """Do nothing."""
         return 0
 
-    async def sweep(self, lag: float) -> None:
+    async def sweep(self, lag: float) -> int:  # noqa: ARG002 - the protocol's form
         """Do nothing."""
+        return 0

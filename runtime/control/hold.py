@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from runtime.clock import Clock
@@ -22,22 +22,22 @@ LOOK_SECONDS = 1.0
 """How often the row is looked at while somebody else's word is in it."""
 
 
-class Row(Protocol):
-    """Where it is written who works on the store. Calls block; each may raise StoreUnavailable."""
+class HolderPort(Protocol):
+    """Where it is written who works on the store. Every call may raise StoreUnavailable."""
 
-    def read(self) -> Held:
+    async def read(self) -> Held:
         """Return what it says now."""
         ...
 
-    def take(self, own: Holder, seen: Held) -> bool:
+    async def take(self, own: Holder, seen: Held) -> bool:
         """Put ``own`` in the place of what was ``seen``; False if the row has changed since."""
         ...
 
-    def beat(self, own: Holder) -> bool:
+    async def beat(self, own: Holder) -> bool:
         """Say that ``own`` is still there; False if another has taken over."""
         ...
 
-    def leave(self, own: Holder) -> None:
+    async def leave(self, own: Holder) -> None:
         """Say that nobody works on the store any more, unless another does already."""
         ...
 
@@ -45,17 +45,17 @@ class Row(Protocol):
 class StoreHold:
     """One manager's hold on the store.
 
-    ``has_ended`` says whether a holder's process is known to be over; ``is_deployed``, which blocks, whether
-    its application is in this Ray cluster.
+    ``has_ended`` says whether a holder's process is known to be over; ``is_deployed`` whether its
+    application is in this Ray cluster.
     """
 
     def __init__(
         self,
-        row: Row,
+        row: HolderPort,
         own: Holder,
         clock: Clock,
         has_ended: Callable[[Holder], bool],
-        is_deployed: Callable[[Holder], bool],
+        is_deployed: Callable[[Holder], Awaitable[bool]],
     ) -> None:
         self._is_deployed = is_deployed
         self._row = row
@@ -75,7 +75,7 @@ class StoreHold:
             _log.info("another manager was quicker to take the store: it is looked at again")
 
     async def _try_to_take(self) -> bool:
-        first = seen = await asyncio.to_thread(self._row.read)
+        first = seen = await self._row.read()
         since = self._clock.now()
         while True:
             holder = seen.holder
@@ -88,15 +88,15 @@ class StoreHold:
                 holder,
                 ended=other is not None and self._has_ended(other),
                 beats=beats,
-                deployed=other is not None and await asyncio.to_thread(self._is_deployed, other),
+                deployed=other is not None and await self._is_deployed(other),
                 watched=self._clock.now() - since,
             )
             if verdict is Verdict.TAKE:
-                return await asyncio.to_thread(self._row.take, self._own, seen)
+                return await self._row.take(self._own, seen)
             if verdict is Verdict.REFUSE and holder is not None:
                 raise StoreHeld(refusal(self._own, holder, beats=beats))
             await asyncio.sleep(LOOK_SECONDS)
-            seen = await asyncio.to_thread(self._row.read)
+            seen = await self._row.read()
 
     async def keep(self) -> None:
         """Say that this manager is there, for as long as it is. While the store is away nobody takes it over.
@@ -107,7 +107,7 @@ class StoreHold:
         """
         while True:
             try:
-                held = await asyncio.to_thread(self._row.beat, self._own)
+                held = await self._row.beat(self._own)
             except StoreUnavailable as error:
                 _log.info("the store does not hear that this manager works on it: %s", error)
             else:
@@ -117,4 +117,4 @@ class StoreHold:
 
     async def leave(self) -> None:
         """Let the next manager begin at once."""
-        await asyncio.to_thread(self._row.leave, self._own)
+        await self._row.leave(self._own)

@@ -1,29 +1,21 @@
-"""The journal as the controller sees it: asynchronous, behind a protocol."""
+"""The journal as the controller sees it: a port, how long it gets, and one in memory."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from runtime.core.swap import events as ev
 from runtime.core.swap import snapshot
 from runtime.core.swap.state import ControlState
 from runtime.core.views.audit import AuditEntry
-from runtime.errors import Fenced, HistoryLost, StoreUnavailable
+from runtime.errors import Fenced, HistoryLost
 from runtime.loops import LoopWatch
-from runtime.store.journal import Journal
 
 _log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
 EVENTS_KEPT = 500
 """How many events a journal may have before it is made shorter: those of some forty swaps."""
-
-STORE_RETRY_SECONDS = 1.0
-"""Pause before a store that did not answer is asked again."""
 
 
 class JournalPort(Protocol):
@@ -63,55 +55,6 @@ class JournalPort(Protocol):
     async def note(self, entry: AuditEntry) -> None:
         """Write an audit entry that no event goes with. Raises Fenced."""
         ...
-
-
-class StoredJournal:
-    """The database's journal; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the journal was opened with."""
-        return self._journal.epoch
-
-    async def begins(self) -> ControlState:
-        """Return the state that the journal begins from."""
-        return await _until_it_answers(self._journal.begins)
-
-    async def replay(self) -> list[ev.Durable]:
-        """Return every event after that."""
-        return await _until_it_answers(lambda: list(self._journal.replay()))
-
-    async def last(self) -> int:
-        """Return the number of the last event."""
-        return await _until_it_answers(self._journal.last)
-
-    async def compact(self, state: ControlState) -> None:
-        """Put ``state`` in the place of all events."""
-        await asyncio.to_thread(self._journal.compact, state)
-
-    async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
-        """Write ``event``; it survives the machine once this returns."""
-        await _until_it_answers(lambda: self._journal.append(revision, event, entry))
-
-    async def note(self, entry: AuditEntry) -> None:
-        """Write an audit entry."""
-        await _until_it_answers(lambda: self._journal.note(entry))
-
-
-async def _until_it_answers(ask: Callable[[], _T]) -> _T:
-    """Read or write, again and again while the store does not answer: until it does, nothing may count.
-
-    Gateways go on by the table that they have; a manager that gave up would find no store either.
-    """
-    while True:
-        try:
-            return await asyncio.to_thread(ask)
-        except StoreUnavailable as error:
-            _log.warning("the journal waits for its store: %s", error)
-            await asyncio.sleep(STORE_RETRY_SECONDS)
 
 
 class Length:

@@ -7,8 +7,6 @@ import logging
 from typing import Protocol
 
 from runtime.errors import StoreUnavailable
-from runtime.store.spending.budgets import Budgets
-from runtime.store.spending.ledger_sums import LedgerSums
 
 _log = logging.getLogger(__name__)
 
@@ -31,18 +29,6 @@ async def retain(store: RetentionPort) -> None:
             await store.keep()
         except StoreUnavailable as error:
             _log.warning("the ledger is summed up later: %s", error)
-
-
-class StoredRetention:
-    """The database's; each call runs in a thread, for SQLAlchemy's calls block."""
-
-    def __init__(self, sums: LedgerSums, budgets: Budgets) -> None:
-        self._sums = sums
-        self._budgets = budgets
-
-    async def keep(self) -> None:
-        """Make the sums that are due, and delete what is due, by the store's clock."""
-        await asyncio.to_thread(lambda: self._sums.keep(self._budgets.now()))
 
 
 class NoRetention:

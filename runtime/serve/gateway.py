@@ -13,9 +13,6 @@ from ray.serve.handle import DeploymentHandle
 
 from runtime.api.app import build_app
 from runtime.api.auth import warn_if_open
-from runtime.api.budgets import StoredKeeper
-from runtime.api.keys import StoredKeys
-from runtime.api.usage import StoredUsage
 from runtime.clock import Clock, SystemClock
 from runtime.errors import EngineUnavailable
 from runtime.loops import LoopWatch
@@ -28,15 +25,16 @@ from runtime.serve.management.link import ManagerLink
 from runtime.serve.management.registry import Registry
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.asynchronous.budgets import AsyncBudgets, BatchedBudgets
+from runtime.store.asynchronous.keys import AsyncKeys
+from runtime.store.asynchronous.ledger import AsyncLedger, GroupCommit
 from runtime.store.installation import installation_of
 from runtime.store.keys import KeyStore
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
 from runtime.traffic.admission import Admission
-from runtime.traffic.budgets import StoredBudgets
 from runtime.traffic.follower import Follower
-from runtime.traffic.ledger import GroupCommit
 from runtime.traffic.meter import Meter
 
 
@@ -76,10 +74,10 @@ class Gateway:
             clock,
             meter,
             self._ledger,
-            StoredBudgets(self._budgets, self._thread),
+            BatchedBudgets(self._budgets, self._thread),
             self._tracer,
         )
-        self._keys = StoredKeys(KeyStore(self._store))
+        self._keys = AsyncKeys(KeyStore(self._store))
         await warn_if_open(self._keys, settings)
         await self._follower.first_table()
         self._following = asyncio.create_task(self._follower.run())
@@ -93,11 +91,11 @@ class Gateway:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spending")
         self._budgets = Budgets(self._quick_store, clock, [meter.metrics])
         ledger = Ledger(self._quick_store, self._budgets)
-        self._ledger, self._usage = GroupCommit(ledger, self._thread), StoredUsage(ledger)
+        self._ledger, self._usage = GroupCommit(ledger, self._thread), AsyncLedger(ledger)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the HTTP application; Serve calls this after the constructor."""
-        keeper = StoredKeeper(self._budgets)
+        keeper = AsyncBudgets(self._budgets)
         return build_app(
             *(self._admission, self._manager, self._settings, self._keys, self._usage, keeper, self._clock),
             self._follower,

@@ -14,14 +14,10 @@ from sqlalchemy.engine import Engine
 
 from runtime.channel.server import ChannelServer
 from runtime.clock import Clock, SystemClock
-from runtime.control.aggregator import StoredMetrics
-from runtime.control.collector import StoredLedger
 from runtime.control.controller import Controller
 from runtime.control.health import Checkup
 from runtime.control.hold import StoreHold
-from runtime.control.journal import StoredJournal
 from runtime.control.planner import Planner
-from runtime.control.retention import StoredRetention
 from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.ledger import DAY_SECONDS
 from runtime.core.metering.series import MetricsSnapshot
@@ -44,6 +40,10 @@ from runtime.serve.management.registry import Registry
 from runtime.serve.management.wishes import Wishes
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
+from runtime.store.asynchronous.holder import AsyncHolderRow
+from runtime.store.asynchronous.journal import AsyncJournal
+from runtime.store.asynchronous.ledger import AsyncLedger, AsyncLedgerSums
+from runtime.store.asynchronous.metrics import AsyncMetrics
 from runtime.store.holder import HolderRow
 from runtime.store.installation import installation_of
 from runtime.store.journal import Journal
@@ -79,10 +79,10 @@ class SwapManager:
         store = await asyncio.to_thread(open_store, settings.store_url)
         context = serve.get_replica_context()
         self._hold = StoreHold(
-            *(HolderRow(store), own_holder(context.app_name), clock), has_ended, is_deployed
+            *(AsyncHolderRow(HolderRow(store)), own_holder(context.app_name), clock), has_ended, is_deployed
         )
         await self._hold.take()
-        self._journal = await asyncio.to_thread(Journal, store)
+        self._journal = AsyncJournal(await asyncio.to_thread(Journal, store))
         self._installation = await asyncio.to_thread(installation_of, store)
         self._cluster = RayCluster(self._installation, context.app_name, settings.drain_timeout_s)
         registry = Registry(context.app_name)
@@ -178,7 +178,7 @@ class SwapManager:
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
-        return await asyncio.to_thread(self._journal.audit, limit)
+        return await self._journal.audit(limit)
 
     async def changes(self, after: int | None) -> Heard:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
@@ -220,7 +220,7 @@ def _controller_of(
     settings: Settings,
     clock: Clock,
     store: Engine,
-    journal: Journal,
+    journal: AsyncJournal,
     cluster: RayCluster,
     installation: str,
     registry: Registry,
@@ -228,15 +228,15 @@ def _controller_of(
     """Return the controller over the store's repositories."""
     budgets = Budgets(store, clock, sessions_kept_s=settings.ledger_days * DAY_SECONDS)
     return Controller(
-        StoredJournal(journal),
+        journal,
         cluster,
         clock,
         settings.gateway_silence_s,
-        StoredLedger(Ledger(store, budgets, tells_of_others=True)),
-        StoredMetrics(MetricsStore(store, journal.epoch)),
+        AsyncLedger(Ledger(store, budgets, tells_of_others=True)),
+        AsyncMetrics(MetricsStore(store, journal.epoch)),
         installation,
         registry,
-        StoredRetention(LedgerSums(store, settings.ledger_days, settings.audit_days), budgets),
+        AsyncLedgerSums(LedgerSums(store, settings.ledger_days, settings.audit_days), budgets),
     )
 
 

@@ -20,9 +20,12 @@ from runtime.core.swap import events as ev
 from runtime.core.views.status import status
 from runtime.errors import EngineUnavailable, NoManager
 from runtime.observe.exposition import text_of
+from runtime.store.asynchronous.budgets import AsyncBudgets, BatchedBudgets
+from runtime.store.asynchronous.ledger import AsyncLedger, GroupCommit
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.testing.cluster import FakeCluster
+from runtime.testing.inline import InlineExecutor
 from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
@@ -208,66 +211,14 @@ class Tally:
     releases: set = field(default_factory=set)
 
 
-class GatewayLedger:
+class GatewayLedger(GroupCommit):
     """One gateway's way to the ledger; once it is ``dead``, what it writes gets nowhere."""
 
-    def __init__(self, ledger):
-        self._ledger = ledger
-        self.dead = False
+    dead = False
 
     async def write(self, rows, ended=()):
         if not self.dead:
-            self._ledger.write(rows, ended)
-
-
-class ManagerLedger:
-    """The manager's way to the ledger, without a thread."""
-
-    def __init__(self, ledger):
-        self._ledger = ledger
-
-    async def write(self, rows):
-        return self._ledger.write(rows)
-
-    async def sweep(self, lag):
-        self._ledger.sweep(lag)
-
-
-class DirectBudgets:
-    """The real budgets, without a thread."""
-
-    skew = 0.0
-
-    def __init__(self, budgets):
-        self.budgets = budgets
-
-    async def caps(self, tag):
-        return [cap for cap in self.budgets.caps() if cap.counts(tag)]
-
-    async def list(self):
-        return self.budgets.standing()
-
-    async def forecast(self):
-        return self.budgets.forecast()
-
-    async def set(self, cap, by):
-        self.budgets.set(cap, by)
-
-    async def remove(self, cap, by):
-        return self.budgets.remove(cap, by)
-
-    async def reserve(self, wish):
-        return self.budgets.reserve([wish])[0]
-
-
-class DirectUsage:
-    """An operator's way to the ledger, without a thread."""
-
-    def __init__(self, ledger):
-        self._ledger = ledger
-
-    async def usage(self, by, since):
-        return self._ledger.usage(by, since)
+            await super().write(rows, ended)
 
 
 class World:
@@ -278,10 +229,11 @@ class World:
         store = fresh_store()
         self.meters = [Meter() for _ in range(gateways)]
         # One store for all gateways, as each has in life; so one of them counts its warnings.
-        self.budgets = DirectBudgets(Budgets(store, self.clock, [meter.metrics for meter in self.meters[:1]]))
-        self.ledger = Ledger(store, self.budgets.budgets)
-        self.usage = DirectUsage(self.ledger)
-        self.ledgers = [GatewayLedger(self.ledger) for _ in range(gateways)]
+        self.budgets = Budgets(store, self.clock, [meter.metrics for meter in self.meters[:1]])
+        self.ledger = Ledger(store, self.budgets)
+        self.keeper = AsyncBudgets(self.budgets, InlineExecutor())
+        self.usage = AsyncLedger(self.ledger, InlineExecutor())
+        self.ledgers = [GatewayLedger(self.ledger, InlineExecutor()) for _ in range(gateways)]
         self.journal = journal or MemoryJournal()
         self.metrics = MemoryMetrics()
         self.roster = MemoryRoster()
@@ -299,8 +251,9 @@ class World:
             )
             for n, meter in enumerate(self.meters)
         ]
+        reserving = BatchedBudgets(self.budgets, InlineExecutor())
         self.admissions = [
-            Admission(follower.routing, self.clock, meter, ledger, self.budgets)
+            Admission(follower.routing, self.clock, meter, ledger, reserving)
             for follower, meter, ledger in zip(self.followers, self.meters, self.ledgers, strict=True)
         ]
         self.tally = Tally()
@@ -317,14 +270,13 @@ class World:
         self.ledger.close()
 
     def _controller(self):
-        ledger = ManagerLedger(self.ledger)
         return Controller(
             self.journal,
             self.cluster,
             self.clock,
             gateway_silence_s=15.0,
             roster=self.roster,
-            ledger=ledger,
+            ledger=self.usage,
             metrics=self.metrics,
             installation=self.cluster.installation.id,
         )

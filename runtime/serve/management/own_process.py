@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -32,11 +33,12 @@ def own_holder(application: str) -> Holder:
     )
 
 
-def is_deployed(holder: Holder) -> bool:
+async def is_deployed(holder: Holder) -> bool:
     """Say whether the manager's application is in this Ray cluster, and stays. Raises EngineUnavailable."""
     if holder.cluster != _cluster():
         return False
-    application = serve_status().applications.get(holder.application)
+    status = await asyncio.to_thread(serve_status)
+    application = status.applications.get(holder.application)
     return application is not None and application.status != "DELETING"
 
 

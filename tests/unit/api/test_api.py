@@ -41,7 +41,7 @@ def app_of(world, *, gateway=0, keys=None, **settings):
         settings,
         keys or NO_KEYS(),
         world.usage,
-        world.budgets,
+        world.keeper,
         world.clock,
         world.followers[gateway],
     )

@@ -151,7 +151,7 @@ async def test_an_engine_hangs():
 # A tenant at its cap is down: one refusal is told, with its name. Others are asked as if nothing was.
 async def test_a_tenant_at_its_cap():
     async with living() as world:
-        world.budgets.budgets.set(cap(1))
+        world.budgets.set(cap(1))
         for _ in range(2):
             await world.ask()
         with pytest.raises(QuotaExhausted):
@@ -167,7 +167,7 @@ async def test_degraded_is_not_refused():
     chains["cheap"] = {**chains["agent"], "max_tokens": 1}
     chains["agent"] = {**chains["agent"], "degrade_to": "cheap"}
     async with living(content(1, writer=QUICK, chains=chains)) as world:
-        world.budgets.budgets.set(cap(40))
+        world.budgets.set(cap(40))
         call = await world.admit(asked(), caller=ACME)
         await call.start()
         async for _ in call.chunks():
@@ -180,7 +180,7 @@ async def test_degraded_is_not_refused():
 # A request that did not get beyond its admission is counted once.
 async def test_counted_once():
     async with living(content(1, writer=QUICK, chains=budgeted())) as world:
-        world.budgets.budgets.set(cap(999))
+        world.budgets.set(cap(999))
         replica(world, "router").count = lambda *_: asyncio.Event().wait()
         with pytest.raises(DeadlineExceeded):
             await world.admit(asked(), caller=ACME)

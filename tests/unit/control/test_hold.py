@@ -10,7 +10,9 @@ from runtime.control.hold import StoreHold
 from runtime.core.swap.holder import PATIENCE_SECONDS, Holder
 from runtime.errors import EngineUnavailable, Fenced, StoreHeld, StoreUnavailable
 from runtime.serve.management.own_process import _machine, _started, has_ended
+from runtime.store.asynchronous.holder import AsyncHolderRow
 from runtime.store.holder import HolderRow
+from runtime.testing.inline import InlineExecutor
 from runtime.testing.virtual_time import LoopClock
 from tests.unit.fresh_store import fresh_store
 
@@ -21,30 +23,22 @@ def manager(application="interlock", cluster="c1", pid=1):
     )
 
 
-class DirectRow:
-    """The real row in a database of this test's own."""
+class Store:
+    """The real row in a database of this test's own, without threads."""
 
     def __init__(self):
-        self.row = HolderRow(fresh_store())
+        self.row = AsyncHolderRow(HolderRow(fresh_store()), InlineExecutor())
 
     def hold(self, own, ended=(), deployed=()):
-        there = (lambda h: h in ended), (lambda h: h.application in deployed)
-        return StoreHold(self.row, own, LoopClock(), *there)
+        async def is_deployed(holder):
+            return holder.application in deployed
 
-
-@pytest.fixture(autouse=True)
-def without_threads(monkeypatch):
-    """Virtual time does not wait for threads."""
-
-    async def direct(call, *args):
-        return call(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", direct)
+        return StoreHold(self.row, own, LoopClock(), lambda holder: holder in ended, is_deployed)
 
 
 @pytest.fixture
 def store():
-    return DirectRow()
+    return Store()
 
 
 async def seconds_to_take(hold):
@@ -98,7 +92,7 @@ async def test_serves_replacement_takes_over_at_once(store):
     with pytest.raises(Fenced, match="taken the store over"):
         await keeping
     await first.leave()
-    assert store.row.read().holder == manager(pid=2)
+    assert (await store.row.read()).holder == manager(pid=2)
 
 
 # An application that is renamed starts once the old one has ended, which may take a moment.
@@ -137,10 +131,10 @@ async def test_a_store_that_is_away(store, monkeypatch):
     await first.take()
     beat, away = store.row.beat, True
 
-    def beat_or_not(own):
+    async def beat_or_not(own):
         if away:
             raise StoreUnavailable("the store does not answer")
-        return beat(own)
+        return await beat(own)
 
     monkeypatch.setattr(store.row, "beat", beat_or_not)
     keeping = asyncio.create_task(first.keep())

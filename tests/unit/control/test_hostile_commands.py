@@ -6,10 +6,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from runtime.control.journal import StoredJournal
 from runtime.core.swap.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.errors import InterlockError, InternalError, UnknownRelease
+from runtime.store.asynchronous.journal import AsyncJournal
 from runtime.store.journal import Journal
+from runtime.testing.inline import InlineExecutor
 from runtime.testing.virtual_time import VirtualTimeLoop
 from tests.unit.fresh_store import fresh_store
 from tests.unit.world import World, content
@@ -17,31 +18,8 @@ from tests.unit.world import World, content
 FAR = [2**31, 2**63, 99999999999999999999, -1, -(2**70)]
 
 
-class DirectJournal(StoredJournal):
-    """The real journal, called without a thread."""
-
-    def __init__(self):
-        self.stored = Journal(fresh_store())
-        super().__init__(self.stored)
-
-    async def begins(self):
-        return self.stored.begins()
-
-    async def last(self):
-        return self.stored.last()
-
-    async def replay(self):
-        return list(self.stored.replay())
-
-    async def append(self, revision, event, entry=None):
-        self.stored.append(revision, event, entry)
-
-    async def note(self, entry):
-        self.stored.note(entry)
-
-
 async def live_world(stack):
-    world = World(gateways=1, journal=DirectJournal())
+    world = World(gateways=1, journal=AsyncJournal(Journal(fresh_store()), InlineExecutor()))
     wanted = content(1, writer={"load": "100ms"})
     await world.__aenter__()
     stack.append(world)
@@ -59,7 +37,7 @@ async def test_numbers_beyond_the_store(action, number):
     with pytest.raises(UnknownRelease):
         await world.controller.command(Command(action, "ann", ANY_EDITION, number))
     assert not world.manager_ended
-    (newest,) = world.journal.stored.audit(1)
+    (newest,) = await world.journal.audit(1)
     assert (newest["actor"], newest["outcome"]) == ("ann", "refused: unknown_release")
     assert newest["to_release"] is None or newest["to_release"] <= MOST_RELEASES
     assert await world.ask() is not None

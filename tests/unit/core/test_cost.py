@@ -143,7 +143,7 @@ async def test_a_cost_budget_is_never_overspent(together):
         refused = [result for result in results if isinstance(result, QuotaExhausted)]
         assert len(refused) > 80
         assert all(fits_not(error, worst) for error in refused)
-        ((known, counter, *_),) = world.budgets.budgets.standing()
+        ((known, counter, *_),) = world.budgets.standing()
         (group,) = [group for group in world.ledger.usage("tenant") if group["tenant"] == "acme"]
         assert parse_money(group["cost"]) == counter.spent <= known.limit
         assert counter.reserved == 0

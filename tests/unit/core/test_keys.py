@@ -9,19 +9,19 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from runtime.api.keys import StoredKeys
 from runtime.clock import SystemClock
 from runtime.core.budgets.budget import Unit
 from runtime.core.metering.ledger import HopTag
 from runtime.core.requests.keys import RANDOM_BYTES, Caller, digest_of, is_secret, key_of, secret_of
 from runtime.core.views.audit import AuditEntry
 from runtime.errors import InvalidRequest
+from runtime.store.asynchronous.budgets import BatchedBudgets
+from runtime.store.asynchronous.keys import AsyncKeys
 from runtime.store.journal import Journal
 from runtime.store.keys import KeyStore
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.caps import every_cap
 from runtime.store.sql.database import open_store
-from runtime.traffic.budgets import StoredBudgets
 from tests.unit.core.test_budgets import cap
 
 SECRET = secret_of(bytes(range(32)))
@@ -157,7 +157,7 @@ def test_create_is_all_or_nothing(keys, engine):
 @pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
 async def test_a_new_keys_caps_hold_at_once(keys, engine):
     with ThreadPoolExecutor(1) as thread:
-        gateway = StoredBudgets(Budgets(engine, SystemClock()), thread)
+        gateway = BatchedBudgets(Budgets(engine, SystemClock()), thread)
         tag = HopTag("h", tenant="acme", key="before")
         assert await gateway.caps(tag) == []
         key = key_of(SECRET, "acme", "", 1.0)
@@ -195,7 +195,7 @@ def test_no_secret_is_stored(keys, engine):
 @pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
 async def test_async_face(keys, store_url):
     other = open_store(store_url)
-    stored = StoredKeys(KeyStore(other))
+    stored = AsyncKeys(KeyStore(other))
     assert not await stored.has_any()
     secret, key = made(keys)
     assert await stored.find(digest_of(secret)) == key

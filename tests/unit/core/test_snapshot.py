@@ -8,14 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from runtime.control import journal as journal_module
-from runtime.control.journal import StoredJournal
 from runtime.core.swap import events as ev
 from runtime.core.swap import snapshot
 from runtime.core.swap.fold import fold
 from runtime.core.swap.release import ReleaseState as S
 from runtime.core.swap.state import ControlState, RefusedSet
 from runtime.errors import Fenced, HistoryLost, StoreError, StoreUnavailable
+from runtime.store.asynchronous.journal import AsyncJournal
 from runtime.store.journal import Journal
+from runtime.testing.inline import InlineExecutor
 from tests.unit.control.test_recovery import settled
 from tests.unit.fresh_store import fresh_store
 from tests.unit.test_frozen import lines_of
@@ -197,21 +198,12 @@ async def test_many_swaps(monkeypatch):
         assert world.tally.failed == []
 
 
-class Refusing(StoredJournal):
+class Refusing(AsyncJournal):
     """A journal that cannot be made shorter."""
 
     def __init__(self):
-        super().__init__(Journal(fresh_store()))
+        super().__init__(Journal(fresh_store()), InlineExecutor())
         self.asked = 0
-
-    async def begins(self):
-        return self._journal.begins()
-
-    async def replay(self):
-        return list(self._journal.replay())
-
-    async def append(self, revision, event, entry=None):
-        self._journal.append(revision, event, entry)
 
     async def compact(self, _state):
         self.asked += 1

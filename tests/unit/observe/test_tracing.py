@@ -403,7 +403,7 @@ async def test_degraded():
     chains["agent"]["degrade_to"] = "short"
     async with World(gateways=1) as world:
         budget = Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 11, CapKind.BUDGET)
-        world.budgets.budgets.set(budget)
+        world.budgets.set(budget)
         world.want(content_of(declared))
         await world.until_live(content_of(declared))
         traced, gateway = Traced(world), world.admissions[0]

@@ -8,12 +8,13 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from runtime.control.journal import MemoryJournal, StoredJournal
+from runtime.control.journal import MemoryJournal
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.memory import DevicePlan, EnginePlan, Footprint, GpuHolder, GpuPlan, SwapPlan
 from runtime.core.swap import events as ev
 from runtime.core.swap.release import Move
 from runtime.errors import Fenced, HistoryLost, StoreError, StoreUnavailable
+from runtime.store.asynchronous.journal import AsyncJournal
 from runtime.store.journal import Journal
 from runtime.store.sql.database import open_store
 from tests.unit.world import content
@@ -221,7 +222,7 @@ def test_folder_is_made(tmp_path, monkeypatch, path):
 # The controller's face of the journal writes and reads the same, off the event loop.
 @pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
 async def test_async_face(journal_of):
-    stored = StoredJournal(journal_of())
+    stored = AsyncJournal(journal_of())
     for revision, event in enumerate(EVENTS[:3], start=1):
         await asyncio.wait_for(stored.append(revision, event), 10)
     assert await stored.replay() == EVENTS[:3]
@@ -254,9 +255,9 @@ class Outage:
 # A store that does not answer is waited for: the event counts once it is written, and the manager lives on.
 @pytest.mark.looptime(False)  # noqa: FBT003 - the marker's form; real threads need real time
 async def test_an_outage_is_waited_for(monkeypatch):
-    monkeypatch.setattr("runtime.control.journal.STORE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("runtime.store.asynchronous.journal.RETRY_SECONDS", 0.01)
     outage = Outage(failures=2)
-    await StoredJournal(outage).append(1, EVENTS[0])
+    await AsyncJournal(outage).append(1, EVENTS[0])
     assert outage.written == [1]
 
 

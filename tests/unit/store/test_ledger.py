@@ -15,11 +15,11 @@ from runtime.core.budgets.budget import Cap, Per, Unit, Window
 from runtime.core.metering.ledger import GROUPS, EndedHop, HopTag, LedgerRow, Outcome, Purpose, row_of
 from runtime.core.metering.usage import Usage
 from runtime.errors import StoreUnavailable
+from runtime.store.asynchronous.ledger import GroupCommit
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import reading
 from runtime.store.tables import LEDGER
-from runtime.traffic.ledger import GroupCommit
 from tests.unit.control.test_two_hundred_swaps import Load, small, swap_repeatedly
 from tests.unit.world import World
 

@@ -16,6 +16,9 @@ from runtime.core.budgets.budget import Amount, Cap, CapKind, Counter, Per, Unit
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
 from runtime.errors import EngineUnavailable, StoreUnavailable
+from runtime.store.asynchronous.batches import Batches
+from runtime.store.asynchronous.budgets import BatchedBudgets
+from runtime.store.asynchronous.ledger import GroupCommit
 from runtime.store.spending.budgets import IDLE_SECONDS, Budgets
 from runtime.store.spending.idle_counters import REQUEST_KEPT_SECONDS
 from runtime.store.spending.ledger import Ledger
@@ -23,9 +26,6 @@ from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store, reading
 from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
-from runtime.traffic.batches import Batches
-from runtime.traffic.budgets import StoredBudgets
-from runtime.traffic.ledger import GroupCommit
 from runtime.walking.budgets import Reservations
 from tests.unit.api.test_api import serving
 from tests.unit.world import World, content
@@ -115,7 +115,7 @@ async def test_a_client_that_leaves_leaves_nothing_reserved(engine, seed):
     budgets.set(cap(1000, Unit.CONCURRENT, kind=CapKind.LIMIT))
     budgets.set(cap(10**9))
     thread, chance = ThreadPoolExecutor(1), random.Random(seed)
-    port, ledger = StoredBudgets(budgets, thread), GroupCommit(Ledger(engine, budgets), thread)
+    port, ledger = BatchedBudgets(budgets, thread), GroupCommit(Ledger(engine, budgets), thread)
     reserve = port._reserving._work
 
     def slowly(wishes):
@@ -332,7 +332,7 @@ class NotedLedger:
 
     async def sweep(self, lag):
         self.swept.append(lag)
-        await self._ledger.sweep(lag)
+        return await self._ledger.sweep(lag)
 
 
 # What a dead gateway has reserved is not free again before every engine has told what was spent of it; one

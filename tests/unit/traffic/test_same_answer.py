@@ -26,7 +26,7 @@ async def two_tenants(declared=None, budget=10**6):
         for tenant in (FREE, CAPPED):
             made = (await client.post("/admin/v1/keys", json={"tenant": tenant})).json()
             headers[tenant] = {"authorization": f"Bearer {made['key']}", "x-request-id": "r"}
-        world.budgets.budgets.set(Cap(0, CAPPED, "", Per.TENANT, Unit.TOKENS, Window.TOTAL, budget))
+        world.budgets.set(Cap(0, CAPPED, "", Per.TENANT, Unit.TOKENS, Window.TOTAL, budget))
         yield world, client, headers
         assert world.leases() == 0
     keys.engine.dispose()

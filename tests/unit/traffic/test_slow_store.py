@@ -7,7 +7,7 @@ import pytest
 
 from runtime.core.budgets.budget import Cap, Per, Unit, Window
 from runtime.errors import StoreUnavailable
-from runtime.traffic.ledger import PATIENCE_SECONDS
+from runtime.store.asynchronous.ledger import PATIENCE_SECONDS
 from tests.unit.api.test_api import post, serving
 from tests.unit.core.test_keys import made
 from tests.unit.direct_keys import memory_keys

@@ -31,7 +31,7 @@ async def limited(*caps, gateways=1, wanted=None):
     """A world in which tenant acme is under ``caps``."""
     async with World(gateways=gateways) as world:
         for each in caps:
-            world.budgets.budgets.set(each)
+            world.budgets.set(each)
         wanted = wanted or content(1, writer=QUICK)
         world.want(wanted)
         await world.until_live(wanted)
@@ -104,7 +104,7 @@ async def test_never_overspent(together, more):
         refused = [result for result in results if isinstance(result, QuotaExhausted)]
         assert len(refused) > 400
         assert all(not_fitting(error) for error in refused)
-        budgets = world.budgets.budgets
+        budgets = world.budgets
         for each in budgets.caps():
             counters = budgets.counters_of(each.id)
             assert all(counter.spent <= each.limit and counter.reserved == 0 for counter in counters)
@@ -115,7 +115,7 @@ async def test_never_overspent(together, more):
 # request without a session counts towards no session's budget.
 async def test_a_session_belongs_to_its_tenant():
     async with limited(cap(WORST, per=Per.SESSION)) as world:
-        world.budgets.budgets.set(replace(cap(WORST, per=Per.SESSION), tenant="other"))
+        world.budgets.set(replace(cap(WORST, per=Per.SESSION), tenant="other"))
         assert not isinstance(await ask(world, session="s"), QuotaExhausted)
         assert isinstance(await ask(world, session="s"), QuotaExhausted)
         assert not isinstance(await ask(world, session="t"), QuotaExhausted)
@@ -138,11 +138,11 @@ async def test_what_is_not_known_yet_stays_reserved():
 
         client.spent = silent
         await ask(world, abandon=True)
-        (known,) = world.budgets.budgets.caps()
-        (row,) = world.budgets.budgets.counters_of(known.id)
+        (known,) = world.budgets.caps()
+        (row,) = world.budgets.counters_of(known.id)
         assert row.reserved == WORST
         await asyncio.sleep(120)
-        (row,) = world.budgets.budgets.counters_of(known.id)
+        (row,) = world.budgets.counters_of(known.id)
         assert (row.spent, row.reserved) == (spent(world), 0)
 
 
@@ -168,8 +168,8 @@ async def test_a_second_attempt_is_reserved_for(room):
             assert len(asked) == 1
             return
         assert (await ask(world)).usage.total == WORST
-        (known,) = world.budgets.budgets.caps()
-        (row,) = world.budgets.budgets.counters_of(known.id)
+        (known,) = world.budgets.caps()
+        (row,) = world.budgets.counters_of(known.id)
         assert row.reserved == room
 
 
@@ -248,7 +248,7 @@ async def test_degrading():
 async def test_what_clients_are_told(stream):
     keys = memory_keys()
     async with serving(keys=keys) as (world, client):
-        caps = world.budgets.budgets
+        caps = world.budgets
         made = (await client.post("/admin/v1/keys", json={"tenant": "acme"})).json()
         client.headers["authorization"] = f"Bearer {made['key']}"
         caps.set(cap(3, Unit.REQUESTS, Window.MINUTE, kind=CapKind.LIMIT))

@@ -34,7 +34,7 @@ async def test_two_at_once():
         (told,) = [group for group in world.ledger.usage("tenant") if group["tenant"] == "acme"]
         assert told["hops"] == 3
         assert told["prompt_tokens"] + told["completion_tokens"] == call.usage.total
-        (counter,) = world.budgets.budgets.counters_of(world.budgets.budgets.caps()[0].id)
+        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id)
         assert (counter.spent, counter.reserved) == (call.usage.total, 0)
 
 
@@ -49,7 +49,7 @@ async def test_a_client_that_goes_away():
             await asking
         (told,) = [group for group in world.ledger.usage("tenant") if group["tenant"] == "acme"]
         assert told["hops"] == 2
-        (counter,) = world.budgets.budgets.counters_of(world.budgets.budgets.caps()[0].id)
+        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id)
         assert (counter.spent, counter.reserved) == (told["prompt_tokens"] + told["completion_tokens"], 0)
         assert world.leases() == 0
 
@@ -60,5 +60,5 @@ async def test_a_budget_that_is_too_small():
         branch(world)
         refused = await asked(world, caller=ACME)
         assert type(refused).__name__ == "QuotaExhausted"
-        (counter,) = world.budgets.budgets.counters_of(world.budgets.budgets.caps()[0].id) or [None]
+        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id) or [None]
         assert counter is None or (counter.spent, counter.reserved) == (0, 0)

@@ -1,4 +1,4 @@
-"""Calls that block, made in a thread: what comes while one runs goes into the next one together."""
+"""Several calls made one: what comes while one runs goes into the next one together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
+
+from runtime.store.asynchronous.threads import in_thread
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -19,7 +21,7 @@ class Batches(Generic[_Item, _Result]):
     afterwards into batches of the same ``thread``, which must be one thread, is worked on later.
     """
 
-    def __init__(self, thread: Executor, work: Callable[[list[_Item]], Sequence[_Result]]) -> None:
+    def __init__(self, thread: Executor | None, work: Callable[[list[_Item]], Sequence[_Result]]) -> None:
         self._thread = thread
         self._work = work
         self._waiting: list[tuple[_Item, asyncio.Future[_Result]]] = []
@@ -45,7 +47,7 @@ class Batches(Generic[_Item, _Result]):
     async def _one(self, batch: list[tuple[_Item, asyncio.Future[_Result]]]) -> None:
         try:
             items = [item for item, _ in batch]
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, items)
+            results = await in_thread(self._thread, self._work, items)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is each waiting caller's
             for _, done in batch:
                 if not done.done():
