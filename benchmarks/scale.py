@@ -25,9 +25,9 @@ from benchmarks.ledger import two_hops
 from benchmarks.parts.load import percentile
 from benchmarks.parts.output import PicturePath, ReportPath, blank, write
 from benchmarks.parts.report import provenance
-from benchmarks.parts.simulation import CHAIN, Network, Simulation, is_acknowledged, model_set
+from benchmarks.parts.simulation import CHAIN, Simulation, model_set
 from runtime.clock import SystemClock
-from runtime.core.budgets.budget import Amount, Cap, CapKind, Per, Refusal, Standing, Unit, Window
+from runtime.core.budgets.budget import Amount, Cap, CapKind, Per, Unit, Window
 from runtime.core.metering.ledger import HopTag
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import GIB, Device
@@ -37,11 +37,14 @@ from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
 from runtime.engines.chunks import text_of
 from runtime.errors import InterlockError, NoLiveRelease
+from runtime.store.asynchronous.budgets import BatchedBudgets
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
-from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store
+from runtime.testing.inline import InlineExecutor
+from runtime.testing.network import Network
 from runtime.testing.virtual_time import run
+from runtime.testing.world import is_acknowledged
 from runtime.walking.budgets import Reservations
 from runtime.walking.context import RequestContext
 
@@ -100,7 +103,7 @@ class Clients:
             await asyncio.gather(*sent)
 
     async def _one(self) -> None:
-        admission = self.chance.choice(self.simulation.admissions)
+        admission = self.chance.choice(self.simulation.gateways).admission
         ask = Ask(CHAIN, [{"role": "user", "content": "a question"}])
         begun = self.simulation.clock.now()
         try:
@@ -137,9 +140,9 @@ class Readiness:
     async def watch(self) -> None:
         """Look until cancelled."""
         while True:
-            for number, follower in enumerate(self.simulation.followers):
-                if follower.fenced:
-                    self.seconds[f"gateway-{number}"] += 1
+            for gateway in self.simulation.gateways:
+                if gateway.follower.fenced:
+                    self.seconds[gateway.name] += 1
             self.lagging |= self.simulation.state.lagging
             await asyncio.sleep(_LOOK_S)
 
@@ -170,13 +173,13 @@ async def _cut_over(simulation: Simulation) -> dict[str, Any]:
     await asyncio.sleep(_QUIET_S)
     readiness = Readiness(simulation)
     watching = asyncio.create_task(readiness.watch())
-    simulation.stalling = True
+    simulation.let_polls_hang(hang=True)
     before, events = simulation.cpu_seconds, simulation.controller.events
     await simulation.roll_back()
     await simulation.until(is_acknowledged)
     cpu, came = simulation.cpu_seconds - before, simulation.controller.events - events
     await asyncio.sleep(_AFTER_S)
-    simulation.stalling = False
+    simulation.let_polls_hang(hang=False)
     watching.cancel()
     live = simulation.state.live
     assert live is not None  # noqa: S101 - one has just gone live
@@ -259,22 +262,6 @@ def planned(engines: int, repetitions: int) -> dict[str, Any]:
 # -- sessions -------------------------------------------------------------------------------------
 
 
-class _DirectBudgets:
-    """The real budgets without the thread that a gateway calls them in."""
-
-    skew = 0.0
-
-    def __init__(self, budgets: Budgets) -> None:
-        self._budgets = budgets
-
-    async def caps(self, tag: HopTag) -> list[Cap]:
-        self._budgets.caps()
-        return self._budgets.counting(tag)
-
-    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
-        return self._budgets.reserve([wish])[0]
-
-
 async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
     """Reserve and settle ``turns`` turns of ``count`` sessions, mingled; return CPU per turn as they grow.
 
@@ -285,7 +272,7 @@ async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
     budgets = Budgets(store, clock)
     budgets.set(Cap(0, "tenant", "", Per.TENANT, Unit.TOKENS, Window.DAY, 10**15))
     budgets.set(Cap(0, "tenant", "", Per.SESSION, Unit.TOKENS, Window.TOTAL, 10**6, CapKind.BUDGET))
-    ledger, port = Ledger(store, budgets), _DirectBudgets(budgets)
+    ledger, port = Ledger(store, budgets), BatchedBudgets(budgets, InlineExecutor())
     order = [f"session-{n}" for n in range(count)] * turns
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
     samples = []
@@ -299,7 +286,7 @@ async def sessions(count: int, turns: int, seed: int) -> dict[str, Any]:
     return {"sessions": count, "turns": len(order), "us_per_turn_by_tenth": samples, "store_bytes": size}
 
 
-async def _turn(number: int, session: str, ledger: Ledger, budgets: _DirectBudgets) -> None:
+async def _turn(number: int, session: str, ledger: Ledger, budgets: BatchedBudgets) -> None:
     clock = SystemClock()
     tag = HopTag(
         *("", f"r{number}"), tenant="tenant", key="key", session=session, chain=CHAIN, admitted=clock.wall()

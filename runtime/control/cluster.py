@@ -9,7 +9,6 @@ from typing import Protocol
 from runtime.core.health.report import Infrastructure
 from runtime.core.metering.ledger import Batch
 from runtime.core.metering.series import MetricsSnapshot
-from runtime.core.metering.usage import Usage
 from runtime.core.model_set.memory import Device, Resources
 from runtime.core.swap.phase import Stage
 from runtime.core.swap.state import EngineRecord
@@ -95,10 +94,6 @@ class Cluster(Protocol):
 
     async def idle(self, engine: str) -> bool:
         """Say whether nothing is in flight on any replica."""
-        ...
-
-    async def metered(self, engine: str) -> Usage:
-        """Return the tokens that all replicas have counted so far."""
         ...
 
     async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.core.swap import events as ev
 from runtime.core.swap import snapshot
@@ -110,6 +110,10 @@ class MemoryJournal:
     async def note(self, entry: AuditEntry) -> None:
         """Keep the entry."""
         self.entries.append(entry)
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest entries, newest first."""
+        return [entry.as_json() for entry in reversed(self.entries[-limit:])]
 
     async def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
         """Keep the event as the text that a database would keep."""

@@ -1,4 +1,4 @@
-"""What tests, benchmarks and users of the package share: fakes of ports, and time that is virtual.
+"""What tests, benchmarks and users of the package share: fakes, virtual time, a world of both.
 
 Fakes pass the contract tests of what they stand for. Nothing that serves imports from here.
 """

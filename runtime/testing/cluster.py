@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count, cycle
 
 from runtime.clock import Clock
@@ -60,8 +61,26 @@ class _App:
             self.failure = str(error)
 
 
+@dataclass
+class Done:
+    """What a cluster was asked for and has done, in order: shortened digests of engines."""
+
+    created: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    slept: list[str] = field(default_factory=list)
+    woken: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Past:
+    """What engines have counted that are deleted."""
+
+    usage: Usage = field(default_factory=Usage)
+    served_cold: int = 0
+
+
 class FakeCluster:
-    """Hosts fake engines; ``created``, ``deleted``, ``slept`` and ``woken`` list what was asked, in order.
+    """Hosts fake engines.
 
     ``devices`` have the memory that the engines' scripts take; one that does not fit fails to load.
     ``stages`` are what an engine goes through while it loads, each for as long as the others. Of several
@@ -83,15 +102,11 @@ class FakeCluster:
         self._inherited: frozenset[str] = frozenset()
         self.applications: dict[str, _App] = {}
         """By name, of all installations and of anybody else."""
-        self._past = Usage()
-        self._past_cold = 0
+        self._past = _Past()
         self._told = count()
         self.counted: Resources | None = None
         """What Ray would count; None if nobody does."""
-        self.created: list[str] = []
-        self.deleted: list[str] = []
-        self.slept: list[str] = []
-        self.woken: list[str] = []
+        self.done = Done()
 
     def beside(self, installation: Installation) -> FakeCluster:
         """Return another installation's view of this cluster."""
@@ -112,7 +127,7 @@ class FakeCluster:
         if not isinstance(engine.spec, FakeEngineSpec):
             raise EngineLoadError("a fake cluster hosts engines of kind fake only")
         if self._found(engine.digest) is None:
-            self.created.append(engine.digest[:SHORT])
+            self.done.created.append(engine.digest[:SHORT])
             self.host(self._name(engine.digest), engine.spec)
 
     def host(self, name: str, script: FakeEngineSpec) -> None:
@@ -139,10 +154,10 @@ class FakeCluster:
         if app is None:
             return
         self._inherited -= {engine[:SHORT]}
-        self.deleted.append(engine[:SHORT])
+        self.done.deleted.append(engine[:SHORT])
         app.starting.cancel()
-        self._past = self._past.plus(total([await replica.metered() for replica in app.replicas]))
-        self._past_cold += sum(replica.served_cold for replica in app.replicas)
+        self._past.usage = self._past.usage.plus(total([await replica.metered() for replica in app.replicas]))
+        self._past.served_cold += sum(replica.served_cold for replica in app.replicas)
         for replica in app.replicas:
             await replica.unload()
 
@@ -213,7 +228,7 @@ class FakeCluster:
         app = self._app(engine)
         await asyncio.gather(*(replica.sleep() for replica in app.replicas))
         app.asleep = True
-        self.slept.append(engine[:SHORT])
+        self.done.slept.append(engine[:SHORT])
 
     async def wake(self, engine: str) -> None:
         """Wake every replica, if there is room for its KV cache."""
@@ -224,25 +239,21 @@ class FakeCluster:
                 raise EngineUnavailable(f"out of memory on {app.device}: {app.kv_cache} wanted, {left} left")
             app.asleep = False
         await asyncio.gather(*(replica.wake() for replica in app.replicas))
-        self.woken.append(engine[:SHORT])
+        self.done.woken.append(engine[:SHORT])
 
     async def idle(self, engine: str) -> bool:
         """Say whether every replica is idle."""
         return all([await replica.idle() for replica in self._replicas(engine)])
 
-    async def metered(self, engine: str) -> Usage:
-        """Return what the replicas have counted."""
-        return total([await replica.metered() for replica in self._replicas(engine)])
-
     async def metered_ever(self) -> Usage:
         """Return the count of all engines, deleted ones included."""
         now = [await replica.metered() for app in self._own() for replica in app.replicas]
-        return self._past.plus(total(now))
+        return self._past.usage.plus(total(now))
 
     def served_cold(self) -> int:
         """Return how many calls ever reached an engine before its warm-up had ended."""
         now = sum(replica.served_cold for app in self._own() for replica in app.replicas)
-        return self._past_cold + now
+        return self._past.served_cold + now
 
     async def retain(self, engines: Collection[str]) -> None:
         """Do nothing: a client holds nothing open."""

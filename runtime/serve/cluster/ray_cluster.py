@@ -20,7 +20,6 @@ from runtime.control.cluster import AppStatus
 from runtime.core.health.report import Infrastructure
 from runtime.core.metering.ledger import Batch
 from runtime.core.metering.series import MetricsSnapshot
-from runtime.core.metering.usage import Usage, total
 from runtime.core.model_set.digest import SHORT
 from runtime.core.model_set.memory import Device, Resources
 from runtime.core.swap.installation import Installation, engine_in_name
@@ -208,10 +207,6 @@ class RayCluster:
     async def idle(self, engine: str) -> bool:
         """Say whether every replica is idle."""
         return all(await (await self._client(engine)).ask_all("idle"))
-
-    async def metered(self, engine: str) -> Usage:
-        """Return what all replicas have counted."""
-        return total(await (await self._client(engine)).ask_all("metered"))
 
     async def ended(self, engine: str, cursors: Mapping[str, int], age: float, limit: int) -> list[Batch]:
         """Return hops that have ended on each replica."""

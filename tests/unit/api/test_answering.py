@@ -71,7 +71,7 @@ async def ask(world, raw):
     """Ask in this form."""
     client = Client(world)
     context = RequestContext("r", world.clock.now())
-    response = ChainResponse(world.admissions[0], context, raw, read_lines)
+    response = ChainResponse(world.gateways[0].admission, context, raw, read_lines)
     await response(CHAT_SCOPE, client.receive, client.send)
     assert world.leases() == 0
     return client
@@ -81,7 +81,7 @@ async def ask(world, raw):
 async def breaking():
     """A world whose writer goes away after the first part of its answer."""
     async with serving() as (world, _):
-        routing = world.followers[0].routing
+        routing = world.gateways[0].follower.routing
         writer = routing.live.clients["writer"]
 
         class Breaks:

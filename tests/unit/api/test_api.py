@@ -36,14 +36,14 @@ CHAT_SCOPE = {
 def app_of(world, *, gateway=0, keys=None, **settings):
     settings = Settings(store_url="sqlite://", **settings)
     return build_app(
-        world.admissions[gateway],
+        world.gateways[gateway].admission,
         world.manager,
         settings,
         keys or NO_KEYS(),
-        world.usage,
-        world.keeper,
+        world.spending.usage,
+        world.spending.of_operators,
         world.clock,
-        world.followers[gateway],
+        world.gateways[gateway].follower,
     )
 
 

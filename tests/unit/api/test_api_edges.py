@@ -13,7 +13,7 @@ from tests.unit.world import World
 
 def replace_writer(world, generate):
     """Let ``generate`` answer in the writer's place."""
-    client = world.followers[0].routing.live.clients["writer"]
+    client = world.gateways[0].follower.routing.live.clients["writer"]
     client.generate = generate
 
 
@@ -36,7 +36,7 @@ async def test_empty_answer(stream):
 async def test_broken_stream_keeps_what_came():
     async with serving() as (world, client):
         whole = events(await post(client, stream=True))
-        chunks = world.followers[0].routing.live.clients["writer"].generate
+        chunks = world.gateways[0].follower.routing.live.clients["writer"].generate
 
         async def broken(body):
             answer = chunks(body)
@@ -117,7 +117,7 @@ async def test_request_id(given, kept):
 async def test_unexpected_errors():
     async with World(gateways=1) as world:
         app = app_of(world)
-        world.admissions[0].live = lambda: 1 / 0
+        world.gateways[0].admission.live = lambda: 1 / 0
         transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 4000), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.get("/v1/models")

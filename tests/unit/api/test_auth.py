@@ -117,13 +117,13 @@ async def test_haproxy_does_not_tell_who_calls(keys, monkeypatch, path, on_loopb
 async def test_caller_is_carried(keys):
     async with serving("127.0.0.1", keys=keys) as (world, client):
         seen = []
-        admit = world.admissions[0].admit
+        admit = world.gateways[0].admission.admit
 
         async def note(ask, context):
             seen.append(context.caller)
             return await admit(ask, context)
 
-        world.admissions[0].admit = note
+        world.gateways[0].admission.admit = note
         await post(client)
         made = (await client.post("/admin/v1/keys", json={"tenant": "acme"})).json()
         headers = {"authorization": f"Bearer {made['key']}"}

@@ -190,7 +190,7 @@ async def test_ids_of_another_manager(known):
 async def test_coming_again_too_late():
     async with serving() as (world, _):
         world.controller.feed = feed = Feed(world.clock, 1, kept=5)
-        world.controller._observers = (feed.observe,)
+        world.controller._committed.observers = (feed.observe,)
         begins = str(feed._begins).encode()
         await swap(world)
         async with following(app_of(world), headers=[(b"last-event-id", begins)]) as (reader, _):

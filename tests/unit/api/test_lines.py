@@ -35,7 +35,7 @@ async def test_a_stream_is_lines():
 # An error in mid-stream quotes what clients and engines say, in one line.
 async def test_an_error_is_one_line():
     async with serving() as (world, client):
-        chunks = world.followers[0].routing.live.clients["writer"].generate
+        chunks = world.gateways[0].follower.routing.live.clients["writer"].generate
 
         async def breaks(body):
             answer = chunks(body)
@@ -43,7 +43,7 @@ async def test_an_error_is_one_line():
             await answer.aclose()
             raise EngineUnavailable(ENDS)
 
-        world.followers[0].routing.live.clients["writer"].generate = breaks
+        world.gateways[0].follower.routing.live.clients["writer"].generate = breaks
         answer = await post(client, stream=True)
         assert {line[:6] for line in answer.text.splitlines() if line} == {"data: "}
         assert "\u2028" in events(answer)[-1]["error"]["message"]

@@ -39,7 +39,7 @@ async def test_a_reader_that_stops(takes, stream):
     async with serving() as (world, _):
         reader = Reader(takes, stream=stream)
         began = asyncio.get_running_loop().time()
-        deadline = world.followers[0].routing.live.routed.chains["agent"].deadline
+        deadline = world.gateways[0].follower.routing.live.routed.chains["agent"].deadline
         async with asyncio.timeout(10 * deadline):
             await reader.ask(app_of(world))
         assert asyncio.get_running_loop().time() - began <= deadline + READER_SECONDS + 0.01

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from runtime.core.swap import events as ev
+from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import post, serving
-from tests.unit.world import content_of, document
+from tests.unit.world import document
 
 PINNED = Path(__file__).parent / "pinned"
 SHARES = {"triage": "1ms", "answer": "1s"}

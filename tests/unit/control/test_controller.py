@@ -12,7 +12,8 @@ from runtime.core.swap.policy import limits
 from runtime.core.swap.release import ReleaseState
 from runtime.core.views.status import outcome, status
 from runtime.errors import EngineUnavailable
-from tests.unit.world import World, content, content_of, document
+from runtime.testing.model_sets import content_of
+from tests.unit.world import World, content, document
 
 QUICK = {"load": "100ms"}
 LONG = {"load": "100ms", "tokens": 500}
@@ -51,7 +52,7 @@ async def reached(world, number, state):
 
 async def serves(world, release):
     """Say whether every gateway answers, and by ``release``."""
-    calls = [await world.ask(gateway) for gateway in range(len(world.admissions))]
+    calls = [await world.ask(gateway) for gateway in range(len(world.gateways))]
     return all(call is not None and call.release.number == release for call in calls)
 
 
@@ -78,7 +79,7 @@ async def test_all_or_nothing(writer, changes, reason):
             await asyncio.sleep(1.5)
         assert reason in world.state.releases[2].reason
         assert outcome(world.state.releases[2]) == "failed"
-        assert len(world.cluster.created) == 4
+        assert len(world.cluster.done.created) == 4
         assert await world.cluster.engines() == short(first)
         assert world.state.engines.keys() == set(first.engines.values())
         assert await serves(world, 1)
@@ -89,12 +90,12 @@ async def test_all_or_nothing(writer, changes, reason):
 async def test_same_change_twice():
     async with World() as world:
         first = await live(world)
-        version = world.followers[0].table.version
+        version = world.gateways[0].follower.table.version
         world.want(first)
         await asyncio.sleep(120)
         assert list(world.state.releases) == [1]
-        assert len(world.cluster.created) == 2
-        assert world.followers[0].table.version == version
+        assert len(world.cluster.done.created) == 2
+        assert world.gateways[0].follower.table.version == version
         assert world.state.live.number == 1
 
 
@@ -129,7 +130,7 @@ async def test_superseded_while_loading():
 async def test_wanted_again_while_its_engine_goes():
     async with World() as world:
         first, second = await live(world), content(2, writer=LONG)
-        world.directories[1].unreachable.add(second.engines["writer"])
+        world.gateways[1].link.unreachable.add(second.engines["writer"])
         world.want(second, change="a")
         await reached(world, 2, ReleaseState.VERIFYING)
         client = await world.cluster.resolve(second.engines["writer"])
@@ -137,15 +138,15 @@ async def test_wanted_again_while_its_engine_goes():
         await anext(stream)  # the engine goes only when this has ended
         world.want(first, change="b")
         await reached(world, 2, ReleaseState.UNLOADING)
-        world.directories[1].unreachable.clear()
+        world.gateways[1].link.unreachable.clear()
         world.want(second, change="c")
         await reached(world, 3, ReleaseState.PENDING)  # it is planned with what that engine gives back
         await asyncio.sleep(3)
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
         await stream.aclose()
         await world.until_live(second)
         assert world.state.live.number == 3
-        assert len(world.cluster.created) == 4
+        assert len(world.cluster.done.created) == 4
 
 
 # Going back within the rollback window is one cutover: it loads nothing and takes less than a second
@@ -155,14 +156,14 @@ async def test_rollback_from_standby():
         first, second = await live(world), content(2, writer=QUICK)
         world.want(second)
         await reached(world, 1, ReleaseState.STANDBY)
-        loaded, begun = len(world.cluster.created), world.clock.wall()
+        loaded, begun = len(world.cluster.done.created), world.clock.wall()
         world.want(first, change="back")
         await world.until_live(first)
         back = world.state.live
         assert back.number == 1
         assert world.state.acknowledgement_of(back).last - begun < 1
         assert world.state.acknowledgement_of(back).last - back.entered[ReleaseState.LIVE] < 1
-        assert len(world.cluster.created) == loaded
+        assert len(world.cluster.done.created) == loaded
         assert await serves(world, 1)
 
 
@@ -178,7 +179,7 @@ async def test_after_the_rollback_window():
         world.want(first, change="back")
         await world.until_live(first)
         assert world.state.live.number == 3
-        assert len(world.cluster.created) == 4
+        assert len(world.cluster.done.created) == 4
 
 
 # Going back in mid-drain takes less than a second, too, and leaves the streams of both sets unharmed.
@@ -202,14 +203,14 @@ async def test_rollback_in_mid_drain():
         calls = await asyncio.gather(on_first, on_second)
         assert [(call.release.number, call.usage.completion) for call in calls] == [(1, 500), (2, 500)]
         assert world.tally.failed == []
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
 
 
 # A release drains for as long as a lease is open on it, and no longer.
 async def test_drain_waits_for_a_lease():
     async with World() as world:
         await live(world)
-        lease = world.followers[1].routing.lease(Ask("agent"))
+        lease = world.gateways[1].follower.routing.lease(Ask("agent"))
         second = content(2, writer=QUICK)
         world.want(second)
         await world.until_live(second)
@@ -224,7 +225,7 @@ async def test_drain_waits_for_a_lease():
 async def test_lost_gateway_does_not_block_the_drain():
     async with World() as world:
         await live(world)
-        world.followers[1].routing.lease(Ask("agent"))
+        world.gateways[1].follower.routing.lease(Ask("agent"))
         second = content(2, writer=QUICK)
         world.want(second)
         await world.until_live(second)
@@ -241,7 +242,7 @@ async def test_lost_gateway_does_not_block_the_drain():
 async def test_unreachable_engine_holds_the_cutover():
     async with World() as world:
         first, second = await live(world), content(2)
-        world.directories[1].unreachable.add(second.engines["writer"])
+        world.gateways[1].link.unreachable.add(second.engines["writer"])
         world.want(second)
         await reached(world, 2, ReleaseState.VERIFYING)
         await asyncio.sleep(limits.VERIFY_TIMEOUT - 2)
@@ -260,11 +261,11 @@ async def test_engine_reached_late():
     async with World() as world:
         await live(world)
         second = content(2)
-        world.directories[1].unreachable.add(second.engines["writer"])
+        world.gateways[1].link.unreachable.add(second.engines["writer"])
         world.want(second)
         await reached(world, 2, ReleaseState.VERIFYING)
         await asyncio.sleep(30)
-        world.directories[1].unreachable.clear()
+        world.gateways[1].link.unreachable.clear()
         await world.until_live(second, seconds=2)
 
 
@@ -274,8 +275,8 @@ async def test_shared_engine():
         first, second = await live(world), content(2, writer=QUICK)
         world.want(second)
         await reached(world, 1, ReleaseState.RETIRED)
-        assert world.cluster.created.count(first.engines["router"][:SHORT]) == 1
-        assert world.cluster.deleted == [first.engines["writer"][:SHORT]]
+        assert world.cluster.done.created.count(first.engines["router"][:SHORT]) == 1
+        assert world.cluster.done.deleted == [first.engines["writer"][:SHORT]]
         assert await serves(world, 2)
 
 
@@ -300,7 +301,7 @@ async def test_changed_prompt_loads_nothing():
         world.want(second)
         await world.until_live(second)
         assert second.digest != first.digest
-        assert len(world.cluster.created) == 2
+        assert len(world.cluster.done.created) == 2
         assert world.state.live.warmup.completion == 20 * (1 + AT_ONCE) + PROBES * PROBE_TOKENS + HEADS
         assert world.clock.wall() - begun < 2
         assert await serves(world, 2)

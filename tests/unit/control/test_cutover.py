@@ -10,7 +10,7 @@ async def test_a_hanging_candidate_delays_no_cutover():
             world.want(wanted)
             await world.until_live(wanted)
         await world.until(lambda s: s.releases[1].state is ReleaseState.STANDBY)
-        world.directories[0].hanging.add(hanging.engines["writer"])
+        world.gateways[0].link.hanging.add(hanging.engines["writer"])
         world.want(hanging)
         await world.until(lambda s: 3 in s.releases and s.releases[3].state is ReleaseState.VERIFYING)
         asked = world.clock.wall()

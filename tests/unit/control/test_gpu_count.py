@@ -147,4 +147,4 @@ async def test_nothing_is_touched():
         world.want(content(1, encoder_gpus=2, writer=document(1)["engines"]["writer"]))
         await world.until(lambda s: s.releases.get(1) and s.releases[1].reason is not None)
         assert "GPUs: needs 2, there are 1, short of 1" in world.state.releases[1].reason
-        assert cluster.created == []
+        assert cluster.done.created == []

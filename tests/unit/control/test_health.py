@@ -86,7 +86,7 @@ def script(world, **changes):
 
 def recent(world):
     now = world.clock.now()
-    return summed(meter.recent.counts(now) for meter in world.meters)
+    return summed(gateway.meter.recent.counts(now) for gateway in world.gateways)
 
 
 # A gateway that is silent is told of, and nobody else is blamed; once it is taken as gone, all is well.
@@ -217,7 +217,7 @@ async def test_turned_away():
         wrong, reasons = await told(world)
         assert wrong == {"agent": "unhealthy"}
         assert "3 of 3 requests were turned away" in reasons
-        world.admissions[0].turned_away(StoreUnavailable("x"), asked("made-up"))
+        world.gateways[0].admission.turned_away(StoreUnavailable("x"), asked("made-up"))
         assert recent(world)[Mark(Observed.FAILED, 0, "")] == FEWEST + 1
     keys.engine.dispose()
 
@@ -374,10 +374,10 @@ async def test_tokens_that_nobody_counts():
             return [*await told_before(), measured(UNCOUNTED, "Tokens.", [({}, 7.0)])]
 
         writer.metrics = metrics
-        await world.followers[0].metrics()
+        await world.gateways[0].follower.metrics()
         wrong, reasons = await told(world)
         assert wrong == {"orchestration": "degraded"}
         assert f"engine {digest[:12]} has generated 7 tokens that no call has counted" in reasons
         writer.metrics = told_before
-        await world.followers[0].metrics()
+        await world.gateways[0].follower.metrics()
         assert (await told(world))[0] == {}

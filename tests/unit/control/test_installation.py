@@ -97,11 +97,11 @@ async def test_upgrade_adopts_what_the_journal_knows():
         await world.until(lambda s: s.live and s.live.warm)
         await asyncio.sleep(1)
         assert await world.ask() is not None
-        assert upgraded.created == []
+        assert upgraded.done.created == []
         world.want(first(2))
         await world.until_live(first(2))
         await world.until(lambda s: s.releases[1].state is ReleaseState.RETIRED)
-        assert upgraded.deleted == [first().engines["writer"][:12]]
+        assert upgraded.done.deleted == [first().engines["writer"][:12]]
         router, writer = (first(2).engines[name] for name in ("router", "writer"))
         left = {"engine-0123456789ab", f"engine-{router[:12]}", OURS.application(writer)}
         assert set(cluster.applications) == left
@@ -141,14 +141,14 @@ async def test_a_gateway_with_another_store_does_not_start():
         with pytest.raises(
             OtherStore, match=r"installation bbbbbbbb.*of installation aaaaaaaa.*INTERLOCK_STORE"
         ):
-            await w.followers[0].first_table()
+            await w.gateways[0].follower.first_table()
 
 
 # While the store is changed by a deploy, a gateway of the new one waits for the manager of the new one.
 async def test_a_gateway_waits_while_the_store_changes():
     old, new = FakeCluster(LoopClock(), installation=OURS), FakeCluster(LoopClock(), installation=THEIRS)
     async with World(gateways=1, stores=[THEIRS.id], cluster=old) as before:
-        starting = asyncio.create_task(before.followers[0].first_table())
+        starting = asyncio.create_task(before.gateways[0].follower.first_table())
         await asyncio.sleep(20)
         async with World(gateways=1, cluster=new) as after:
             before.manager.controller = after.controller

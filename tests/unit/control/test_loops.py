@@ -37,7 +37,7 @@ async def told(world, loop):
     """What health and metrics tell of a loop: a reason and a count."""
     health = await world.manager.health()
     reasons = [r for r in health["tiers"]["orchestration"]["reasons"] if f"loop {loop} of" in r]
-    text = (await world.followers[0].metrics()).decode()
+    text = (await world.gateways[0].follower.metrics()).decode()
     return reasons, total_of(text, "interlock_loop_restarts_total", loop=loop)
 
 
@@ -103,7 +103,7 @@ async def test_loops_of_a_gateway(loop, place, method):
     async with World() as world:
         world.want(ONE)
         await world.until_live(ONE)
-        port = world.manager if place == "manager" else world.directories[0]
+        port = world.manager if place == "manager" else world.gateways[0].link
         breaking = Breaking(getattr(port, method))
         setattr(port, method, breaking)
         world.want(TWO)

@@ -15,8 +15,9 @@ from runtime.core.swap.planning import plan
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
 from runtime.errors import EngineUnavailable, StaleEtag
+from runtime.testing.model_sets import content_of
 from tests.unit.control.test_room import GIB, live, sized, small_world
-from tests.unit.world import World, content, content_of, document
+from tests.unit.world import World, content, document
 
 DAY = "24h"
 
@@ -151,7 +152,7 @@ async def test_reused_engine_is_proven(garbled):
         world.want(third)
         await world.until_live(third, seconds=120)
         assert "garbage" not in str(world.state.live.answers)
-        assert world.cluster.created.count(digest[:12]) == (2 if garbled else 1)
+        assert world.cluster.done.created.count(digest[:12]) == (2 if garbled else 1)
         assert world.cluster.served_cold() == 0
 
 
@@ -168,7 +169,7 @@ async def test_nobody_is_left_to_prove():
         third = reusing(3, writer)
         world.want(third)
         await world.until_live(third, seconds=200)
-        assert world.cluster.created.count(digest[:12]) == 2
+        assert world.cluster.done.created.count(digest[:12]) == 2
 
 
 # An engine of the live release that cannot be loaded any more keeps no candidate from being loaded.

@@ -70,7 +70,7 @@ async def test_rollback():
 async def test_rollback_in_mid_drain():
     async with World() as world:
         await swapped(world, 1)
-        early = world.followers[0].routing.lease(Ask("agent"))
+        early = world.gateways[0].follower.routing.lease(Ask("agent"))
         second = content(2, writer=QUICK, **LONG)
         world.want(second)
         await world.until(lambda s: states(s).get(1) is ReleaseState.DRAINING)

@@ -119,7 +119,7 @@ async def test_steps_of_a_release_are_logged(caplog):
     async with staged() as world:
         await _live(world, content(1))
         await world.until(lambda s: s.releases[1].state is ReleaseState.LIVE)
-        lease = world.followers[1].routing.lease(Ask("agent"))
+        lease = world.gateways[1].follower.routing.lease(Ask("agent"))
         caplog.clear()
         await _live(world, content(2))
         await asyncio.sleep(41)

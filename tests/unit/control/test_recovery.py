@@ -102,7 +102,7 @@ async def test_crash_in_each_phase(phase):
         assert world.leases() == 0
         assert world.state.live.number == 2
         assert world.cluster.served_cold() == 0
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
         assert await world.cluster.engines() == short(SECOND)
 
 
@@ -117,12 +117,12 @@ async def test_stopped_in_the_middle(state):
         await world.until(lambda s: 2 in s.releases and s.releases[2].state is state)
         await asyncio.sleep(0.2)
         assert world.state.releases[2].state is state
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
         await world.stop_manager()
         world.start_manager()
         await world.until_live(SECOND)
         await settled(world)
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
         assert world.cluster.served_cold() == 0
         assert await world.cluster.engines() == short(SECOND)
 
@@ -132,7 +132,7 @@ async def test_drain_waits_for_gateways_after_a_restart():
     async with World(journal=CrashingJournal(CRASHES["draining"])) as world:
         world.want(FIRST, change="1")
         await world.until_live(FIRST)
-        lease = world.followers[0].routing.lease(Ask("agent"))
+        lease = world.gateways[0].follower.routing.lease(Ask("agent"))
         world.want(SECOND, change="2")
         await world.until(lambda s: world.manager_ended)
         await world.stop_manager()
@@ -181,7 +181,7 @@ async def test_a_gateway_that_is_not_heard_after_a_restart():
     async with World(gateways=3) as world:
         world.want(FIRST, change="1")
         await world.until_live(FIRST)
-        await world._end(world._tasks[3])
+        await world.gateways[2].end()
         await asyncio.sleep(11)
         assert world.roster.kept == {"gateway-0", "gateway-1"}
         await world.stop_manager()
@@ -225,7 +225,7 @@ async def test_a_name_that_cannot_be_kept():
         world.roster.save = refuse
         world.want(FIRST, change="1")
         await asyncio.sleep(30)
-        assert {follower.table.version for follower in world.followers} == {-1}
+        assert {gateway.follower.table.version for gateway in world.gateways} == {-1}
         world.roster.save = save
         await world.until_live(FIRST)
 
@@ -311,7 +311,7 @@ async def test_orphans_are_deleted():
         world.want(FIRST)
         await world.until_live(FIRST)
         assert await cluster.engines() == short(FIRST)
-        assert cluster.deleted == [orphan[:SHORT]]
+        assert cluster.done.deleted == [orphan[:SHORT]]
         assert set(world.state.engines) == set(FIRST.engines.values())
 
 
@@ -324,7 +324,7 @@ async def test_orphan_that_is_wanted():
     async with World(cluster=cluster) as world:
         world.want(FIRST)
         await world.until_live(FIRST, seconds=20)
-        assert world.cluster.created.count(orphan[:SHORT]) == 2
+        assert world.cluster.done.created.count(orphan[:SHORT]) == 2
         assert await world.ask() is not None
 
 
@@ -406,7 +406,7 @@ async def test_a_store_that_has_lost_its_end():
         world.want(SECOND)
         await world.until_live(SECOND)
         await settled(world)
-        version = min(follower.table.version for follower in world.followers)
+        version = min(gateway.follower.table.version for gateway in world.gateways)
         forget(world, 2)
         world.want(THIRD)
         await world.until(lambda _: world.manager_ended)
@@ -416,8 +416,8 @@ async def test_a_store_that_has_lost_its_end():
         await world.until_live(FIRST)
         await world.until(lambda s: s.live.warm)  # its engines had gone by then
         await asyncio.sleep(2)
-        assert {follower.routing.live.number for follower in world.followers} == {1}
-        assert all(follower.table.version < version for follower in world.followers)
+        assert {gateway.follower.routing.live.number for gateway in world.gateways} == {1}
+        assert all(gateway.follower.table.version < version for gateway in world.gateways)
 
 
 # What is wanted then gets the number of a release that was lost, and is another: gateways that had prepared
@@ -456,7 +456,7 @@ async def test_a_manager_whose_time_is_over():
         await world.stop_manager()
         world.start_manager()
         await world.until_live(FIRST)
-        (follower,) = world.followers
+        follower = world.gateways[0].follower
         held = follower.table
         world.manager.controller.hub._table = replace(held, epoch=held.epoch - 1, version=held.version + 9)
         await asyncio.sleep(60)

@@ -10,10 +10,11 @@ from runtime.core.model_set.memory import Device, EnginePlan, Footprint, Resourc
 from runtime.core.swap.planning import plan
 from runtime.core.swap.state import ControlState
 from runtime.testing.cluster import FakeCluster
+from runtime.testing.model_sets import content_of
 from runtime.testing.virtual_time import LoopClock
 from tests.unit.control.test_gpu_count import gpus, resident
 from tests.unit.core.test_gpu_share import GIB, SHARED, content
-from tests.unit.world import World, content_of, document
+from tests.unit.world import World, document
 
 ON_CPU = {"accelerator_config": {"kind": "cpu"}}
 PLENTY = [Device(id="node/memory", kind="cpu", total=640 * GIB, free=640 * GIB)]
@@ -102,4 +103,4 @@ async def test_a_swap_without_cpus():
         world.want(content_of(declared))
         await world.until(lambda s: s.releases.get(1) and s.releases[1].reason is not None)
         assert "CPUs that Ray counts: needs 4, has 2 free of 2, short of 2" in world.state.releases[1].reason
-        assert cluster.created == []
+        assert cluster.done.created == []

@@ -39,13 +39,13 @@ async def live(world, wanted):
 async def test_what_does_not_fit_is_refused():
     async with small_world() as world:
         await live(world, sized(1))
-        created = list(world.cluster.created)
+        created = list(world.cluster.done.created)
         world.want(sized(2))
         await world.until(lambda s: s.releases.get(2) and s.releases[2].reason is not None)
         reason = world.state.releases[2].reason
         assert "node/gpu0: needs 10.0 GiB, has 6.0 GiB free of 16.0 GiB, short of 4.0 GiB" in reason
         assert "strategy: sleep_live" in reason
-        assert world.cluster.created == created
+        assert world.cluster.done.created == created
         assert world.state.live.number == 1
         assert await world.ask() is not None
 
@@ -85,7 +85,7 @@ async def test_sleep_live_does_what_the_plan_said():
         assert [call.release.number for call in await asyncio.gather(*early)] == [1] * 4
         assert [call.release.number for call in await asyncio.gather(*waiting)] == [2] * 10
         assert world.tally.failed == []
-        assert first.engines["writer"][:12] in world.cluster.slept
+        assert first.engines["writer"][:12] in world.cluster.done.slept
         assert world.cluster.served_cold() == 0
 
 
@@ -112,12 +112,12 @@ async def test_live_release_garbled_by_its_wake():
         world.want(sized(2, strategy="sleep_live", writer={"fail": "warm"}))
         await world.until(lambda s: s.paused)
         await world.until(lambda s: s.engines[first.engines["writer"]].reason is not None)
-        assert world.followers[0].routing.paused or world.followers[0].routing.live is None
+        assert world.gateways[0].follower.routing.paused or world.gateways[0].follower.routing.live is None
         await world.until(lambda s: s.live.warm and s.live.proven)
         await asyncio.sleep(1)
         call = await world.ask()
         assert call.release.number == 1
-        assert world.cluster.created.count(first.engines["writer"][:12]) == 2
+        assert world.cluster.done.created.count(first.engines["writer"][:12]) == 2
 
 
 # A rollback to a release that does not fit beside the live one puts that one to sleep first.

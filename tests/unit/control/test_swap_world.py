@@ -29,11 +29,11 @@ async def test_swap_shares_and_frees_engines():
         await world.until_live(first)
         world.want(second)
         await world.until_live(second)
-        assert len(world.cluster.created) == 3
+        assert len(world.cluster.done.created) == 3
         assert world.state.releases[1].state in (ReleaseState.DRAINING, ReleaseState.STANDBY)
         await world.until(lambda s: s.releases[1].state is ReleaseState.RETIRED)
         assert len(await world.cluster.engines()) == 2
-        assert len(world.cluster.deleted) == 1
+        assert len(world.cluster.done.deleted) == 1
         await asyncio.sleep(1)
         await world.ask()
         assert world.tally.failed == []

@@ -32,7 +32,7 @@ class Load:
 
     async def _send(self):
         while True:
-            gateway = self.random.randrange(len(self.world.admissions))
+            gateway = self.random.randrange(len(self.world.gateways))
             abandon = self.random.randrange(1, 10) if self.random.random() < self.abandoned else None
             stream = self.random.random() < 0.7
             ask = self.world.ask(gateway, stream=stream, abandon_after=abandon if stream else None)

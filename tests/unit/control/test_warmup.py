@@ -7,7 +7,8 @@ from runtime.core.requests.ask import Ask
 from runtime.core.swap.planning import plan
 from runtime.core.swap.release import ReleaseState
 from runtime.core.swap.state import ControlState
-from tests.unit.world import World, content_of, document
+from runtime.testing.model_sets import content_of
+from tests.unit.world import World, document
 
 JSON = {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "object"}}}
 YES_OR_NO = {"choice": ["yes", "no"]}

@@ -22,9 +22,10 @@ from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import reading
 from runtime.store.tables import LEDGER
+from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import serving
 from tests.unit.traffic.test_spending import ACME, QUICK, ask, cap, limited
-from tests.unit.world import content_of, document
+from tests.unit.world import document
 
 PRICED = {"prompt": 0.15, "cached": 0.075, "completion": 0.60}
 PRICE = Price(150_000, 75_000, 600_000)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from runtime.core.metering.latency import Pace, latency_of
 from runtime.core.metering.usage import HopRecord as Hop
 from runtime.core.metering.usage import Usage
+from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import JSON, app_of, events, post
-from tests.unit.world import World, content_of, document
+from tests.unit.world import World, document
 
 STEPS = ["first", "second", "third", "fourth", "fifth"]
 
@@ -39,7 +40,7 @@ async def serving(declared):
 
 def hurry(world, deadline):
     """Give the live release's chain a deadline that its warm-up would not have kept."""
-    routing = world.followers[0].routing
+    routing = world.gateways[0].follower.routing
     routed = routing.live.routed
     chains = {name: c.model_copy(update={"deadline": deadline}) for name, c in routed.chains.items()}
     routing.hold(replace(routing.live, routed=replace(routed, chains=chains)))
@@ -151,7 +152,7 @@ class BusyClock:
 # Time that the gateway itself takes, between hops and after the last, is told and not lost.
 async def test_own_work_is_told():
     async with serving(five_hops()) as (world, client):
-        clock = world.admissions[0]._clock = BusyClock()
+        clock = world.gateways[0].admission._clock = BusyClock()
         asked = clock.now()
         latency = (await post(client)).json()["interlock"]["latency"]
         took = (clock.now() - asked) * 1000.0
@@ -174,7 +175,7 @@ async def test_inter_token_times():
 # What a request waits before its chain starts is admission's: here for models that are swapped.
 async def test_admission():
     async with serving(five_hops()) as (world, client):
-        routing = world.followers[0].routing
+        routing = world.gateways[0].follower.routing
         routing.install(routing.live.routed, paused=True)
         asking = asyncio.create_task(post(client))
         await asyncio.sleep(0.3)

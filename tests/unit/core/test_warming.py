@@ -8,7 +8,8 @@ from runtime.core.model_set.warming import MAX_COMBINATIONS, combinations, fille
 from runtime.core.model_set.warmup_tokens import warmup_bound
 from runtime.core.walk.call import Choice
 from runtime.core.walk.chain import Chain
-from tests.unit.world import content, content_of, document
+from runtime.testing.model_sets import content_of
+from tests.unit.world import content, document
 
 BLOCK = 16
 """Tokens of the prefix cache's smallest usual block."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from runtime.core.budgets.budget import CapKind, Unit, Window
+from runtime.testing.model_sets import content_of
 from tests.promql import Scrapes, queries_of
 from tests.unit.observe.test_metrics import scrape
 from tests.unit.traffic.test_spending import ACME, WORST, ask, cap, limited
-from tests.unit.world import content_of, document
+from tests.unit.world import document
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "serve_configs" / "grafana" / "interlock.json"
 QUERIES = queries_of(DASHBOARD)

@@ -17,11 +17,12 @@ from runtime.engines.fake import FakeEngine
 from runtime.errors import EngineUnavailable, Fenced, QuotaExhausted, RateLimited, StoreUnavailable
 from runtime.observe.exposition import CONTENT_TYPE, text_of
 from runtime.observe.metrics import BUCKETS, GatewayMetrics
+from runtime.testing.model_sets import content_of
 from tests.prometheus import LABELS, counts_of, fallen, families_of, problems_of, samples_of, total_of
 from tests.unit.api.test_api import JSON, app_of, post
 from tests.unit.core.test_latency import STEPS, five_hops
 from tests.unit.traffic.test_spending import WORST, ask, cap, limited
-from tests.unit.world import World, content, content_of, document
+from tests.unit.world import World, content, document
 
 QUICK = {"load": "10ms", "tokens": 6}
 BODY = {"messages": [{"content": "my bill"}]}
@@ -47,7 +48,7 @@ def client_of(world, gateway=0, host="127.0.0.1", **settings):
 
 
 async def scrape(world, gateway=0):
-    return (await world.followers[gateway].metrics()).decode()
+    return (await world.gateways[gateway].follower.metrics()).decode()
 
 
 def answered(text):
@@ -266,7 +267,7 @@ async def test_a_gateway_dies():
 async def test_a_gateway_leaves():
     async with live() as world:
         await world.ask(0)
-        await world._end(world._tasks[1])
+        await world.gateways[0].end()
         assert answered(await scrape(world, 1)) == 1
 
 

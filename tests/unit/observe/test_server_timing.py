@@ -111,7 +111,7 @@ class Breaking:
 # So does one whose whole answer breaks in the middle, beside the release that served.
 async def test_header_of_a_broken_answer():
     async with serving(document(1)) as (world, client):
-        routing = world.followers[0].routing
+        routing = world.gateways[0].follower.routing
         clients = routing.live.clients
         broken = replace(routing.live, clients={**clients, "writer": Breaking(clients["writer"])})
         routing.hold(broken)

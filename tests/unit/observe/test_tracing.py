@@ -24,13 +24,14 @@ from runtime.observe.otel import OtelTracer
 from runtime.observe.trace_export import open_tracer
 from runtime.observe.tracing import NoTracer
 from runtime.store.tables import LEDGER
+from runtime.testing.model_sets import content_of
 from runtime.testing.virtual_time import LoopClock
 from runtime.walking.context import RequestContext
 from tests.collector import collector
 from tests.unit.api.test_api import ASK, app_of, events, post, serving
 from tests.unit.core.test_latency import hurry
 from tests.unit.direct_keys import memory_keys
-from tests.unit.world import World, content_of, document
+from tests.unit.world import World, document
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=opaque"}
@@ -44,7 +45,7 @@ class Traced:
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        world.admissions[0]._tracer = OtelTracer(self.provider, world.clock)
+        world.gateways[0].admission._tracer = OtelTracer(self.provider, world.clock)
 
     def spans(self):
         return self._exporter.get_finished_spans()
@@ -327,7 +328,7 @@ async def test_refused():
 # A bug ends its spans as errors, too.
 async def test_bug(monkeypatch):
     async with tracing() as (world, client, traced):
-        monkeypatch.setattr(world.admissions[0], "admit", lambda *_: 1 / 0)
+        monkeypatch.setattr(world.gateways[0].admission, "admit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await ask(client)
         (request,) = traced.one()
@@ -361,7 +362,7 @@ class Mortal:
 @pytest.mark.parametrize(("engine", "number"), [("router", 1), ("writer", 2)])
 async def test_retry(engine, number):
     async with tracing() as (world, client, traced):
-        routing = world.followers[0].routing
+        routing = world.gateways[0].follower.routing
         clients = {**routing.live.clients, engine: Mortal(routing.live.clients[engine])}
         routing.hold(replace(routing.live, clients=clients))
         assert (await ask(client)).status_code == 200
@@ -406,7 +407,7 @@ async def test_degraded():
         world.budgets.set(budget)
         world.want(content_of(declared))
         await world.until_live(content_of(declared))
-        traced, gateway = Traced(world), world.admissions[0]
+        traced, gateway = Traced(world), world.gateways[0].admission
         span = gateway.span("r", SAMPLED, gateway.arrival())
         context = RequestContext("r", gateway.arrival(), Caller("acme", "k"), span=span)
         with context.traced():
@@ -493,7 +494,7 @@ async def test_export(more, service, otel_variables, monkeypatch):
     with collector() as collected:
         otel_variables({"OTEL_EXPORTER_OTLP_ENDPOINT": collected.address, **more})
         async with serving() as (world, client):
-            tracer = world.admissions[0]._tracer = open_tracer("gateway-1", world.clock)
+            tracer = world.gateways[0].admission._tracer = open_tracer("gateway-1", world.clock)
             await ask(client, stream=True)
             tracer.close()
     if service is None:

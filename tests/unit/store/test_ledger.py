@@ -162,7 +162,7 @@ async def test_the_ledger_equals_the_engines_own_counts():
         load = Load(world, rate=20, abandoned=0.5)
         for version in (2, 3, 1, 2):
             await asyncio.sleep(3)
-            world.ledgers[1].dead = version == 3 or world.ledgers[1].dead
+            world.gateways[1].ledger.dead = version == 3 or world.gateways[1].ledger.dead
             world.want(small(version), change=str(version + 10 * load.sent))
             await world.until_live(small(version))
         await load.stop()
@@ -182,7 +182,7 @@ async def test_without_the_collector_hops_are_missing(monkeypatch):
 
     monkeypatch.setattr(collector.Collector, "collect", nothing)
     async with World(gateways=2) as world:
-        world.ledgers[1].dead = True
+        world.gateways[1].ledger.dead = True
         await swap_repeatedly(world, 3, rate=20)
         await _until_collected(world)
         assert world.ledger.total() != await world.cluster.metered_ever()
@@ -208,9 +208,9 @@ async def test_a_broken_off_call_is_the_engines_count():
     async with World(gateways=1) as world:
         world.want(small(1))
         await world.until_live(small(1))
-        live = world.followers[0].routing.live
+        live = world.gateways[0].follower.routing.live
         clients = {**live.clients, "writer": Counting(live.clients["writer"], Usage(50, 7))}
-        world.followers[0].routing.hold(replace(live, clients=clients))
+        world.gateways[0].follower.routing.hold(replace(live, clients=clients))
         call = await world.ask(abandon_after=2)
         assert call.hops[-1].usage == Usage(50, 7)
         (cancelled,) = [group for group in world.ledger.usage("outcome") if group["outcome"] == "cancelled"]

@@ -418,7 +418,7 @@ async def swap_away(world):
 async def test_unloading_waits_for_the_ledger():
     async with World() as world:
         one, two = await swap_away(world)
-        world.ledgers[0].dead = True  # what the gateway writes gets nowhere: only the engine can tell
+        world.gateways[0].ledger.dead = True  # what the gateway writes gets nowhere: only the engine can tell
         await world.ask(0)
         noted = world.controller._collector._ledger = NotedLedger(world.controller._collector._ledger)
         noted.away = True

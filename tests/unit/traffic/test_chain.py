@@ -11,7 +11,8 @@ from runtime.core.walk.call import Choice, Text
 from runtime.core.walk.chain import Chain
 from runtime.core.walk.walk import Walk
 from runtime.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, WrongEngine
-from tests.unit.world import World, content, content_of, document
+from runtime.testing.model_sets import content_of
+from tests.unit.world import World, content, document
 
 MESSAGES = [{"role": "user", "content": "my bill"}]
 CHAIN = Chain.model_validate(
@@ -192,9 +193,9 @@ async def test_engine_lost_under_a_call():
 # An answer that is signed by an engine of another release is thrown away, never mixed in.
 async def test_an_engine_of_another_release_is_found_out():
     async with live_world() as world:
-        live = world.followers[0].routing.live
+        live = world.gateways[0].follower.routing.live
         wrong = dict.fromkeys(live.clients, live.clients["writer"])
-        world.followers[0].routing.hold(dataclasses.replace(live, clients=wrong))
+        world.gateways[0].follower.routing.hold(dataclasses.replace(live, clients=wrong))
         assert await world.ask() is None
         assert isinstance(world.tally.failed[0], WrongEngine)
         assert world.leases() == 0
@@ -216,9 +217,9 @@ class Unsigned:
 # An answer that nobody has signed is thrown away, too.
 async def test_an_unsigned_answer_is_thrown_away():
     async with live_world() as world:
-        live = world.followers[0].routing.live
+        live = world.gateways[0].follower.routing.live
         clients = {**live.clients, "router": Unsigned(live.clients["router"])}
-        world.followers[0].routing.hold(dataclasses.replace(live, clients=clients))
+        world.gateways[0].follower.routing.hold(dataclasses.replace(live, clients=clients))
         assert await world.ask() is None
         assert isinstance(world.tally.failed[0], WrongEngine)
 
@@ -226,7 +227,7 @@ async def test_an_unsigned_answer_is_thrown_away():
 # The chain's deadline counts from the request's arrival: time before its chain began is not given anew.
 async def test_the_deadline_counts_from_arrival():
     async with live_world() as world:
-        deadline = world.followers[0].routing.live.routed.chains["agent"].deadline
+        deadline = world.gateways[0].follower.routing.live.routed.chains["agent"].deadline
         arrived = world.clock.now() - deadline + 0.001  # enough to be admitted, too little for an engine
         call = await world.admit(Ask("agent", MESSAGES, stream=True), arrived=arrived)
         with pytest.raises(DeadlineExceeded):

@@ -58,7 +58,7 @@ async def drain(answer, chunks):
 
 def overhear(world, after=lambda: None):
     """Return the bodies that the live release's engines are sent from now on."""
-    routing, bodies = world.followers[0].routing, []
+    routing, bodies = world.gateways[0].follower.routing, []
     clients = {name: Heard(client, bodies, after) for name, client in routing.live.clients.items()}
     routing.hold(replace(routing.live, clients=clients))
     return bodies
@@ -135,7 +135,7 @@ async def test_no_time_no_hop():
             self.late = 31.0
 
     async with serving(document(1)) as (world, client):
-        clock = world.admissions[0]._clock = Stalling()
+        clock = world.gateways[0].admission._clock = Stalling()
         bodies = overhear(world, clock.stall)
         assert (await post(client)).status_code == 504
         assert len(bodies) == 1
@@ -144,7 +144,7 @@ async def test_no_time_no_hop():
 # Where a caller has died and ends nothing, the host of the engine ends the call, a little later.
 async def test_the_host_ends_what_nobody_waits_for():
     async with serving(document(1)) as (world, _):
-        clients = world.followers[0].routing.live.clients
+        clients = world.gateways[0].follower.routing.live.clients
         began, chunks = asyncio.get_running_loop().time(), []
         with pytest.raises(DeadlineExceeded):
             await drain(clients["writer"].generate({**TALK, WITHIN: 0.12}), chunks)
@@ -156,7 +156,7 @@ async def test_the_host_ends_what_nobody_waits_for():
 # The same for a route.
 async def test_the_host_ends_a_route():
     async with serving(document(1, router={"time_to_first_token": "9s"})) as (world, _):
-        router = world.followers[0].routing.live.clients["router"]
+        router = world.gateways[0].follower.routing.live.clients["router"]
         with pytest.raises(DeadlineExceeded):
             await router.classify({**CHOICES, WITHIN: 0.5})
         assert all([await engine.idle() for engine in engines(world)])

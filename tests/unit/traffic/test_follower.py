@@ -414,7 +414,7 @@ async def test_a_cut_link_in_a_world():
         world.want(second)
         await world.until_live(second)
         await world.until(lambda s: s.releases[1].state is ReleaseState.STANDBY)
-        routing = world.followers[1].routing
+        routing = world.gateways[1].follower.routing
         with pytest.raises(NoLiveRelease):
             routing.lease(Ask("agent"))
         world.manager.lost.clear()
@@ -447,10 +447,10 @@ async def test_drain_after_a_goodbye():
         first, second = content(1, writer=QUICK), content(2, writer=QUICK)
         world.want(first)
         await world.until_live(first)
-        world.followers[1].routing.lease(Ask("agent"))
+        world.gateways[1].follower.routing.lease(Ask("agent"))
         world.want(second)
         await world.until_live(second)
         assert world.state.releases[1].state is ReleaseState.DRAINING
-        await world._end(world._tasks[2])
+        await world.gateways[1].end()
         await asyncio.sleep(0.5)
         assert world.state.releases[1].state is ReleaseState.STANDBY

@@ -9,10 +9,11 @@ from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.latency import overrun
 from runtime.core.metering.ledger import HopTag, Outcome
 from runtime.core.metering.usage import HopRecord, Usage
+from runtime.testing.model_sets import content_of
 from runtime.traffic.meter import Meter
 from tests.unit.api.test_api import events, post
 from tests.unit.core.test_latency import STEPS, five_hops, serving
-from tests.unit.world import World, content_of
+from tests.unit.world import World
 
 BUDGET = {"first": 500, "second": "400ms", "fourth": "499ms", "fifth": "20s"}
 
@@ -58,7 +59,7 @@ async def test_a_hop_that_is_cut_off_has_overrun():
         writer = world.cluster._replicas(world.state.live.content.engines["writer"])[0]
         writer._script = writer._script.model_copy(update={"time_to_first_token": 99.0})
         assert (await post(client)).status_code == 504
-        assert world.meters[0].overruns == {("agent", "first"): 1}
+        assert world.gateways[0].meter.overruns == {("agent", "first"): 1}
 
 
 # Nothing is counted that no resident release declares: not without shares, and not after they are gone.
@@ -72,7 +73,7 @@ async def test_counts_are_bounded_by_what_is_declared():
     assert meter.overruns == {("agent", "first"): 1}
     async with serving(five_hops()) as (world, client):
         await post(client)
-        assert world.meters[0].overruns == {}
+        assert world.gateways[0].meter.overruns == {}
 
 
 # A gateway forgets the overruns of a release once it is gone.
@@ -80,9 +81,9 @@ async def test_overruns_of_a_release_that_is_gone():
     first = five_hops(latency_budget=BUDGET) | {"rollback_window": "1s"}
     async with serving(first) as (world, client):
         await post(client)
-        assert world.meters[0].overruns
+        assert world.gateways[0].meter.overruns
         second = five_hops(deadline="20s")
         world.want(content_of(second))
         await world.until_live(content_of(second))
         await asyncio.sleep(30)
-        assert world.meters[0].overruns == {}
+        assert world.gateways[0].meter.overruns == {}

@@ -30,7 +30,7 @@ async def test_a_lease_has_a_purpose():
     async with World(gateways=1) as world:
         world.want(content(1))
         await world.until_live(content(1))
-        routing = world.followers[0].routing
+        routing = world.gateways[0].follower.routing
         for purpose in (Purpose.LIVE, Purpose.GATE):
             lease = routing.lease(Ask("agent", purpose=purpose))
             assert lease.purpose is purpose
@@ -45,8 +45,12 @@ async def test_every_resident_release_is_held():
         for version in (1, 2):
             world.want(content(version))
             await world.until_live(content(version))
-        routing = world.followers[0].routing
-        held = [release for release in world.followers[0].table.releases.values() if routing.holds(release)]
+        routing = world.gateways[0].follower.routing
+        held = [
+            release
+            for release in world.gateways[0].follower.table.releases.values()
+            if routing.holds(release)
+        ]
         assert sorted(release.number for release in held) == [1, 2]
         first = next(release for release in held if release.number == 1)
         await world.until(lambda state: state.releases[1].state == "retired")

@@ -6,10 +6,11 @@ import re
 import pytest
 
 from runtime.core.budgets.budget import Cap, Per, Unit, Window
+from runtime.testing.model_sets import content_of
 from tests.request_shapes import SHAPES
 from tests.unit.api.test_api import serving
 from tests.unit.direct_keys import memory_keys
-from tests.unit.world import content_of, document
+from tests.unit.world import document
 
 FREE, CAPPED = "free", "capped"
 

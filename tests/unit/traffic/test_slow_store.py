@@ -57,21 +57,21 @@ def soon(answer):
 @pytest.mark.parametrize("call", ["caps", "reserve 1"])
 async def test_a_reservation_that_never_comes(call):
     async with serving() as (world, client):
-        budgets, world.admissions[0]._budgets = world.admissions[0]._budgets, Hanging(call)
+        budgets, world.gateways[0].admission._budgets = world.gateways[0].admission._budgets, Hanging(call)
         begun = world.clock.now()
         answer = await soon(post(client))
         assert (answer.status_code, world.clock.now() - begun) == (504, pytest.approx(30.0))
         assert "the chain's deadline of 30 s passed before its budgets had answered" in answer.text
         assert world.leases() == 0
-        world.admissions[0]._budgets = budgets
+        world.gateways[0].admission._budgets = budgets
         assert (await post(client)).status_code == 200
 
 
 # The same for what is reserved on the way, once a later prompt is known.
 async def test_a_later_reservation_that_never_comes():
     async with serving() as (world, client):
-        world.admissions[0]._budgets = Hanging("reserve 2")
-        world.followers[0].routing.live.clients["writer"].count = longer_each_time()
+        world.gateways[0].admission._budgets = Hanging("reserve 2")
+        world.gateways[0].follower.routing.live.clients["writer"].count = longer_each_time()
         begun = world.clock.now()
         answer = await soon(post(client))
         assert (answer.status_code, world.clock.now() - begun) == (504, pytest.approx(30.0))
@@ -91,8 +91,8 @@ def longer_each_time():
 # A ledger that hangs, too, delays what is told at the deadline by little.
 async def test_a_ledger_that_hangs_as_well():
     async with serving() as (world, client):
-        world.admissions[0]._budgets = Hanging("reserve 1")
-        world.admissions[0]._ledger = HangingLedger()
+        world.gateways[0].admission._budgets = Hanging("reserve 1")
+        world.gateways[0].admission._ledger = HangingLedger()
         begun = world.clock.now()
         assert (await soon(post(client))).status_code == 504
         assert world.clock.now() - begun <= 30.0 + 2.0

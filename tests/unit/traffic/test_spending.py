@@ -12,9 +12,10 @@ from runtime.core.requests.ask import Ask
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost, EngineUnavailable, QuotaExhausted, RateLimited
 from runtime.store.journal import Journal
+from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import post, serving
 from tests.unit.direct_keys import memory_keys
-from tests.unit.world import World, content, content_of, document
+from tests.unit.world import World, content, document
 
 ACME = Caller("acme", "k1")
 QUICK = {"load": "10ms", "tokens": 6}
@@ -131,7 +132,7 @@ async def test_a_session_belongs_to_its_tenant():
 # it is told. When it must be known, by the manager's word, the rest is free again.
 async def test_what_is_not_known_yet_stays_reserved():
     async with limited(cap(2 * WORST)) as world:
-        client = world.followers[0].routing.live.clients["writer"]
+        client = world.gateways[0].follower.routing.live.clients["writer"]
 
         async def silent(_hop):
             raise EngineUnavailable("not every replica answered")
@@ -151,7 +152,7 @@ async def test_what_is_not_known_yet_stays_reserved():
 @pytest.mark.parametrize("room", [WORST, 2 + 2 * 10])
 async def test_a_second_attempt_is_reserved_for(room):
     async with limited(cap(room)) as world:
-        client = world.followers[0].routing.live.clients["writer"]
+        client = world.gateways[0].follower.routing.live.clients["writer"]
         generate, asked = client.generate, []
 
         async def lossy(body):
@@ -177,13 +178,13 @@ async def test_a_second_attempt_is_reserved_for(room):
 async def test_a_refusal_holds_nothing():
     async with limited(cap(WORST - 1)) as world:
         released = []
-        write = world.ledgers[0].write
+        write = world.gateways[0].ledger.write
 
         async def noted(rows, ended=()):
             released.extend(ended)
             await write(rows, ended)
 
-        world.ledgers[0].write = noted
+        world.gateways[0].ledger.write = noted
         assert isinstance(await ask(world), QuotaExhausted)
         assert released == []
 

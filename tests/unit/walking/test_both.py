@@ -13,7 +13,7 @@ from tests.unit.world import content
 
 def branch(world):
     """Have the live release's chain draft twice before it answers."""
-    routing = world.followers[0].routing
+    routing = world.gateways[0].follower.routing
     routed = routing.live.routed
     chains = {name: with_both(chain) for name, chain in routed.chains.items()}
     routing.hold(replace(routing.live, routed=replace(routed, chains=chains)))
