@@ -48,9 +48,7 @@ from __future__ import annotations
 
 
 class InterlockError(Exception):
-    """Root of the tree. ``retryable`` says whether the same call may succeed later."""
-
-    retryable = False
+    """Root of the tree."""
 
 
 class RequestError(InterlockError):
@@ -103,9 +101,7 @@ class AccessDenied(RequestError):
 
 
 class Unavailable(InterlockError):
-    """Nobody's fault. ``retry_after`` is a hint in seconds."""
-
-    retryable = True
+    """Nobody's fault: the same call may succeed later. ``retry_after`` is a hint in seconds."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)

@@ -181,10 +181,6 @@ class Journal:
             )
         raise Fenced(f"epoch {self.epoch} is over: another manager has opened the journal, so this one stops")
 
-    def close(self) -> None:
-        """Give the connections back."""
-        self._engine.dispose()
-
 
 def _gap(missing: int, last: int) -> str:
     return (

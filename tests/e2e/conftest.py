@@ -43,12 +43,12 @@ def engine_of(support, driver):
     """Return the live release's engine of a name, called over its handle."""
     from ray import serve
 
-    from runtime.serve.hosts.replica import HandleEngine
+    from tests.owned_engine import OwnedEngine
 
     status = support.status()
     engines = release_of(status, status["live"])["engines"]
 
     def find(name):
-        return HandleEngine(serve.get_app_handle(support.application(engines[name]["digest"])))
+        return OwnedEngine(serve.get_app_handle(support.application(engines[name]["digest"])))
 
     return find

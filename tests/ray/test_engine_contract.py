@@ -12,12 +12,12 @@ def engine(interlock, driver):
     from ray import serve
 
     from runtime.serve.hosts import fake as fake_engine
-    from runtime.serve.hosts.replica import HandleEngine
+    from tests.owned_engine import OwnedEngine
 
     script = FakeEngineSpec(
         kind="fake", tokens=600, time_to_first_token="1ms", inter_token="1ms", context_length=4000
     )
-    hosted = HandleEngine(serve.run(fake_engine.build(script), name="contract", route_prefix=None))
+    hosted = OwnedEngine(serve.run(fake_engine.build(script), name="contract", route_prefix=None))
     yield hosted
     asyncio.run(hosted.close())
     serve.delete("contract")

@@ -19,13 +19,13 @@ from runtime.channel.engine_calls import answering
 from runtime.channel.fault import Fault, fault_of, raise_fault
 from runtime.channel.server import ChannelServer
 from runtime.channel.wire import Address
-from runtime.core.metering.ledger import Batch, EndedHop
-from runtime.core.metering.series import Family, MetricsSnapshot
+from runtime.core.metering.ledger import Batch
+from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.metering.usage import Usage
 from runtime.core.model_set.drain_time import engine_drain
 from runtime.core.swap.installation import engine_in_name
 from runtime.engines import deadline
-from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine, WarmResult
+from runtime.engines.port import Body, Chunk, Classification, Embeddings, Engine
 from runtime.errors import EngineLost, EngineUnavailable, InterlockError
 from runtime.serve import tls
 
@@ -200,29 +200,6 @@ class HandleEngine:
         """Return once a replica has answered."""
         await self._ask("ping")
 
-    async def load(self) -> None:
-        """Return at once: a replica that can be called has loaded."""
-
-    async def warm(self, operation: str, body: Body) -> WarmResult:
-        """Warm one replica."""
-        return cast("WarmResult", await self._ask("warm", operation, body))
-
-    async def sleep(self) -> None:
-        """Put one replica to sleep."""
-        await self._ask("sleep")
-
-    async def wake(self) -> None:
-        """Wake one replica."""
-        await self._ask("wake")
-
-    async def idle(self) -> bool:
-        """Say whether one replica is idle."""
-        return cast("bool", await self._ask("idle"))
-
-    async def metered(self) -> Usage:
-        """Return what one replica has counted."""
-        return cast("Usage", await self._ask("metered"))
-
     async def count(self, operation: str, body: Body) -> int:
         """Ask one replica how many prompt tokens a call would read."""
         return cast("int", await self._ask("count", operation, body))
@@ -233,17 +210,6 @@ class HandleEngine:
         # all that such a request calls. So it is not asked in its name.
         told = await asyncio.create_task(self.ask_all("spent", hop), context=Context())
         return next((usage for usage in told if usage is not None), None)
-
-    async def ended(self, after: int, age: float, limit: int) -> list[EndedHop]:
-        """Return what has ended on one replica."""
-        return cast("list[EndedHop]", await self._ask("ended", after, age, limit))
-
-    async def metrics(self) -> list[Family]:
-        """Return what one replica's software counts."""
-        return cast("list[Family]", await self._ask("metrics"))
-
-    async def unload(self) -> None:
-        """Do nothing: deleting the application is the cluster's."""
 
     async def _ask(self, method: str, *args: Any) -> Any:
         result = await answer_of(self._call.remote(method, *args))

@@ -41,8 +41,6 @@ from runtime.store.spending.caps import drop_cap, put_cap
 from runtime.store.spending.counters import (
     Counters,
     MissingCounters,
-    counters_among,
-    counters_of,
     keep_counters,
     newest_counters,
 )
@@ -158,16 +156,6 @@ class Budgets:
         entry = cap_changed(self._clock.wall(), by, before, after) if by is not None else None
         if entry is not None:
             note(connection, entry)
-
-    def counters(self, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
-        """Return how counters stand."""
-        with reading(self._engine) as connection:
-            return counters_among(Direct(connection.connection.cursor(), connection.dialect), wanted)
-
-    def counters_of(self, cap: int) -> list[Counter]:
-        """Return how all counters of a cap stand, newest window first."""
-        with reading(self._engine) as connection:
-            return counters_of(connection, cap)
 
     def standing(self) -> list[CapStanding]:
         """Return how every cap's newest window stands: of its subjects, the one that has taken most of it."""

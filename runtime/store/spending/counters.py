@@ -68,17 +68,6 @@ class Counters:
         self._new.each(direct, rows)
 
 
-def counters_among(direct: Direct, wanted: Sequence[CounterId]) -> dict[CounterId, Counter]:
-    """Return how counters stand, without holding them."""
-    return _counters(_READ.rows(direct, wanted))
-
-
-def counters_of(connection: Connection, cap: int) -> list[Counter]:
-    """Return how all counters of a cap stand, newest window first."""
-    newest = sa.select(COUNTERS).where(COUNTERS.c.cap == cap).order_by(COUNTERS.c.window.desc())
-    return [Counter(row.spent, row.reserved, row.warned) for row in connection.execute(newest)]
-
-
 def newest_counters(connection: Connection) -> dict[int, tuple[Counter, str, int]]:
     """Return for each cap's newest window the counter, and the subject, that has taken most, of how many."""
     newest = sa.select(COUNTERS.c.cap, sa.func.max(COUNTERS.c.window).label("window"))

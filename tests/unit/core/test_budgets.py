@@ -14,7 +14,6 @@ from runtime.core.budgets.budget import (
     Cap,
     CapKind,
     Counter,
-    CounterId,
     Per,
     Refusal,
     Unit,
@@ -29,6 +28,7 @@ from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import writing
+from tests.unit.counters import counters_of
 from tests.unit.fresh_store import fresh_store
 
 NOW = 1_764_000_000.0
@@ -97,8 +97,7 @@ def test_all_caps_or_none(budgets):
     assert budgets.reserve([wish(budgets, "b", 30)])[0].cap.per is Per.SESSION
     assert fits(budgets.reserve([wish(budgets, call, 30, session=f"of {call}") for call in "cd"]))
     assert budgets.reserve([wish(budgets, "e", 30, session="s4")])[0].cap.per is Per.KEY
-    tenant = CounterId(budgets.caps()[0].id, "acme", 0)
-    assert budgets.counters([tenant]) == {tenant: Counter(0, 90)}
+    assert counters_of(budgets, budgets.caps()[0].id) == [Counter(0, 90)]
 
 
 # Requests of a minute are counted when they begin; the next minute has its own, and is told when it comes.
@@ -217,7 +216,7 @@ def test_what_cannot_be_counted(budgets):
     assert fits(budgets.reserve([wish(budgets, "a", 2**62)]))
     assert not fits(budgets.reserve([wish(budgets, "b", 2**62)]))
     budgets.sweep(NOW + 3600)
-    assert budgets.counters_of(budgets.caps()[0].id) == []
+    assert counters_of(budgets, budgets.caps()[0].id) == []
 
 
 # Windows hold their moment, and follow each other without a gap.
@@ -261,7 +260,7 @@ def test_warned_once_of_each_share(engine, gateways, heard):
     assert heard.shares.count((known.id, 80)) == 1
     spend(engine, gateways[0], "next", 99, admitted=NOW + HOUR)
     assert heard.shares[2:] == [(known.id, 80), (known.id, 95)]
-    assert [counter.warned for counter in gateways[0].counters_of(known.id)] == [2, 2]
+    assert [counter.warned for counter in counters_of(gateways[0], known.id)] == [2, 2]
 
 
 # Of gateways that spend at once, none warns of what another has warned of.

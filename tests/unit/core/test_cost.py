@@ -24,6 +24,7 @@ from runtime.store.sql.database import reading
 from runtime.store.tables import LEDGER
 from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import serving
+from tests.unit.counters import counters_of
 from tests.unit.traffic.test_spending import ACME, QUICK, ask, cap, limited
 from tests.unit.world import document
 
@@ -128,7 +129,7 @@ def test_two_witnesses_agree_on_the_cost(ledger, budgets):
         costs = connection.execute(sa.select(LEDGER.c.cost)).scalars().all()
     assert costs == [cost_of(price, Usage(10, 5, 2))] * 6
     assert ledger.usage("tenant")[0]["cost"] == money_text(sum(costs))
-    assert budgets.counters_of(budgets.caps()[0].id) == [Counter(sum(costs), 0)]
+    assert counters_of(budgets, budgets.caps()[0].id) == [Counter(sum(costs), 0)]
 
 
 # What a request may cost is reserved, what it has cost is spent: never over, at any concurrency, and no

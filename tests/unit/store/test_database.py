@@ -29,7 +29,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 journal = Journal(open_store(sys.argv[1]))
 print(journal.epoch, flush=True)
-journal.close()
+journal._engine.dispose()
 """
 
 
@@ -121,7 +121,7 @@ def test_processes_that_start_together(store_url, monkeypatch):
     monkeypatch.setattr(command, "upgrade", upgrade_and_be_slow)
     journal = Journal(open_store(store_url))
     epochs = {journal.epoch, int(late.communicate(timeout=60)[0])}
-    journal.close()
+    journal._engine.dispose()
     assert len(epochs) == 2
 
 

@@ -71,7 +71,7 @@ def journal_of(store_url):
 
     yield open_one
     for journal in opened:
-        journal.close()
+        journal._engine.dispose()
 
 
 # Every kind of durable event is in the list above, so that none is left out below.
@@ -85,7 +85,7 @@ def test_round_trip(journal_of):
     for revision, event in enumerate(EVENTS, start=1):
         first.append(revision, event)
     assert list(first.replay()) == EVENTS
-    first.close()
+    first._engine.dispose()
     assert list(journal_of().replay()) == EVENTS
 
 
@@ -193,7 +193,7 @@ def test_append_is_durable(tmp_path):
     with sqlite3.connect(f"file:{tmp_path}/interlock.db?mode=ro", uri=True) as reader:
         assert reader.execute("select revision, event from journal").fetchall() == [(1, ev.encode(EVENTS[6]))]
     reader.close()
-    journal.close()
+    journal._engine.dispose()
 
 
 # SQLite is opened so that a commit survives the machine and readers do not block the writer.
@@ -213,7 +213,7 @@ def test_folder_is_made(tmp_path, monkeypatch, path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     journal = Journal(open_store("sqlite:///" + path.format(tmp=tmp_path)))
     journal.append(1, EVENTS[0])
-    journal.close()
+    journal._engine.dispose()
     expected = {"{tmp}/a/b/x.db": "a/b/x.db", "~/state/x.db": "home/state/x.db"}[path]
     assert (tmp_path / expected).is_file()
     assert not (tmp_path / "~").exists()

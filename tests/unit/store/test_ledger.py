@@ -21,6 +21,7 @@ from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import reading
 from runtime.store.tables import LEDGER
 from tests.unit.control.test_two_hundred_swaps import Load, small, swap_repeatedly
+from tests.unit.counters import counters_of
 from tests.unit.world import World
 
 DAY = 86_400.0
@@ -76,7 +77,7 @@ def test_two_witnesses_at_once(engine, monkeypatch):
     monkeypatch.setattr(ledger_module, "_known", read_and_wait)
     with ThreadPoolExecutor(max_workers=2) as threads:
         list(threads.map(lambda book: book.write([row("h")]), (gateway, manager)))
-    assert budgets.counters_of(budgets.caps()[0].id)[0].spent == SPENT.total
+    assert counters_of(budgets, budgets.caps()[0].id)[0].spent == SPENT.total
 
 
 # Usage is summed up by what is asked for, from a time on; a request of two hops is one request.

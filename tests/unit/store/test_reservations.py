@@ -28,6 +28,7 @@ from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
 from runtime.walking.budgets import Reservations
 from tests.unit.api.test_api import serving
+from tests.unit.counters import counters_of
 from tests.unit.world import World, content
 
 NOW = 1_764_000_000.0
@@ -247,7 +248,7 @@ def test_told_after_its_counter_has_gone(engine):
     budgets.sweep(now + 2 * REQUEST_KEPT_SECONDS)
     assert rows_of(engine, COUNTERS) == 0
     ledger.write([row("a", tokens=7)])
-    assert [counter.spent for counter in budgets.counters_of(budgets.caps()[0].id)] == [2]
+    assert [counter.spent for counter in counters_of(budgets, budgets.caps()[0].id)] == [2]
     budgets.sweep(now + 2 * REQUEST_KEPT_SECONDS + IDLE_SECONDS)
     assert rows_of(engine, COUNTERS) == 0
 

@@ -187,9 +187,8 @@ def test_unknown_model():
 # Before the first table no request gets in, and none is counted.
 def test_no_live_release():
     routing = Routing()
-    with pytest.raises(NoLiveRelease) as caught:
+    with pytest.raises(NoLiveRelease):
         routing.lease(Ask("agent"))
-    assert caught.value.retryable
     assert routing.leases == {}
 
 

@@ -14,6 +14,7 @@ from runtime.errors import EngineLost, EngineUnavailable, QuotaExhausted, RateLi
 from runtime.store.journal import Journal
 from runtime.testing.model_sets import content_of
 from tests.unit.api.test_api import post, serving
+from tests.unit.counters import counters_of
 from tests.unit.direct_keys import memory_keys
 from tests.unit.world import World, content, document
 
@@ -107,7 +108,7 @@ async def test_never_overspent(together, more):
         assert all(not_fitting(error) for error in refused)
         budgets = world.budgets
         for each in budgets.caps():
-            counters = budgets.counters_of(each.id)
+            counters = counters_of(budgets, each.id)
             assert all(counter.spent <= each.limit and counter.reserved == 0 for counter in counters)
             assert sum(counter.spent for counter in counters) == spent(world)
 
@@ -140,10 +141,10 @@ async def test_what_is_not_known_yet_stays_reserved():
         client.spent = silent
         await ask(world, abandon=True)
         (known,) = world.budgets.caps()
-        (row,) = world.budgets.counters_of(known.id)
+        (row,) = counters_of(world.budgets, known.id)
         assert row.reserved == WORST
         await asyncio.sleep(120)
-        (row,) = world.budgets.counters_of(known.id)
+        (row,) = counters_of(world.budgets, known.id)
         assert (row.spent, row.reserved) == (spent(world), 0)
 
 
@@ -170,7 +171,7 @@ async def test_a_second_attempt_is_reserved_for(room):
             return
         assert (await ask(world)).usage.total == WORST
         (known,) = world.budgets.caps()
-        (row,) = world.budgets.counters_of(known.id)
+        (row,) = counters_of(world.budgets, known.id)
         assert row.reserved == room
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.counters import counters_of
 from tests.unit.traffic.test_spending import ACME, QUICK, cap, limited
 from tests.unit.traffic.test_spending import ask as asked
 from tests.unit.walking.both import with_both
@@ -34,7 +35,7 @@ async def test_two_at_once():
         (told,) = [group for group in world.ledger.usage("tenant") if group["tenant"] == "acme"]
         assert told["hops"] == 3
         assert told["prompt_tokens"] + told["completion_tokens"] == call.usage.total
-        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id)
+        (counter,) = counters_of(world.budgets, world.budgets.caps()[0].id)
         assert (counter.spent, counter.reserved) == (call.usage.total, 0)
 
 
@@ -49,7 +50,7 @@ async def test_a_client_that_goes_away():
             await asking
         (told,) = [group for group in world.ledger.usage("tenant") if group["tenant"] == "acme"]
         assert told["hops"] == 2
-        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id)
+        (counter,) = counters_of(world.budgets, world.budgets.caps()[0].id)
         assert (counter.spent, counter.reserved) == (told["prompt_tokens"] + told["completion_tokens"], 0)
         assert world.leases() == 0
 
@@ -60,5 +61,5 @@ async def test_a_budget_that_is_too_small():
         branch(world)
         refused = await asked(world, caller=ACME)
         assert type(refused).__name__ == "QuotaExhausted"
-        (counter,) = world.budgets.counters_of(world.budgets.caps()[0].id) or [None]
+        (counter,) = counters_of(world.budgets, world.budgets.caps()[0].id) or [None]
         assert counter is None or (counter.spent, counter.reserved) == (0, 0)
