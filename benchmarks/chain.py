@@ -24,10 +24,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parts.load import percentile
 from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application, python_path
 from benchmarks.parts.output import PicturePath, ReportPath, blank, error_bars, write
 from benchmarks.parts.report import provenance, spread
+from benchmarks.parts.samples import percentile
 from runtime.errors import CommandError, InterlockError
 
 ROOT = Path(__file__).resolve().parent.parent

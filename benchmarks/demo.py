@@ -22,8 +22,8 @@ from rich.text import Text
 
 from benchmarks.parts import exits
 from benchmarks.parts.fetched_models import fetch_models
-from benchmarks.parts.load import LoadGenerator, Plan
 from benchmarks.parts.local_cluster import LocalCluster
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import Moments, is_live, swap_report, verdict
 from runtime.cli.client import AdminClient
 from runtime.cli.status_view import render

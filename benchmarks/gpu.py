@@ -26,8 +26,8 @@ from rich.text import Text
 from benchmarks.parts import exits
 from benchmarks.parts.gpu_model import engine, write_model
 from benchmarks.parts.gpu_view import first_token, inter_token, loads, samples, table
-from benchmarks.parts.load import LoadGenerator, Plan
 from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application, python_path
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.output import ReportPath, write
 from benchmarks.parts.report import is_live, is_mixed, provenance, release_of
 from runtime.cli.client import AdminClient

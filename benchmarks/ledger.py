@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parts.load import percentile
 from benchmarks.parts.local_postgresql import local_postgresql
 from benchmarks.parts.output import ReportPath, write
 from benchmarks.parts.report import provenance, spread
+from benchmarks.parts.samples import percentile
 from runtime.clock import SystemClock
 from runtime.core.budgets.budget import Amount, Cap, Per, Unit, Window
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks.parts import exits, litellm_proxy, own_network, peers
+from benchmarks.parts.closed_loop import ClosedLoop, ClosedPlan, Window
 from benchmarks.parts.fetched_models import fetch_models
-from benchmarks.parts.load import ClosedLoop, ClosedPlan, Window
 from benchmarks.parts.output import PicturePath, ReportPath, write
 from benchmarks.parts.overhead_view import histogram, plot, significant, summary, tables
 from benchmarks.parts.peers import EngineSettings, Peer

@@ -24,10 +24,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parts.load import LoadGenerator, Plan, percentile
 from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.output import PicturePath, ReportPath, blank, write
 from benchmarks.parts.report import is_mixed, provenance, release_of, summary_of
+from benchmarks.parts.samples import percentile
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
 

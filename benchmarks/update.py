@@ -26,7 +26,7 @@ from rich.text import Text
 from benchmarks.demo import QUESTIONS
 from benchmarks.parts import exits, own_network
 from benchmarks.parts.fetched_models import fetch_models
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.output import PicturePath, ReportPath, write
 from benchmarks.parts.processes import Watched
 from benchmarks.parts.report import provenance

@@ -15,7 +15,7 @@ import aiohttp
 import typer
 from aiohttp import web
 
-from benchmarks.parts.load import SERVED_BY
+from benchmarks.parts.open_loop import SERVED_BY
 
 CONTROL = "/-/target"
 """Where the proxy itself is asked: GET tells requests under way by release, PUT flips."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.parts.load import Record
+from benchmarks.parts.open_loop import Record
 from benchmarks.parts.report import summary_of
 from benchmarks.parts.update_view import thinned
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.parts.load import percentile
 from benchmarks.parts.output import blank, error_bars
+from benchmarks.parts.samples import percentile
 
 _FINEST_MS, _STEP = 0.01, 1.1
 """Buckets of the histogram: each is a tenth wider than the one before it."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.parts.load import Record, percentile
+from benchmarks.parts.open_loop import Record
+from benchmarks.parts.samples import percentile
 from runtime.core.model_set.digest import SHORT
 from runtime.errors import CommandError
 

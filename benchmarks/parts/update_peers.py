@@ -21,8 +21,8 @@ import psutil
 import yaml
 
 from benchmarks.parts.flip_proxy import CONTROL
-from benchmarks.parts.load import Record
 from benchmarks.parts.local_cluster import interlock_application, python_path
+from benchmarks.parts.open_loop import Record
 from benchmarks.parts.peers import ROOT, Command, EngineSettings, OnServe, vllm_server
 from benchmarks.parts.report import is_live, is_mixed, release_of
 from runtime.cli.client import AdminClient

@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.parts.load import Record, percentile
+from benchmarks.parts.open_loop import Record
 from benchmarks.parts.output import blank
 from benchmarks.parts.report import spread
+from benchmarks.parts.samples import percentile
 
 _SAMPLES = 400
 """Raw samples that a report keeps of each peer; summaries are from all."""

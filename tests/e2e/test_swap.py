@@ -3,7 +3,7 @@ import asyncio
 import pytest
 import yaml
 
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import is_mixed
 from runtime.settings import Settings
 from tests.cluster import ROOT, release_of

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import is_mixed
 from tests.cluster import ROOT, release_of
 

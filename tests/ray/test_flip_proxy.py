@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from benchmarks.parts.flip_proxy import CONTROL, FlipProxy, Target
-from benchmarks.parts.load import SERVED_BY, LoadGenerator, Plan
+from benchmarks.parts.open_loop import SERVED_BY, LoadGenerator, Plan
 from benchmarks.parts.script import Script
 
 

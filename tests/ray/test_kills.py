@@ -11,8 +11,8 @@ import time
 import pytest
 import yaml
 
-from benchmarks.parts.load import LoadGenerator, Plan
 from benchmarks.parts.local_cluster import LocalCluster
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import is_mixed
 from tests.cluster import ROOT, Deployed, release_of
 from tests.ray.conftest import scripted

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from benchmarks.parts.load import ClosedLoop, ClosedPlan
+from benchmarks.parts.closed_loop import ClosedLoop, ClosedPlan
 from benchmarks.parts.peers import scripted_server, set_aside, take_up
 from benchmarks.parts.processes import Watched
 from benchmarks.parts.script import Script

@@ -7,7 +7,7 @@ from statistics import median, mode
 import aiohttp
 import pytest
 
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import is_mixed
 from tests.cluster import release_of
 from tests.ray.conftest import scripted

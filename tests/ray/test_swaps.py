@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from benchmarks.parts.report import is_mixed
 from runtime.core.model_set.model_set import Warmup
 from runtime.core.model_set.warming import PROBE_TOKENS, PROBES

@@ -7,9 +7,9 @@ import time
 import pytest
 import yaml
 
-from benchmarks.parts.load import LoadGenerator, Plan
 from benchmarks.parts.local_cluster import LocalCluster
 from benchmarks.parts.local_postgresql import local_postgresql
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 from runtime.core.metering.usage import Usage
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store

@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from benchmarks.parts.load import SERVED_BY
+from benchmarks.parts.open_loop import SERVED_BY
 from runtime.core.walk import templates
 
 _DONE = "data: [DONE]\n\n"

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from benchmarks.overhead import Config
-from benchmarks.parts.load import Answer, ClosedLoop, ClosedPlan, Window, read_events, take_events
+from benchmarks.parts.closed_loop import Answer, ClosedLoop, ClosedPlan, Window, take_events
 from benchmarks.parts.overhead_view import histogram, summary, tables
 from benchmarks.parts.peers import EngineSettings, Running
+from benchmarks.parts.streams import read_events
 
 
 class InMemory(ClosedLoop):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.demo import ANSWER_TOKENS, tokens_in
-from benchmarks.parts.load import Record
+from benchmarks.parts.open_loop import Record
 from benchmarks.parts.report import Moments, _ttft
 
 

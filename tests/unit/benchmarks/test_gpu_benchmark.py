@@ -6,7 +6,7 @@ from math import prod
 
 from benchmarks.parts.gpu_model import SHAPE, tensor_shapes
 from benchmarks.parts.gpu_view import first_token, inter_token, loads
-from benchmarks.parts.load import Record
+from benchmarks.parts.open_loop import Record
 
 
 # The shape is Llama 3 8B's: with its vocabulary, as many parameters as its model card says.

@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from benchmarks.parts.load import LoadGenerator, Plan
+from benchmarks.parts.open_loop import LoadGenerator, Plan
 
 CYCLE_S = 20.0
 

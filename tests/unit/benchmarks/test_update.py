@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmarks import update
-from benchmarks.parts.load import Record
+from benchmarks.parts.open_loop import Record
 from benchmarks.parts.update_peers import OLD, Version, instructions, mixes_versions, replaced
 from benchmarks.parts.update_view import Moments, memory_summary, plot, summary, table, thinned
 from benchmarks.update import Config, verdict, wanted

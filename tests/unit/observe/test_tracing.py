@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -19,15 +16,11 @@ from runtime.core.budgets.budget import Cap, CapKind, Per, Unit, Window
 from runtime.core.requests.ask import Ask
 from runtime.core.requests.keys import Caller
 from runtime.errors import EngineLost
-from runtime.observe import otel, trace_names
+from runtime.observe import trace_names
 from runtime.observe.otel import OtelTracer
-from runtime.observe.trace_export import open_tracer
-from runtime.observe.tracing import NoTracer
 from runtime.store.tables import LEDGER
 from runtime.testing.model_sets import content_of
-from runtime.testing.virtual_time import LoopClock
 from runtime.walking.context import RequestContext
-from tests.collector import collector
 from tests.unit.api.test_api import ASK, app_of, events, post, serving
 from tests.unit.core.test_latency import hurry
 from tests.unit.direct_keys import memory_keys
@@ -189,56 +182,6 @@ async def test_traces_do_not_mix():
             hops = [each for each in traced.spans() if each.parent == span.context]
             assert {hop.context.trace_id for hop in hops} == {span.context.trace_id}
             assert len(hops) == 2
-
-
-NO_CONTEXTS = [
-    {},
-    {"traceparent": "my bill"},
-    {"traceparent": f"ff-{TRACE}-{PARENT}-01"},
-    {"traceparent": f"00-{'0' * 32}-{PARENT}-01"},
-    {"traceparent": f"00-{TRACE}-{'0' * 16}-01"},
-    {"traceparent": f"00-{TRACE}-{PARENT}-01\u00b9"},
-    {"traceparent": f"00-{TRACE.upper()}-{PARENT}-01"},
-    {"tracestate": "vendor=opaque"},
-]
-
-
-# What is no trace context is none: the request begins a trace, and no engine ever sees what was sent.
-async def test_what_is_no_context():
-    sent = [{name: value.encode("latin-1") for name, value in each.items()} for each in NO_CONTEXTS]
-    async with serving() as (world, client):
-        for context in sent:
-            assert (await ask(client, context)).status_code == 200
-        assert not any(engine_traces(world).values())
-        traced = Traced(world)
-        for context in sent:
-            assert (await ask(client, context)).status_code == 200
-            assert traced.one()[0].parent is None
-            traced.forget()
-        assert all("tracestate" not in each for told in engine_traces(world).values() for each in told)
-
-
-# A trace state that is longer than the standard lets it be, or that no header may be, is left out.
-async def test_what_is_no_state():
-    async with serving() as (world, client):
-        for state in ("v=" + "x" * 511, "v=\u00e9"):
-            await ask(client, SAMPLED | {"tracestate": state.encode("latin-1")})
-        assert engine_traces(world)["writer"] == [{"traceparent": SAMPLED["traceparent"]}] * 2
-
-
-# While tracing is off, engines that trace by themselves come beneath the client's own span.
-async def test_contexts_go_on_while_it_is_off():
-    async with serving() as (world, client):
-        await ask(client)
-        await post(client)
-        assert engine_traces(world) == {"router": [SAMPLED], "writer": [SAMPLED]}
-
-
-# What a client writes into its body under the name of what engines are told is not told to them.
-async def test_a_body_tells_no_context():
-    async with serving() as (world, client):
-        await ask(client, {}, interlock_trace=SAMPLED | {"x-other": "header"})
-        assert not any(engine_traces(world).values())
 
 
 HERE = {"host": "localhost", "content-type": "application/json"}
@@ -417,117 +360,3 @@ async def test_degraded():
         assert request.name == "invoke_workflow short"
         assert request.attributes["gen_ai.agent.name"] == "short"
         assert request.attributes["interlock.degraded_from"] == "agent"
-
-
-OFF = [
-    {},
-    {"OTEL_SERVICE_NAME": "gateway"},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "TRUE"},
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
-    {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1"},
-]
-ON = [
-    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
-    {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/v1/traces", "OTEL_SDK_DISABLED": "false"},
-    {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-]
-
-
-@pytest.fixture
-def otel_variables(monkeypatch):
-    """Sets OpenTelemetry's variables, and no others of them."""
-
-    def variables(given):
-        for name in ("ENDPOINT", "TRACES_ENDPOINT", "PROTOCOL", "TRACES_PROTOCOL"):
-            monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
-        for name in ("SDK_DISABLED", "TRACES_EXPORTER", "TRACES_SAMPLER", "SERVICE_NAME"):
-            monkeypatch.delenv(f"OTEL_{name}", raising=False)
-        for name, value in given.items():
-            monkeypatch.setenv(name, value)
-
-    return variables
-
-
-# Requests are traced if the standard's variables ask for it, and else are not.
-@pytest.mark.parametrize(
-    ("variables", "kind"), [*((each, NoTracer) for each in OFF), *((each, OtelTracer) for each in ON)]
-)
-def test_standard_variables(variables, kind, otel_variables):
-    otel_variables(variables)
-    tracer = open_tracer("gateway-1", LoopClock())
-    assert type(tracer) is kind
-    tracer.close()
-
-
-# A protocol that is not spoken is said, and no reason not to serve.
-def test_unknown_protocol(otel_variables, caplog):
-    otel_variables({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
-    assert type(open_tracer("gateway-1", LoopClock())) is NoTracer
-    assert "http/json" in caplog.text
-
-
-# Who does not trace does not import OpenTelemetry: neither its SDK nor its API.
-def test_nothing_is_imported_while_it_is_off():
-    script = (
-        "import sys; from runtime.observe.trace_export import open_tracer; open_tracer('gateway-1', None);"
-        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
-
-
-AGENTS = {"OTEL_SERVICE_NAME": "agents", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}
-
-
-# An endpoint in the standard's variable is all that is needed: a collector gets the spans by OTLP over HTTP.
-# What else the standard has variables for, holds, too.
-@pytest.mark.parametrize(
-    ("more", "service"),
-    [
-        ({}, "interlock"),
-        (AGENTS, "agents"),
-        ({"OTEL_TRACES_SAMPLER": "always_off"}, None),
-    ],
-)
-async def test_export(more, service, otel_variables, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with collector() as collected:
-        otel_variables({"OTEL_EXPORTER_OTLP_ENDPOINT": collected.address, **more})
-        async with serving() as (world, client):
-            tracer = world.gateways[0].admission._tracer = open_tracer("gateway-1", world.clock)
-            await ask(client, stream=True)
-            tracer.close()
-    if service is None:
-        assert collected.spans == []
-        return
-    (resource,) = collected.resources
-    assert collected.paths == {"/v1/traces"}
-    assert (resource["service.name"], resource["service.instance.id"]) == (service, "gateway-1")
-    assert resource.get("deployment.environment") == ("test" if more else None)
-    assert [span.name for span in collected.spans] == [
-        "classify router",
-        "chat writer",
-        "invoke_workflow agent",
-    ]
-    assert {span.trace_id.hex() for span in collected.spans} == {TRACE}
-
-
-# A gateway that ends waits for its collector, but not for ever.
-def test_close_has_a_limit(monkeypatch, caplog):
-    answering = threading.Event()
-
-    class Stuck(SpanExporter):
-        def export(self, spans):
-            answering.wait(5.0)
-
-    monkeypatch.setattr(otel, "CLOSE_SECONDS", 0.02)
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(Stuck()))
-    asyncio.run(_end_one(OtelTracer(provider, LoopClock())))
-    answering.set()
-    assert "the last spans are lost" in caplog.text
-
-
-async def _end_one(tracer):
-    tracer.request("r", {}, 0.0).end()
-    tracer.close()

