@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -22,13 +22,13 @@ import orjson
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.parts.local_cluster import LocalCluster, free_port, interlock_application
 from benchmarks.parts.open_loop import LoadGenerator, Plan
-from benchmarks.parts.output import PicturePath, ReportPath, blank, write
+from benchmarks.parts.output import PicturePath, ReportPath, write
 from benchmarks.parts.report import is_mixed, provenance, release_of, summary_of
 from benchmarks.parts.samples import percentile
+from benchmarks.parts.swap_view import plot, swap_table
 from runtime.errors import CommandError, InterlockError
 from runtime.settings import Settings
 
@@ -154,7 +154,7 @@ def main(
         console.print(f"[red]error:[/red] {error}")
         raise typer.Exit(1) from error
     result["config"] = {"swaps": swaps, "gateways": gateways, "streams": streams, "rate": rate}
-    console.print(_table(result))
+    console.print(swap_table(result))
     write(console, result, report, picture, plot)
     if result["failed"] or result["mixed"]:
         raise typer.Exit(1)
@@ -278,50 +278,6 @@ def longest_gaps(streams: Sequence[Sequence[float]], begun: float) -> list[tuple
         part = int((end - begun) / _PART_S)
         longest[part] = max(longest.get(part, 0.0), (end - begin) * 1000.0)
     return [(round(part * _PART_S, 1), round(longest[part], 2)) for part in sorted(longest)]
-
-
-def _table(result: dict[str, Any]) -> Table:
-    swaps, inter = result["swaps"], result["inter_token_ms"]
-    title = f"{len(swaps)} cutovers, {result['requests']} requests"
-    table = Table("milliseconds", "number", "p50", "p99", "max", title=title)
-    standby = [swap["rollback_ms"] for swap in swaps if swap["from_standby"]]
-    draining = [swap["rollback_ms"] for swap in swaps if not swap["from_standby"]]
-    rows = [
-        ("rollback to a standby: command to last acknowledgement", summary_of(standby)),
-        ("rollback in mid-drain: command to last acknowledgement", summary_of(draining)),
-        ("admissions kept waiting, worst gateway", summary_of([s["admission_gap_ms"] for s in swaps])),
-        ("first to last gateway's acknowledgement", summary_of([s["skew_ms"] for s in swaps])),
-        ("inter-token, streams that span a cutover", inter["spanning"]),
-        ("inter-token, streams that span none", inter["without"]),
-        ("inter-token, within a cutover", inter["within_cutover"]),
-    ]
-    for name, summary in rows:
-        shown = (f"{summary[key]:.2f}" if summary["count"] else "-" for key in ("p50", "p99", "max"))
-        table.add_row(name, str(summary["count"]), *shown)
-    table.caption = (
-        f"{result['failed']} failed, {result['mixed']} mixed; "
-        f"inter-token p99, spanning to not spanning: {inter['ratio_p99']}"
-    )
-    return table
-
-
-def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the longest times between tokens over time, with each cutover, as PNG."""
-    figure = blank(12, 4)
-    axes = figure.subplots()
-    gaps = dict(result["longest_gaps"])
-    axes.plot([*gaps], [*gaps.values()], linewidth=0.9, label="longest time between tokens")
-    top = max(gaps.values(), default=1.0)
-    for from_standby, colour, says in (
-        (True, "tab:orange", "cutover to a standby"),
-        (False, "tab:green", "cutover amid a drain"),
-    ):
-        made = [swap for swap in result["swaps"] if swap["from_standby"] is from_standby]
-        spans = [(swap["begun_s"], swap["rollback_ms"] / 1000.0) for swap in made]
-        axes.broken_barh(spans, (0, top), color=colour, alpha=0.35, label=says)
-    axes.set(xlabel="seconds", ylabel="ms", ylim=(0, None), title="tokens of streams across cutovers")
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
 
 
 # -- a local Interlock ----------------------------------------------------------------------------

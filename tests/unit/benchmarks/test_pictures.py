@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import chain, scale, swap
-from benchmarks.parts import output
+from benchmarks import chain, swap
+from benchmarks.parts import output, scale_view, swap_view
 
 
 def is_png(path):
@@ -32,7 +32,9 @@ def test_of_chains(tmp_path, bare):
 def test_of_cutovers_in_virtual_time(tmp_path):
     cutovers = [{"acknowledged_ms": [1.0, 2.0, 400.0]}]
     config = {"gateways": 3, "cutovers": 1}
-    scale.plot({"config": config, "scenarios": {"alike": {"cutovers": cutovers}}}, tmp_path / "scale.png")
+    scale_view.plot(
+        {"config": config, "scenarios": {"alike": {"cutovers": cutovers}}}, tmp_path / "scale.png"
+    )
     assert is_png(tmp_path / "scale.png")
 
 
@@ -40,7 +42,7 @@ def test_of_cutovers_in_virtual_time(tmp_path):
 @pytest.mark.parametrize("kinds", [[True], [True, False], []])
 def test_of_streams_across_cutovers(tmp_path, kinds):
     swaps = [{"begun_s": 1.0 + n, "rollback_ms": 300.0, "from_standby": kind} for n, kind in enumerate(kinds)]
-    swap.plot({"longest_gaps": [(0.0, 40.0), (0.2, 41.0)], "swaps": swaps}, tmp_path / "swap.png")
+    swap_view.plot({"longest_gaps": [(0.0, 40.0), (0.2, 41.0)], "swaps": swaps}, tmp_path / "swap.png")
     assert is_png(tmp_path / "swap.png")
 
 
@@ -60,7 +62,7 @@ def test_a_swap_in_a_report():
 
 # A run of swaps in which no stream had two tokens is drawn all the same.
 def test_of_no_streams(tmp_path):
-    swap.plot({"longest_gaps": [], "swaps": []}, tmp_path / "swap.png")
+    swap_view.plot({"longest_gaps": [], "swaps": []}, tmp_path / "swap.png")
     assert is_png(tmp_path / "swap.png")
 
 
@@ -71,7 +73,7 @@ def test_a_gateway_that_never_acknowledges(tmp_path, monkeypatch):
     scenario = {"cutovers": [{"acknowledged_ms": [1.0, 2.0]}, {"acknowledged_ms": [3.0]}]}
     config = {"gateways": 2, "cutovers": 2}
     with pytest.warns(UserWarning, match="No artists with labels"):
-        scale.plot({"config": config, "scenarios": {"one is deaf": scenario}}, tmp_path / "scale.png")
+        scale_view.plot({"config": config, "scenarios": {"one is deaf": scenario}}, tmp_path / "scale.png")
     assert drawn == [([1.0, 2.0, 3.0], [0.25, 0.5, 0.75])]
 
 
