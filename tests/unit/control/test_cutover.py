@@ -1,5 +1,9 @@
+import asyncio
+
+import pytest
+
 from runtime.core.swap.release import ReleaseState
-from tests.unit.world import World, content
+from tests.unit.world import World, content, content_of, document
 
 
 # A candidate whose engines never answer a ping delays no cutover to a release that is ready.
@@ -37,4 +41,28 @@ async def test_sixteen_gateways():
         assert all(follower.routing.live.number == 2 for follower in followers)
         assert len(world.state.gateways) == 15
         await world.ask(3)
+        assert world.tally.failed == []
+
+
+# A gateway that reports and follows no table any more is out of readiness and holds no swap up, be it that
+# gateways are to prepare a candidate, to let requests wait, or to send them to another release.
+@pytest.mark.parametrize("strategy", ["beside", "sleep_live"])
+async def test_a_gateway_that_does_not_follow(strategy):
+    first, second = content(1), content_of({**document(2), "strategy": strategy})
+    async with World(gateways=2) as world:
+        world.want(first)
+        await world.until_live(first)
+        next_table = world.manager.next_table
+
+        async def hangs(report):
+            return await (asyncio.Event().wait() if report.gateway == "gateway-1" else next_table(report))
+
+        world.manager.next_table = hangs
+        world.manager.break_polls()
+        await asyncio.sleep(2)
+        world.want(second)
+        await world.until_live(second, seconds=120)
+        assert world.state.lagging == {"gateway-1"}
+        assert world.followers[1].fenced
+        assert await world.ask(0) is not None
         assert world.tally.failed == []

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from runtime.core.swap import events as ev
 from runtime.core.swap import snapshot
 from runtime.core.swap.fold import fold
 from runtime.core.swap.release import ReleaseState as S
+from runtime.core.swap.routes import RouteChange
 from runtime.core.swap.state import ControlState, RefusedSet
 from runtime.errors import Fenced, HistoryLost, StoreError, StoreUnavailable
 from runtime.store.asynchronous.journal import AsyncJournal
@@ -172,6 +174,16 @@ def test_refused_sets():
         state.releases[4].entered,
     )
     assert list(state.releases[4].entered) == [S.PENDING, S.FAILED, S.UNLOADING, S.RETIRED]
+
+
+# An earlier version said of releases when they were acknowledged, and not when routes changed: by then.
+def test_routes_of_before():
+    state = states(events_of("swaps"))[-1]
+    told = json.loads(snapshot.encode(state))
+    assert told.pop("routed") == {"revision": state.routed.revision, "at": state.routed.at}
+    for release in told["releases"]:
+        release |= {"acknowledged": None, "first_acknowledged": None}
+    assert snapshot.decode(json.dumps(told)) == replace(state, routed=RouteChange(state.revision))
 
 
 # Over many swaps the journal stays short, whoever starts the manager meanwhile, and nothing is noticed of it.
