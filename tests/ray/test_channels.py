@@ -16,7 +16,7 @@ def deployed(interlock, driver):
     from ray import serve
 
     from runtime.serve.hosts import fake as fake_engine
-    from runtime.serve.hosts.replica import HandleEngine
+    from tests.owned_engine import OwnedEngine
 
     timing = {"time_to_first_token": "1ms", "inter_token": "1ms", "context_length": 4000, "tokens": 600}
 
@@ -24,7 +24,7 @@ def deployed(interlock, driver):
 
     def deploy(script=timing, **deployment_config):
         engine = FakeEngineSpec(kind="fake", **script, deployment_config=deployment_config)
-        made.append(HandleEngine(serve.run(fake_engine.build(engine), name="channels", route_prefix=None)))
+        made.append(OwnedEngine(serve.run(fake_engine.build(engine), name="channels", route_prefix=None)))
         return made[-1]
 
     yield deploy
