@@ -1,4 +1,4 @@
-"""Telling the manager what a gateway has counted for status and health; nothing is decided by it."""
+"""Reporting a gateway's activity to the manager, for status and health; no decision depends on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class ActivityReports:
-    """Reports once a heartbeat. ``tasks`` counts those of the event loop, ``clients`` engines held."""
+    """Reports once a heartbeat. ``tasks`` counts the event loop's tasks, ``clients`` engine clients."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class ActivityReports:
         self._clients = clients
 
     async def run(self) -> None:
-        """Report until cancelled. What was not heard is told with the next heartbeat."""
+        """Report until cancelled. What did not arrive is in the next report, too."""
         while True:
             try:
-                await self._manager.activity(self._told())
+                await self._manager.activity(self._report())
             except Unavailable as error:
-                _log.info("the manager did not hear what was counted for status and health: %s", error)
+                _log.info("the manager did not receive the activity report: %s", error)
             await asyncio.sleep(self._heartbeat_s)
 
-    def _told(self) -> GatewayActivity:
+    def _report(self) -> GatewayActivity:
         return GatewayActivity(
             gateway=self._gateway,
             metered=self._meter.totals,

@@ -1,4 +1,4 @@
-"""Where a request gets in: a lease on the live release, and the chain call that will hold it."""
+"""Where a request is admitted: it takes a lease on the live release, and becomes a chain call."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Admission:
             UnknownModel: the live release has no such chain.
             Overloaded: too many wait already.
             DeadlineExceeded: the models were not back in time.
-            RateLimited, QuotaExhausted: what it may spend does not fit into the caller's limits, and its
-                chain names no other that does (``degrade_to``).
+            RateLimited, QuotaExhausted: its worst case does not fit into the caller's limits, nor does that
+                of the chain that it degrades to (``degrade_to``).
 
         """
         try:
@@ -71,20 +71,20 @@ class Admission:
             raise
 
     def turned_away(self, error: BaseException, ask: Ask | None = None, caller: Caller = OPEN) -> None:
-        """Count a request that got no further; the health tells of it unless that was its client's doing."""
+        """Count a request that was not admitted; health shows it unless the client was at fault."""
         live, release, chain = self._routing.live, 0, ""
-        # By names that the release declares only: a client may send any.
+        # Only names that the release declares: a client may send any.
         if ask is not None and live is not None and ask.chain in live.routed.chains:
             release, chain = live.number, ask.chain
         self._meter.metrics.turned_away(chain, release, outcome_of(error))
-        what = ending(error, answered=False, took=0.0, objective=0.0)
-        if what is None:
+        observed = ending(error, answered=False, took=0.0, objective=0.0)
+        if observed is None:
             return
-        refused = caller.tenant if what is Observed.REFUSED else ""
-        self._meter.recent.add(self._clock.now(), Mark(what, release, chain, refused))
+        refused = caller.tenant if observed is Observed.REFUSED else ""
+        self._meter.recent.add(self._clock.now(), Mark(observed, release, chain, refused))
 
     async def _begin_or_degrade(self, ask: Ask, context: RequestContext) -> ChainCall:
-        """Begin with the chain that is asked, or the one that it degrades to if a budget has no room."""
+        """Begin with the chain that is asked for, or the one that it degrades to if a budget has no room."""
         try:
             return await self._begin(ask, context)
         except QuotaExhausted as error:

@@ -92,11 +92,11 @@ class ChainCall:
         return self._deadline.left
 
     def latency(self) -> Latency:
-        """Return where the time has gone up to now, which the caller takes for the answer's end."""
+        """Return where the time has gone until now, which counts as the answer's end."""
         return self._end.latency(self.hops)
 
     def check(self) -> None:
-        """Return if its chain takes from clients what this request says. Raises InvalidRequest."""
+        """Return if the chain accepts what this request asks for. Raises InvalidRequest."""
         check_chain_takes(self._lease.chain, self.ask)
 
     async def reserve(self) -> None:
@@ -166,7 +166,7 @@ class ChainCall:
 
 
 def _tag(lease: Lease, ask: Ask, context: RequestContext, admitted: float) -> HopTag:
-    """Return what all hops of a request say of it."""
+    """Return the tag that all hops of a request share."""
     return HopTag(
         hop="",
         request=uuid.uuid4().hex,

@@ -1,4 +1,4 @@
-"""What each question to the manager, answered or not, says of how the manager sees this gateway."""
+"""What each call to the manager, answered or not, shows of whether this gateway is up to date."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Contact:
         return self._routing.standing.lags(self.moment())
 
     def moment(self) -> Moment:
-        """Return what time it is: when a question is ``asked``."""
+        """Return what time it is, for ``asked_at``: it is taken before the manager is asked."""
         return self._routing.moment()
 
-    def told(self, newest: TableStamp, held: TableStamp, asked: Moment) -> None:
-        """Take note of what the newest table is, or was when this gateway ``asked`` or later."""
+    def answered(self, newest: TableStamp, held: TableStamp, asked_at: Moment) -> None:
+        """Note which table is the newest, or was at some time since ``asked_at``."""
         routing, fenced = self._routing, self.fenced
-        routing.standing = routing.standing.told(newest, held, asked, routing.moment())
+        routing.standing = routing.standing.told(newest, held, asked_at, routing.moment())
         if self.fenced and not fenced:
             _log.error("%s is not followed: not ready any more", newest)
 
-    def not_told(self, error: Unavailable, asked: Moment) -> None:
-        """Take note of why nothing was answered."""
+    def unanswered(self, error: Unavailable, asked_at: Moment) -> None:
+        """Note why a call was not answered."""
         _log.info("the manager is away: %s", error)
         if isinstance(error, NoManager):
             routing = self._routing
-            routing.standing = routing.standing.alone(asked, routing.moment())
+            routing.standing = routing.standing.alone(asked_at, routing.moment())
 
-    def followed(self, asked: Moment) -> None:
-        """Take note that this gateway routes by the table that it ``asked`` for then."""
-        self._routing.standing = self._routing.standing.installed(asked)
+    def followed(self, asked_at: Moment) -> None:
+        """Note that this gateway routes by the table that it asked for at ``asked_at``."""
+        self._routing.standing = self._routing.standing.installed(asked_at)

@@ -17,7 +17,7 @@ from runtime.walking.context import RequestContext
 
 
 class RequestEnd:
-    """What the end of a request is counted by. ``tag`` says of the request what all its hops do."""
+    """What the end of a request is counted by. ``tag`` has what all hops of the request share."""
 
     def __init__(
         self, clock: Clock, meter: Meter, chain: Chain, tag: HopTag, context: RequestContext
@@ -31,7 +31,7 @@ class RequestEnd:
         self._ended: float | None = None
         self._error: Exception | None = None
         self._outcome: RequestOutcome | None = None
-        """How it has ended if this is where it does; None of one that has not been started."""
+        """How it ends unless something else happens; None until it has been started."""
 
     def started(self) -> None:
         """Note that its chain is walked from now on: whoever leaves before the answer's end cancels it."""
@@ -52,7 +52,7 @@ class RequestEnd:
             raise
 
     def latency(self, hops: Sequence[HopRecord]) -> Latency:
-        """Return where the time has gone up to now, which is taken for the answer's end."""
+        """Return where the time has gone until now, which counts as the answer's end."""
         self._ended = self._clock.now()
         return latency_of(hops, self._since_arrival(self._begun), self._since_arrival(self._ended))
 
@@ -68,8 +68,8 @@ class RequestEnd:
         ended = self._clock.now() if self._ended is None else self._ended
         took = ended - self._context.arrived
         own = took - sum(hop.duration_ms for hop in hops) / 1000.0
-        where = self._tag.chain, self._tag.release
-        self._meter.metrics.request(*where, self._outcome, took, max(0.0, own))
+        labels = self._tag.chain, self._tag.release
+        self._meter.metrics.request(*labels, self._outcome, took, max(0.0, own))
         self._mark(ended, took)
 
     def _mark(self, ended: float, took: float) -> None:
@@ -77,7 +77,7 @@ class RequestEnd:
         if self._tag.purpose != Purpose.LIVE:
             return
         answered, objective = self._outcome is RequestOutcome.OK, self._chain.latency_objective
-        what = ending(self._error, answered=answered, took=took, objective=objective)
-        if what is not None:
-            refused = self._tag.tenant if what is Observed.REFUSED else ""
-            self._meter.recent.add(ended, Mark(what, self._tag.release, self._tag.chain, refused))
+        observed = ending(self._error, answered=answered, took=took, objective=objective)
+        if observed is not None:
+            refused = self._tag.tenant if observed is Observed.REFUSED else ""
+            self._meter.recent.add(ended, Mark(observed, self._tag.release, self._tag.chain, refused))

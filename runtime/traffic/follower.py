@@ -1,4 +1,4 @@
-"""Following the manager's routing table, from the first one to the goodbye."""
+"""Following the manager's routing table, from the first one until the gateway leaves."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from runtime.traffic.contact import RETRY_SECONDS, Contact
 from runtime.traffic.installed import InstalledTable
 from runtime.traffic.manager_port import Manager
 from runtime.traffic.meter import Meter
+from runtime.traffic.metrics import MetricsReports
 from runtime.traffic.preparing import EngineDirectory, Preparing
 from runtime.traffic.reports import Reports
 from runtime.traffic.routing import Routing
-from runtime.traffic.telling import Telling
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ ASTRAY_PATIENCE_SECONDS = 60.0
 """How long a gateway that starts waits for a manager that uses its store."""
 
 GOODBYE_SECONDS = 2.0
-"""How long a gateway that ends waits for the manager to hear each of its last words."""
+"""How long a gateway that ends waits for the manager to take each of its last two calls."""
 
 
 class Follower:
@@ -39,8 +39,8 @@ class Follower:
 
     ``tasks`` counts the tasks of its event loop, which by default has no other gateway's. ``loops`` watches
     the process's loops; without it the follower's are watched by themselves. ``installation`` is the id of
-    the installation whose store this gateway uses. A gateway that the manager does not hear for ``silence_s``
-    is gone for it, and takes no requests.
+    the installation whose store this gateway uses. The manager takes a
+    gateway that it has not heard from for ``silence_s`` for gone; such a gateway takes no requests.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Follower:
             *(gateway, installation, manager, heartbeat_s, self.routing),
             *(self._installed, self._contact, changed),
         )
-        self._telling = Telling(gateway, manager, meter, clock, heartbeat_s, self.loops)
+        self._metrics = MetricsReports(gateway, manager, meter, clock, heartbeat_s, self.loops)
         self._activity = ActivityReports(
             *(gateway, manager, meter, clock, heartbeat_s, self.loops, tasks),
             clients=lambda: preparing.clients,
@@ -87,8 +87,8 @@ class Follower:
         return self._contact.fenced
 
     async def metrics(self) -> bytes:
-        """Return what the whole application has counted. Raises as ``Telling.metrics``."""
-        return await self._telling.metrics()
+        """Return the metrics of the whole application. Raises as ``MetricsReports.metrics``."""
+        return await self._metrics.metrics()
 
     async def first_table(self) -> None:
         """Return once a table is installed: a gateway without one must not take requests.
@@ -109,12 +109,12 @@ class Follower:
                 await asyncio.sleep(ASTRAY_SECONDS)
 
     async def run(self) -> None:
-        """Follow and report until cancelled, then say goodbye."""
+        """Follow and report until cancelled, then send the last metrics and leave."""
         loops = {
             "follow": self._follow,
             "prepare": self._installed.prepare_the_rest,
             "report": self._reports.run,
-            "count": self._telling.run,
+            "count": self._metrics.run,
             "tell activity": self._activity.run,
         }
         try:
@@ -122,19 +122,19 @@ class Follower:
                 for name, loop in loops.items():
                     tasks.create_task(self.loops.keep(name, loop))
         finally:
-            await self._say_goodbye()
+            await self._leave()
 
-    async def _say_goodbye(self) -> None:
+    async def _leave(self) -> None:
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._telling.tell()
+                await self._metrics.report()
         except (Unavailable, TimeoutError) as error:
-            _log.info("the manager did not hear what was counted last: %r", error)
+            _log.info("the manager did not receive the last metrics: %r", error)
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._manager.leave(self._gateway)
         except (Unavailable, TimeoutError) as error:
-            _log.info("the manager did not hear the goodbye: %r", error)
+            _log.info("the manager was not told that this gateway leaves: %r", error)
 
     async def _follow(self) -> None:
         while True:
@@ -145,21 +145,21 @@ class Follower:
                 await asyncio.sleep(ASTRAY_SECONDS)
 
     async def _follow_once(self) -> None:
-        asked = self._contact.moment()
+        asked_at = self._contact.moment()
         try:
             table = await self._manager.next_table(self._reports.next())
         except Unavailable as error:
-            self._contact.not_told(error, asked)
+            self._contact.unanswered(error, asked_at)
             await asyncio.sleep(RETRY_SECONDS)
             return
         self._check_store(table)
         if table.stamp < self.table.stamp:
-            _log.warning("%s is of a manager whose time is over: routing goes on as it is", table.stamp)
+            _log.warning("%s is from a manager that has been replaced: routing goes on as it is", table.stamp)
             await asyncio.sleep(RETRY_SECONDS)
             return
-        self._contact.told(table.stamp, self.table.stamp, asked)
+        self._contact.answered(table.stamp, self.table.stamp, asked_at)
         if await self._installed.install(table):
-            self._contact.followed(asked)
+            self._contact.followed(asked_at)
 
     def _check_store(self, table: RoutingTable) -> None:
         """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""

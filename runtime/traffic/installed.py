@@ -1,4 +1,4 @@
-"""The table that a gateway routes by: how another takes its place, and how what it tells of is prepared."""
+"""The table that a gateway routes by: how it is replaced, and how its releases are prepared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InstalledTable:
     ) -> None:
         self.table = RoutingTable(version=-1)
         self.cutover_s = 0.0
-        """For how many seconds the last cutover kept this gateway from admitting requests."""
+        """How many seconds the last cutover kept this gateway from admitting requests."""
         self._routing = routing
         self._preparing = preparing
         self._meter = meter

@@ -17,21 +17,21 @@ class Manager(Protocol):
         ...
 
     async def report(self, report: GatewayReport) -> TableStamp:
-        """Say what this gateway holds; return which table is the newest."""
+        """Report what this gateway holds; return which table is the newest."""
         ...
 
-    async def activity(self, told: GatewayActivity) -> None:
-        """Say what this gateway has counted for status and health."""
+    async def activity(self, activity: GatewayActivity) -> None:
+        """Report what this gateway has counted for status and health."""
         ...
 
     async def leave(self, gateway: str) -> None:
-        """Say goodbye."""
+        """Report that this gateway leaves."""
         ...
 
-    async def count(self, told: MetricsSnapshot) -> None:
-        """Say what this gateway has counted for Prometheus."""
+    async def count(self, snapshot: MetricsSnapshot) -> None:
+        """Report this gateway's metrics."""
         ...
 
-    async def metrics(self, told: MetricsSnapshot) -> bytes:
-        """Say it, and return what the whole application has counted, as Prometheus' text."""
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes:
+        """Report them, and return the metrics of the whole application, as Prometheus' text."""
         ...

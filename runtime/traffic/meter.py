@@ -1,4 +1,4 @@
-"""Counting what live hops spend, by engine, which steps take longer than their share, and how all end.
+"""Counting what hops spend, by engine, which steps take longer than their share, and how hops end.
 
 The token counts are the engines' own, passed on with each hop.
 """
@@ -45,10 +45,10 @@ class Meter:
         elif ended.failed:
             self._see(Observed.HOP_FAILED, ended)
 
-    def _see(self, what: Observed, ended: HopEnded) -> None:
+    def _see(self, observed: Observed, ended: HopEnded) -> None:
         if ended.tag.purpose != Purpose.LIVE:
-            return  # of a copy nobody waits for the answer: it makes no health worse
-        self.recent.add(ended.at, Mark(what, ended.tag.release, ended.tag.chain, ended.tag.step))
+            return  # nobody waits for the answer of a copy: it does not count in health
+        self.recent.add(ended.at, Mark(observed, ended.tag.release, ended.tag.chain, ended.tag.step))
 
     def record_request(self, release: int, usage: Usage) -> None:
         """Add what a request has generated, if it is one of the first that the release served here."""

@@ -36,7 +36,7 @@ class EngineDirectory(Protocol):
 
 
 class Preparing:
-    """Has a routing hold releases, and knows why it does not hold the rest."""
+    """Prepares releases for a routing, and knows why it does not hold the others yet."""
 
     def __init__(self, directory: EngineDirectory, routing: Routing) -> None:
         self._directory = directory
@@ -53,7 +53,7 @@ class Preparing:
         return [r for r in table.releases.values() if not self._routing.holds(r)]
 
     def keep(self, table: RoutingTable) -> None:
-        """Forget what stood in the way of releases that are not in the table any more."""
+        """Forget the faults of releases that are not in the table any more."""
         self.faults = {n: fault for n, fault in self.faults.items() if n in table.releases}
 
     async def retain(self, routed: Iterable[RoutedRelease]) -> None:
@@ -65,7 +65,7 @@ class Preparing:
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
                 clients = await self._resolve(release.engines)
-        except Exception as error:  # noqa: BLE001 - whatever stands in the way is told and tried again
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is reported and tried again
             self.faults[release.number] = str(error) or f"no answer within {PREPARE_SECONDS:g} s"
             _log.warning("release %d is not reachable yet: %s", release.number, error)
             return

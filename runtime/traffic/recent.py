@@ -1,4 +1,4 @@
-"""Counting over a trailing window: what was seen longer ago has been taken off again."""
+"""Counts over a trailing window: what is older has been subtracted again."""
 
 from __future__ import annotations
 

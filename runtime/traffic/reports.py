@@ -48,14 +48,14 @@ class Reports:
             except TimeoutError:
                 _log.debug("nothing has changed: the report is a heartbeat")
             self._changed.clear()
-            asked = self._contact.moment()
+            asked_at = self._contact.moment()
             try:
                 newest = await self._manager.report(self.next())
             except Unavailable as error:
-                self._contact.not_told(error, asked)
+                self._contact.unanswered(error, asked_at)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._contact.told(newest, self._installed.table.stamp, asked)
+                self._contact.answered(newest, self._installed.table.stamp, asked_at)
 
     def next(self) -> GatewayReport:
         """Return how things are now."""

@@ -27,7 +27,7 @@ MAX_WAITING = 1000
 
 
 Identity = tuple[int, str]
-"""What a release is known by: a journal that has lost its end gives its last numbers once more."""
+"""What identifies a release: a journal that has lost its end gives its last numbers again."""
 
 
 def identity(release: RoutedRelease) -> Identity:
@@ -37,7 +37,7 @@ def identity(release: RoutedRelease) -> Identity:
 
 @dataclass(frozen=True)
 class Routes:
-    """By what requests are sent on: what the table says, of the releases that are prepared here."""
+    """Where requests go: the table's routes, of the releases that are prepared here."""
 
     live: Identity | None = None
     releases: Mapping[Identity, PreparedRelease] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Routing:
         return identity(release) in self._routes.releases
 
     def hold(self, release: PreparedRelease) -> None:
-        """Be able to send requests to a release; whether any are is ``install``'s to say."""
+        """Be able to send requests to a release; ``install`` decides whether any are sent."""
         held = {**self._routes.releases, identity(release.routed): release}
         self._routes = replace(self._routes, releases=held)
 

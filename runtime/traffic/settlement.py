@@ -1,4 +1,4 @@
-"""What one request has come to, kept: a ledger row of each hop, and what it had reserved given back."""
+"""Settling one request: a ledger row for each hop, and its reservations released."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Making the calls of a walk: the driver, one call's hop, what a request spends, its deadline.
 
-Warm-ups share the driver alone; the rest is a request's. What is to be called next is ``core.walk``'s;
-whether a request gets in, ``traffic``'s.
+Warm-ups share the driver alone; the rest is a request's. ``core.walk`` decides what is called next,
+``traffic`` whether a request is admitted.
 """

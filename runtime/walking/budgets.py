@@ -26,7 +26,7 @@ from runtime.errors import QuotaExhausted, RateLimited
 from runtime.store.spending.reservations import ReservationRequest
 
 GRACE_SECONDS = 30.0
-"""How long after its chain's deadline a request's gateway is dead if it has not released what it holds."""
+"""How long after its chain's deadline a request's reservations expire: by then its gateway must have died."""
 
 BUSY_SECONDS = 1.0
 """When to come again if too many requests are under way: nobody knows when one of them ends."""
@@ -44,7 +44,7 @@ class BudgetPort(Protocol):
         """Return the caps that count spending under ``tag``."""
         ...
 
-    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
         ...
 
@@ -58,9 +58,9 @@ class NoBudgets:
         """Return none."""
         return []
 
-    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
         """Let everything begin."""
-        return Standing(wish.at, ())
+        return Standing(request.at, ())
 
 
 class Reservations:
@@ -85,11 +85,11 @@ class Reservations:
 
     @property
     def counts_tokens(self) -> bool:
-        """Say whether a cap counts tokens, or what they cost; else nobody need know how many there may be."""
+        """Say whether a cap counts tokens or their cost; only then must the worst case be known."""
         return any(cap.unit in OF_TOKENS for cap in self._caps)
 
     async def begin(self, worst: Amount) -> None:
-        """Reserve ``worst``, and whatever else a request takes.
+        """Reserve ``worst``, and the request itself where requests are counted.
 
         Raises:
             RateLimited: a limit has no room in its window.
@@ -101,7 +101,7 @@ class Reservations:
             self._reserved = worst
 
     async def cover(self, amount: Amount) -> None:
-        """See to it that ``amount`` is reserved in all. Raises as ``begin`` does."""
+        """Reserve what is missing for ``amount`` in all. Raises as ``begin`` does."""
         async with self._covering:  # calls beside each other would each reserve what the other does
             more = amount.beyond(self._reserved)
             counting = [cap for cap in self._caps if more.of(cap.unit)]
@@ -134,13 +134,13 @@ def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
         for amount in (counter.spent, counter.reserved, cap.limit, refusal.wanted)
     )
     if cap.unit is Unit.CONCURRENT:
-        said = f"the {cap.kind.value} of concurrent requests of {_whose(cap)} does not allow it"
-        message = f"{said}: {reserved} of {limit} are under way"
+        reached = f"the {cap.kind.value} of concurrent requests of {_whose(cap)} does not allow it"
+        message = f"{reached}: {reserved} of {limit} are under way"
     else:
         window = "in total" if cap.window is Window.TOTAL else f"per {cap.window.value}"
-        said = f"the {cap.kind.value} of {cap.unit.value} {window} of {_whose(cap)} does not allow it"
+        reached = f"the {cap.kind.value} of {cap.unit.value} {window} of {_whose(cap)} does not allow it"
         message = (
-            f"{said}: {spent} spent and {reserved} reserved of {limit}, and the request may take {wanted}"
+            f"{reached}: {spent} spent and {reserved} reserved of {limit}, and the request may take {wanted}"
         )
     if cap.kind is CapKind.BUDGET or refusal.wanted > cap.limit:
         return QuotaExhausted(message, code="insufficient_quota")

@@ -1,4 +1,4 @@
-"""Where a request comes from, as one value: made once as it comes in, and handed on whole."""
+"""Where a request comes from, as one value: made once when it arrives, and passed on as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.observe.tracing import UNTRACED, RequestSpan
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Who asks, since when, and beneath which span; what is asked for is ``core.requests.ask``'s."""
+    """Who asks, since when, and under which span; ``core.requests.ask`` has what is asked for."""
 
     id: str
     """``x-request-id``: the client's own id of it, which it may use more than once."""

@@ -1,4 +1,4 @@
-"""One call of a walk, made: retried once, ended by the deadline, counted, signed, and told of."""
+"""One call of a walk, made: retried once, bounded by the deadline, counted, signed, and reported."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from runtime.walking.retry import RetryingEngine
 _log = logging.getLogger(__name__)
 
 SPENT_SECONDS = 1.0
-"""How long an engine may take to tell what a call has come to that was broken off."""
+"""How long an engine may take to report what a call that was broken off has spent."""
 
 HopObserver = Callable[[HopEnded], None]
-"""Who is told of each hop that has ended."""
+"""Called with each hop that has ended."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Hop:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note how the hop ends if this is where it does."""
+        """Note how the hop ends if it ends in this block."""
         try:
             yield
         except InterlockError as error:
@@ -115,7 +115,7 @@ class _Hop:
 
 
 class HopRunner:
-    """Makes the calls of one request, on one release. ``tag`` says of the request what all its hops do."""
+    """Makes the calls of one request, on one release. ``tag`` has what all hops of the request share."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class HopRunner:
         self.before_retry: Callable[[Call], Awaitable[None]] | None = None
         """Called before a call is made again whose replica is lost; what it raises ends the call."""
         self.uncounted: Callable[[], None] = lambda: None
-        """Called where an engine has not told in time what a call has spent; the manager will know later."""
+        """Called when an engine has not said in time what a call has spent; the manager collects it later."""
 
     async def count(self, call: Call) -> int:
         """Return how many tokens a call's prompt has. Raises as ``make`` does."""
@@ -165,7 +165,7 @@ class HopRunner:
         hop = self._begin(call)
         try:
             with hop.noting(), self._deadline.within(call.step) as limit, limit:
-                answer = await hop.client.classify({**call.body, **self._told(hop)})
+                answer = await hop.client.classify({**call.body, **self._call_context(hop)})
                 hop.watch.mark(answer.elapsed, answer.usage.completion)
                 hop.usage = answer.usage
                 hop.sign(answer.engine)
@@ -177,7 +177,7 @@ class HopRunner:
     async def generate(self, call: Call, *, stream: bool) -> AsyncGenerator[list[Chunk], None]:
         """Yield the chunks of a call's answer. Raises as ``make`` does."""
         hop = self._begin(call)
-        answer = hop.client.generate({**call.body, "stream": stream, **self._told(hop)})
+        answer = hop.client.generate({**call.body, "stream": stream, **self._call_context(hop)})
         try:
             with hop.noting(), self._deadline.within(call.step) as limit:
                 while True:
@@ -212,24 +212,24 @@ class HopRunner:
         client = RetryingEngine(self._release.clients[call.engine], retried)
         return _Hop(call, tag, watch, client, span)
 
-    def _told(self, hop: _Hop) -> dict[str, Any]:
-        """Return what an engine's host is told of a call: all, for a client may have named it in its body."""
+    def _call_context(self, hop: _Hop) -> dict[str, Any]:
+        """Return what the engine's host gets with a call. Always every key: a client may have sent one."""
         return {TAG: hop.tag.plain(), WITHIN: self._deadline.left, TRACE: hop.span.context}
 
     async def _end(self, hop: _Hop) -> None:
-        """Tell what a hop came to. Of one that was broken off, the engine alone knows."""
+        """Report what a hop came to. Only the engine knows what one that was broken off has spent."""
         duration = hop.watch.elapsed
         tag = hop.client.tag or hop.tag
         try:
             if hop.outcome is not Outcome.OK:
                 hop.usage = await self._spent(hop, tag)
         except asyncio.CancelledError:
-            self.uncounted()  # its client left while the engine was asked: what it came to is not known here
+            self.uncounted()  # its client left while the engine was asked: what was spent is unknown here
             raise
         finally:
-            self._tell(hop, tag, duration)
+            self._report(hop, tag, duration)
 
-    def _tell(self, hop: _Hop, tag: HopTag, duration: float) -> None:
+    def _report(self, hop: _Hop, tag: HopTag, duration: float) -> None:
         ended = HopEnded(
             hop.call.id,
             tag,
@@ -260,12 +260,12 @@ class HopRunner:
         )
 
     async def _spent(self, hop: _Hop, tag: HopTag) -> Usage:
-        """Return the engine's own count of a hop; what was seen of it if the engine does not tell in time."""
+        """Return the engine's own count of a hop; what was seen here if it does not answer in time."""
         try:
             async with asyncio.timeout(SPENT_SECONDS):
                 spent = await hop.client.spent(tag.hop)
         except (InterlockError, TimeoutError) as error:
-            _log.warning("hop %s: its engine does not tell what it spent: %r", hop.tag.hop, error)
+            _log.warning("hop %s: its engine did not report what it spent: %r", hop.tag.hop, error)
             self.uncounted()
             return hop.usage
         return spent or hop.usage

@@ -36,7 +36,7 @@ class RetryingEngine:
         self._engine = engine
         self._retried = retried or _unnoticed
         self.tag: HopTag | None = None
-        """The tag of the last attempt. Each has an id of its own: a lost replica may count on, unheard."""
+        """The tag of the last attempt. Each has an id of its own: a lost replica may go on counting."""
 
     def _attempt(self, body: Body) -> Body:
         if TAG not in body:
@@ -94,7 +94,7 @@ class RetryingEngine:
 
 
 async def _unnoticed(_error: EngineLost) -> None:
-    """Tell nobody but the log that another replica is asked."""
+    """Do nothing more: the log has it that another replica is asked."""
 
 
 async def _twice(

@@ -41,7 +41,7 @@ class Spending:
         Raises:
             RateLimited, QuotaExhausted: it does not fit.
             InvalidRequest: an engine would refuse what the client sent.
-            EngineUnavailable: an engine does not tell how long a prompt is.
+            EngineUnavailable: an engine does not answer how long a prompt is.
             StoreUnavailable: the caps cannot be asked for.
 
         """
@@ -75,7 +75,7 @@ class Spending:
     async def cover(self, call: Call) -> None:
         """Have what has been spent, what is under way and ``call`` reserved. Raises as ``begin`` does.
 
-        What was reserved for a later call was a guess at what its prompt would hold.
+        What was reserved for a later call before was an estimate of its prompt.
         """
         if self.hold.counts_tokens and call.id not in self._under_way:
             self._under_way[call.id] = await self._worst_of(call)
@@ -97,7 +97,7 @@ class Spending:
             await self.hold.cover(wanted)
 
     def hop_ended(self, ended: HopEnded) -> None:
-        """Take what a hop has spent for what it might have."""
+        """Replace a hop's worst case by what it has spent."""
         if self.hold.counts_tokens:
             self._under_way.pop(ended.call, None)
             self._spent = self._spent.plus(Amount(ended.record.usage.total, ended.row.cost))

@@ -13,6 +13,7 @@ RETIRED = {
     "What": "Observed",
     "Wish": "ReservationRequest",
     "Home": "EngineHandle",
+    "Telling": "MetricsReports",
     "ReleaseTable": "RoutingTable",
     "release_table": "routing_table",
     "ChainRun": "Walk",

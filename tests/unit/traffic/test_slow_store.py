@@ -29,11 +29,11 @@ class Hanging:
             await asyncio.Event().wait()
         return [Cap(1, "t", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 10**9)]
 
-    async def reserve(self, wish):
+    async def reserve(self, request):
         self.reserved += 1
         if self._call == f"reserve {self.reserved}":
             await asyncio.Event().wait()
-        return await self.answer(wish)
+        return await self.answer(request)
 
     async def answer(self, _wish):
         return None
