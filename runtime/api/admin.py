@@ -1,4 +1,4 @@
-"""``/admin/v1``: what operators see and may ask for."""
+"""``/admin/v1``: what operators read, and the commands that they give."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_EDITION = 10**18
 _MAX_PATH = 1024
 
 _HEALTH_S = 6.0
-"""How long the manager is waited for, which itself waits half as long for the cluster."""
+"""How long to wait for the manager, which itself waits half as long for the cluster."""
 
 
 _Number = Annotated[int, Path(ge=1, le=MOST_RELEASES)]
@@ -39,11 +39,11 @@ class RollbackBody(AdminBody):
     to: Annotated[int, Field(strict=True, ge=1, le=MOST_RELEASES)] | None = None
 
 
-def _model_set(told: Any) -> Any:
-    if isinstance(told, dict) or (
-        isinstance(told, str) and 0 < len(told) <= _MAX_PATH and told.isprintable()
+def _model_set(value: Any) -> Any:
+    if isinstance(value, dict) or (
+        isinstance(value, str) and 0 < len(value) <= _MAX_PATH and value.isprintable()
     ):
-        return told
+        return value
     raise ValueError(f"must be a path of at most {_MAX_PATH} printable characters, or the model set itself")
 
 
@@ -131,7 +131,7 @@ def _add_reading(routes: APIRouter, operator: Operator, settings: Settings) -> N
 def _add_health(routes: APIRouter, operator: Operator, settings: Settings) -> None:
     @routes.get("/health", response_model=HealthReport)
     async def health(request: Request) -> JSONResponse:
-        """Answer 200 whatever the verdict, and if the manager is away, too: that is what is asked for."""
+        """Answer 200 whatever the verdict, also while the manager is away: then the verdict is unknown."""
         actor_of(request, settings)
         try:
             async with asyncio.timeout(_HEALTH_S):
@@ -143,7 +143,7 @@ def _add_health(routes: APIRouter, operator: Operator, settings: Settings) -> No
 
 
 def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> None:
-    async def obey(request: Request, action: Action, release: int | None) -> Response:
+    async def run_command(request: Request, action: Action, release: int | None) -> Response:
         actor = actor_of(request, settings)
         command = Command(action, actor, _edition(request.headers.get("if-match")), release)
         return _releases(await operator.command(command))
@@ -156,31 +156,31 @@ def _add_commands(routes: APIRouter, operator: Operator, settings: Settings) -> 
     async def rollback(request: Request) -> Response:
         actor_of(request, settings)
         body = await read_admin_body(request, RollbackBody)
-        return await obey(request, Action.ROLLBACK, body.to)
+        return await run_command(request, Action.ROLLBACK, body.to)
 
     @routes.post("/releases/promote", **described)
     async def promote(request: Request) -> Response:
-        return await obey(request, Action.PROMOTE, None)
+        return await run_command(request, Action.PROMOTE, None)
 
     @routes.post("/releases/abort", **described)
     async def abort(request: Request) -> Response:
-        return await obey(request, Action.ABORT, None)
+        return await run_command(request, Action.ABORT, None)
 
     @routes.post("/releases/retry", **described)
     async def retry(request: Request) -> Response:
-        return await obey(request, Action.RETRY, None)
+        return await run_command(request, Action.RETRY, None)
 
     @routes.post("/releases/{number}/retry", **described)
     async def retry_one(number: _Number, request: Request) -> Response:
-        return await obey(request, Action.RETRY, number)
+        return await run_command(request, Action.RETRY, number)
 
     @routes.post("/releases/{number}/promote", **described)
     async def promote_one(number: _Number, request: Request) -> Response:
-        return await obey(request, Action.PROMOTE, number)
+        return await run_command(request, Action.PROMOTE, number)
 
     @routes.post("/releases/{number}/abort", **described)
     async def abort_one(number: _Number, request: Request) -> Response:
-        return await obey(request, Action.ABORT, number)
+        return await run_command(request, Action.ABORT, number)
 
 
 def _releases(status: Status, known: str | None = None) -> Response:

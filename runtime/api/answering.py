@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from runtime.api.form import AnswerHead, AnswerTrailer, NewForm, ReadRequest
 from runtime.api.headers import answer_headers, timing_headers
 from runtime.api.leaving import while_client_stays
-from runtime.api.sending import NotReadError, send_error, send_events, send_whole, within
+from runtime.api.sending import NotReadError, send_error, send_events, send_json, within
 from runtime.core.requests.ask import Ask
 from runtime.errors import InterlockError
 from runtime.traffic.admission import Admission
@@ -79,12 +79,15 @@ class ChainResponse(Response):
                 if call.ask.stream:
                     await send_events(send_within, _events(call, new_form), answer_headers(call))
                 else:
-                    await _send_whole(call, new_form, send_within)
+                    await _send_body(call, new_form, send_within)
         except NotReadError:
-            _log.info("request %s: its client does not read its answer", self._context.id)
+            _log.info(
+                "request %s: the client did not read its answer in time; the connection is closed",
+                self._context.id,
+            )
 
 
-async def _send_whole(call: ChainCall, new_form: NewForm, send: Send) -> None:
+async def _send_body(call: ChainCall, new_form: NewForm, send: Send) -> None:
     members = b""
     try:
         async for chunks in call.chunks():
@@ -95,8 +98,8 @@ async def _send_whole(call: ChainCall, new_form: NewForm, send: Send) -> None:
         return
     await call.settle()
     trailer = _trailer_of(call)
-    body = new_form(_head_of(call)).whole(members, trailer)
-    await send_whole(send, 200, body, answer_headers(call) | timing_headers(trailer))
+    body = new_form(_head_of(call)).body(members, trailer)
+    await send_json(send, 200, body, answer_headers(call) | timing_headers(trailer))
 
 
 async def _events(call: ChainCall, new_form: NewForm) -> AsyncIterator[bytes]:
@@ -119,5 +122,5 @@ def _head_of(call: ChainCall) -> AnswerHead:
 
 
 def _trailer_of(call: ChainCall) -> AnswerTrailer:
-    """Return what is told at an answer's end, which is now."""
+    """Return what an answer ends with; its end is now."""
     return AnswerTrailer(call.release, call.hops, call.usage, call.latency())

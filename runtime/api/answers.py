@@ -45,7 +45,7 @@ class ModelList(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """An answer that is not streamed. ``interlock`` tells of its release, its hops and its times."""
+    """An answer that is not streamed. ``interlock`` has its release, its hops and its times."""
 
     id: str
     object: Literal["chat.completion"]
@@ -121,7 +121,7 @@ class ShownKey(BaseModel):
 
 
 class MadeKey(ShownKey):
-    """A new key; its secret is told this once."""
+    """A new key. Its secret is shown this once."""
 
     key: str
 
@@ -194,7 +194,7 @@ class ForecastList(BaseModel):
 
 
 class UsageGroup(BaseModel):
-    """What one group has spent; the member that names it is called as it was asked for."""
+    """What one group has spent; the member that names the group is called as ``by`` says."""
 
     requests: int
     hops: int

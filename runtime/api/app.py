@@ -131,19 +131,19 @@ def _add_health_routes(app: FastAPI, admission: Admission) -> None:
 
 
 def _add_description(app: FastAPI, settings: Settings, callers: Callers) -> None:
-    known: dict[str, Any] = {}
+    schema: dict[str, Any] = {}
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:
-        """Tell of those routes that whoever asks may call: operators all, clients their own."""
+        """Describe the routes that the caller may use: operators see all, clients their own."""
         try:
             actor_of(request, settings)
             operator = True
         except AccessDenied:
             await callers.caller_of(request)
             operator = False
-        known.update(known or described(app))
-        return JSONResponse(known if operator else for_clients(known))
+        schema.update(schema or described(app))
+        return JSONResponse(schema if operator else for_clients(schema))
 
 
 def _model(name: str, live: RoutedRelease) -> dict[str, Any]:
@@ -167,7 +167,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> JSONResponse:
-    """Answer a mistake of ours in OpenAI's shape; the server logs it, and clients do not learn what."""
+    """Answer a bug of ours in OpenAI's shape; the server logs it, and clients do not learn what it was."""
     message = f"{request.method} {request.url.path} broke inside Interlock; the gateway's log says why"
     return JSONResponse({"error": error_object(message, "server_error")}, 500)
 
@@ -179,24 +179,24 @@ async def _on_wrong_parameter(_request: Request, error: Exception) -> JSONRespon
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    asked = f"{request.method[:_SHOWN]} {request.url.path[:_SHOWN]}"
-    message, code, headers = f"{asked}: {error.detail}", None, dict(error.headers or {})
+    request_line = f"{request.method[:_SHOWN]} {request.url.path[:_SHOWN]}"
+    message, code, headers = f"{request_line}: {error.detail}", None, dict(error.headers or {})
     match error.status_code:
         case 404:
             message, code = (
-                f"there is no {asked}; there is: {_CLIENT_ROUTES}; all: GET /openapi.json",
+                f"there is no {request_line}; there is: {_CLIENT_ROUTES}; all: GET /openapi.json",
                 "unknown_url",
             )
         case 405:
             headers = {"allow": ", ".join(_methods_at(request))}
-            message = f"{asked} is none; the path has: {headers['allow']}"
-    told = error_object(message, "invalid_request_error") | {"code": code}
-    return JSONResponse({"error": told}, error.status_code, headers)
+            message = f"there is no {request_line}; the path has: {headers['allow']}"
+    fields = error_object(message, "invalid_request_error") | {"code": code}
+    return JSONResponse({"error": fields}, error.status_code, headers)
 
 
 def _methods_at(request: Request) -> list[str]:
-    """Return what may be asked of a request's path, whichever routes answer it."""
-    there = [route for route in request.app.routes if isinstance(route, Route)]
-    met = [route for route in there if route.matches(request.scope)[0] is not Match.NONE]
-    methods = {method for route in met for method in route.methods or ()}
+    """Return the methods of all routes that match a request's path."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in route.methods or ()}
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

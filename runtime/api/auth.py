@@ -23,7 +23,7 @@ KEPT_S = 2.0
 _MOST = 10_000
 """How many answers are kept; made-up keys must not fill the memory."""
 _PATIENCE_S = 2.0
-"""How long a request waits for the store to tell whose key it has: its deadline is not known yet."""
+"""How long a request waits for the store to look its key up: its deadline is not known yet."""
 _MAX_ACTOR = 128
 _PROXIES = "a proxy here that adds no x-forwarded-for lets in everybody whom it forwards"
 
@@ -43,8 +43,10 @@ def actor_of(request: Request, settings: Settings) -> str:
     if settings.admin_key is not None:
         given = _bearer_of(request)
         if not secrets.compare_digest(given.encode(), settings.admin_key.get_secret_value().encode()):
-            what = "what came is another" if given else "none came with the call"
-            message = f"this needs the admin key as a bearer token: {what}; the interlock command sends what "
+            problem = "what came is another" if given else "none came with the call"
+            message = (
+                f"this needs the admin key as a bearer token: {problem}; the interlock command sends what "
+            )
             message += "INTERLOCK_ADMIN_KEY says where it runs, which must be what it says on the Ray nodes"
             raise AccessDenied(message, code="invalid_admin_key")
         return named or "admin key"
@@ -55,7 +57,7 @@ def actor_of(request: Request, settings: Settings) -> str:
 
 
 class Callers:
-    """Tells who a request is for. What the store says is used for ``KEPT_S``: it is not asked each time."""
+    """Knows who makes a request. Answers of the store are cached for ``KEPT_S``."""
 
     def __init__(self, keys: Keys, clock: Clock, settings: Settings) -> None:
         self._settings = settings
@@ -68,7 +70,7 @@ class Callers:
         Raises:
             Unauthenticated: there are keys, and the request comes with none of them.
             AccessDenied: there are no keys, and it comes from elsewhere.
-            StoreUnavailable: the keys cannot be asked for.
+            StoreUnavailable: the keys cannot be looked up.
 
         """
         secret = _bearer_of(request)
@@ -76,7 +78,7 @@ class Callers:
         if key is not None and key.revoked is None:
             return key.caller
         if await self._any.get(""):
-            raise Unauthenticated(_what_is_wrong(secret, revoked=key is not None), code="invalid_api_key")
+            raise Unauthenticated(_refusal(secret, revoked=key is not None), code="invalid_api_key")
         pages = self._settings.cors_origins
         if (who := stranger(request, self._settings, pages)) is not None:
             message = f"there are no API keys, so only this host is answered, not {_from(who)}"
@@ -85,7 +87,7 @@ class Callers:
 
 
 async def warn_if_open(keys: Keys, settings: Settings) -> None:
-    """Say in the log which doors are open to this host. Raises StoreUnavailable."""
+    """Warn in the log of what this host may call without a key. Raises StoreUnavailable."""
     if settings.admin_key is None:
         _log.warning(
             "no admin key is set: /admin and /metrics answer whoever asks on this host; %s; "
@@ -103,8 +105,8 @@ async def warn_if_open(keys: Keys, settings: Settings) -> None:
 class _Kept(Generic[_T]):
     """Answers to a question, each used until it is ``KEPT_S`` old. All who ask meanwhile share one."""
 
-    def __init__(self, ask: Callable[[str], Awaitable[_T]], clock: Clock) -> None:
-        self._ask = ask
+    def __init__(self, fetch: Callable[[str], Awaitable[_T]], clock: Clock) -> None:
+        self._fetch = fetch
         self._clock = clock
         self._held: dict[str, tuple[float, asyncio.Task[_T]]] = {}
 
@@ -113,15 +115,15 @@ class _Kept(Generic[_T]):
         now = self._clock.now()
         begun, answer = self._held.get(name, (0.0, None))
         if answer is None or now - begun >= KEPT_S or _failed(answer):
-            answer = asyncio.create_task(self._asked(name))
+            answer = asyncio.create_task(self._fetched(name))
             self._hold(name, now, answer)
-        # Whoever goes away must not take the answer with it that others wait for.
+        # A client that goes away must not cancel the lookup that others wait for.
         return await asyncio.shield(answer)
 
-    async def _asked(self, name: str) -> _T:
+    async def _fetched(self, name: str) -> _T:
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await self._ask(name)
+                return await self._fetch(name)
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {_PATIENCE_S:g} s") from error
 
@@ -137,7 +139,7 @@ def _failed(answer: asyncio.Task[_T]) -> bool:
     return answer.done() and (answer.cancelled() or answer.exception() is not None)
 
 
-def _what_is_wrong(secret: str, *, revoked: bool) -> str:
+def _refusal(secret: str, *, revoked: bool) -> str:
     if revoked:
         return "this API key has been revoked; ask for a new one"
     if secret:

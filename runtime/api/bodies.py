@@ -14,7 +14,7 @@ from runtime.core.requests.json_body import read_object, shown
 from runtime.errors import InvalidRequest, RequestIncomplete, RequestTooLarge
 
 ADMIN_BYTES = 64 * 1024
-"""The most of an admin call's body that is read, but for one that holds a whole model set."""
+"""The largest body of an admin call, except of one that holds a whole model set."""
 
 PATIENCE_S = 60.0
 """How long a client may take to send its body."""
@@ -36,8 +36,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         RequestIncomplete: it has not all come within ``PATIENCE_S``.
 
     """
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and (len(told) > len(str(limit)) or int(told) > limit):
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and (len(announced) > len(str(limit)) or int(announced) > limit):
         raise RequestTooLarge(f"the body is over {limit} bytes")
     body = bytearray()
     try:
@@ -68,18 +68,16 @@ async def read_admin_body(request: Request, model: type[_Model], limit: int = AD
 
 
 def refusal_of(error: ErrorDetails, model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Return a complaint of pydantic's in the API's words, with the member that it is about as ``param``."""
-    where = [shown(str(part)) for part in error["loc"] if part not in ("path", "query", "header")]
-    param = ".".join(where)
+    """Return a validation error of pydantic's in the API's words, with the member at fault as ``param``."""
+    path = [shown(str(part)) for part in error["loc"] if part not in ("path", "query", "header")]
+    param = ".".join(path)
     reason = str(error["msg"])
     match error["type"]:
         case "missing":
             reason = "is needed"
         case "extra_forbidden":
             near = (
-                nearest(where[-1], list(model.model_fields))
-                if model is not None and len(where) == 1
-                else None
+                nearest(path[-1], list(model.model_fields)) if model is not None and len(path) == 1 else None
             )
             reason = "is no member of this body" + (f"; did you mean {near!r}?" if near else "")
         case "enum" | "literal_error":

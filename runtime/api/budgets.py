@@ -56,7 +56,7 @@ def _key_id(key: str) -> str:
 
 
 def _countable(limit: Any) -> Any:
-    """Refuse what no amount is written as: true, which is an int too, and texts without end."""
+    """Refuse what is no amount: true, which is an int too, and overlong text."""
     if type(limit) not in (int, float, str) or (isinstance(limit, str) and len(limit) > _MONEY_DIGITS):
         raise ValueError("must be a whole number, or an amount of money such as 25.5")
     return limit
@@ -126,7 +126,7 @@ class BudgetKeeper(Protocol):
         ...
 
     async def remove(self, cap: int, by: str) -> bool:
-        """Remove a cap; say whether there was one. ``by`` is who wants it."""
+        """Remove a cap; return whether there was one. ``by`` is who wants it."""
         ...
 
     async def forecast(self) -> Sequence[Forecast]:
@@ -165,7 +165,7 @@ def budget_routes(keeper: BudgetKeeper, settings: Settings, admission: Admission
 
 
 def _check_fit(unit: Unit, per: Per, window: Window) -> None:
-    """Refuse what would count something else than it says."""
+    """Refuse a combination that would count something else than it says."""
     if unit is Unit.CONCURRENT and window is not Window.TOTAL:
         message = (
             f"concurrent requests have no window: what is under way goes on when a {window.value} ends; "
@@ -194,7 +194,7 @@ def _limit(limit: float | str, unit: Unit) -> int:
 
 
 def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
-    """Return what whoever sets a cap should know. It is set all the same: the next set may have prices."""
+    """Return warnings for whoever sets a cap. It is set all the same: the next model set may have prices."""
     if cap.unit is not Unit.COST or live is None or not live.unpriced:
         return []
     engines = ", ".join(live.unpriced)
@@ -203,22 +203,22 @@ def _warnings(cap: Cap, live: RoutedRelease | None) -> list[str]:
 
 def _shown(standing: CapStanding) -> dict[str, Any]:
     cap = standing.cap
-    told = {**asdict(cap), **standing.counter._asdict()}
-    # Of one that counts each session or request by itself, whose counter it is: a sum would mean nothing.
-    told |= {"subject": "" if cap.per is Per.TENANT else standing.subject, "subjects": standing.subjects}
-    return told | _as_text(cap.unit, told, ("limit", "spent", "reserved"))
+    members = {**asdict(cap), **standing.counter._asdict()}
+    # A cap that counts each session or request by itself shows one counter: a sum would mean nothing.
+    members |= {"subject": "" if cap.per is Per.TENANT else standing.subject, "subjects": standing.subjects}
+    return members | _as_text(cap.unit, members, ("limit", "spent", "reserved"))
 
 
 def shown_forecast(forecast: Forecast) -> dict[str, Any]:
     """Return a forecast as the admin API shows it: ``runs_out`` is null if it does not within its window."""
     cap = forecast.cap
-    told = {**asdict(cap), "subject": forecast.subject, "spent": forecast.spent}
+    members = {**asdict(cap), "subject": forecast.subject, "spent": forecast.spent}
     per_second = forecast.per_second * (1e-9 if cap.unit is Unit.COST else 1.0)
     ends = forecast.ends if isfinite(forecast.ends) else None
-    told |= {"per_second": per_second, "runs_out": forecast.runs_out, "ends": ends}
-    return told | _as_text(cap.unit, told, ("limit", "spent"))
+    members |= {"per_second": per_second, "runs_out": forecast.runs_out, "ends": ends}
+    return members | _as_text(cap.unit, members, ("limit", "spent"))
 
 
-def _as_text(unit: Unit, told: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Return those amounts that are text because they are money; others stay numbers."""
-    return {name: amount_text(unit, told[name]) for name in names} if unit is Unit.COST else {}
+def _as_text(unit: Unit, members: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Return the amounts as text if they are money; nothing of others, which stay numbers."""
+    return {name: amount_text(unit, members[name]) for name in names} if unit is Unit.COST else {}

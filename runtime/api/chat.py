@@ -57,10 +57,10 @@ class ChatForm:
         self._held: list[Chunk] = []
         """Chunks that may turn out to be the last."""
 
-    def whole(self, members: bytes, trailer: AnswerTrailer) -> bytes:
+    def body(self, members: bytes, trailer: AnswerTrailer) -> bytes:
         """Return the completion."""
-        told = {"usage": trailer.usage.as_openai(), "interlock": trailer.as_json(streamed=False)}
-        return self._opening + members + b"," + orjson.dumps(told)[1:]
+        ours = {"usage": trailer.usage.as_openai(), "interlock": trailer.as_json(streamed=False)}
+        return self._opening + members + b"," + orjson.dumps(ours)[1:]
 
     def events(self, chunks: Sequence[Chunk]) -> bytes:
         """Return the chunks that are not the last ones, each as an event."""
@@ -74,19 +74,19 @@ class ChatForm:
     def last_events(self, trailer: AnswerTrailer) -> bytes:
         """Return the chunks that were held back, and the end."""
         held = self._held
-        told: dict[str, Any] = {"interlock": trailer.as_json(streamed=True)}
+        ours: dict[str, Any] = {"interlock": trailer.as_json(streamed=True)}
         if self._include_usage:
-            told = {"choices": [], "usage": trailer.usage.as_openai(), **told}
-            last = one_line(orjson.dumps(told))[1:]
+            ours = {"choices": [], "usage": trailer.usage.as_openai(), **ours}
+            last = one_line(orjson.dumps(ours))[1:]
         else:
-            said = held.pop().members if held else b'"choices":[]'
-            last = said + b"," + one_line(orjson.dumps(told))[1:]
+            members = held.pop().members if held else b'"choices":[]'
+            last = members + b"," + one_line(orjson.dumps(ours))[1:]
         return self._wrapped(held) + self._opening + last + b"\n\n" + _DONE
 
     def error_events(self, error: InterlockError, trailer: AnswerTrailer) -> bytes:
         """Return the error, in OpenAI's shape, and the end."""
-        told = body_of(error) | {"interlock": trailer.as_json(streamed=True)}
-        return b"data: " + one_line(orjson.dumps(told)) + b"\n\n" + _DONE
+        fields = body_of(error) | {"interlock": trailer.as_json(streamed=True)}
+        return b"data: " + one_line(orjson.dumps(fields)) + b"\n\n" + _DONE
 
     def _wrapped(self, chunks: Sequence[Chunk]) -> bytes:
         opening = self._opening

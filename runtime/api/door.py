@@ -1,7 +1,7 @@
-"""What a request passes before its route: plain ASGI, for it is in the way of every one.
+"""What every request passes before its route; plain ASGI, to cost little.
 
 A path that ends with a slash is served as the one without: a redirect would go to http behind a proxy that
-ends TLS, and clients leave their key behind when they follow one. HEAD is the GET whose body is left out.
+ends TLS, and clients leave their key behind when they follow one. HEAD is served as GET without its body.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_TOLD = (
+_EXPOSED_HEADERS = (
     *("etag", "retry-after", "retry-after-ms", "server-timing", "www-authenticate", "x-request-id"),
     *("x-interlock-release", "x-interlock-model-set", "x-should-retry"),
     *(
-        f"x-ratelimit-{what}-{unit}"
-        for what in ("limit", "remaining", "reset")
+        f"x-ratelimit-{amount}-{unit}"
+        for amount in ("limit", "remaining", "reset")
         for unit in ("requests", "tokens")
     ),
 )
-"""Headers of answers that a page's script may read."""
+"""Headers of answers that a web page's script may read (CORS)."""
 
 
 class Door:
-    """Serves trailing slashes and HEAD by the routes that there are."""
+    """Serves paths with a trailing slash, and HEAD, by the routes of the path without it, and of GET."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class ClientCors:
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=_TOLD,
+            expose_headers=_EXPOSED_HEADERS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,17 +70,17 @@ class _Head:
         self._sent = asyncio.Event()
 
     async def receive(self) -> Message:
-        """Return what the client sends next, if it sends something before it has its answer."""
-        asked, sent = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._sent.wait())
+        """Return what the client sends next; a disconnect once the answer's head has been sent."""
+        received, sent = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._sent.wait())
         try:
-            await asyncio.wait({asked, sent}, return_when=asyncio.FIRST_COMPLETED)
-            return asked.result() if asked.done() else {"type": "http.disconnect"}
+            await asyncio.wait({received, sent}, return_when=asyncio.FIRST_COMPLETED)
+            return received.result() if received.done() else {"type": "http.disconnect"}
         finally:
-            asked.cancel()
+            received.cancel()
             sent.cancel()
 
     async def send(self, message: Message) -> None:
-        """Send the head and the end of the answer with it; what else there is is left out."""
+        """Send the head, and with it the end of the answer; drop everything else."""
         if message["type"] == "http.response.start":
             await self._send(message)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""Errors as OpenAI clients expect them: a status, a body with ``error``, and when to come again."""
+"""Errors as OpenAI clients expect them: a status, a body with ``error``, and when to retry."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def status_of(error: errors.InterlockError) -> int:
 def body_of(error: errors.InterlockError) -> dict[str, Any]:
     """Return OpenAI's error object for ``error``."""
     kind = next(name for known, _, name in _STATUS if isinstance(error, known))
-    told = error_object(str(error), kind)
+    fields = error_object(str(error), kind)
     match error:
         case errors.RequestError():
-            told |= {"param": error.param, "code": error.code}
+            fields |= {"param": error.param, "code": error.code}
         case errors.RateLimited():
-            told |= {"code": "rate_limit_exceeded"}
+            fields |= {"code": "rate_limit_exceeded"}
         case errors.CommandRefused():
-            told |= {"code": error.code, "state": error.state}
+            fields |= {"code": error.code, "state": error.state}
         case errors.ModelSetError():
-            told |= {"param": error.key or None, "code": "invalid_model_set", "nearest": error.nearest}
-    return {"error": told}
+            fields |= {"param": error.key or None, "code": "invalid_model_set", "nearest": error.nearest}
+    return {"error": fields}
 
 
 def error_object(message: str, kind: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def error_object(message: str, kind: str) -> dict[str, Any]:
 
 
 def headers_of(error: errors.InterlockError) -> dict[str, str]:
-    """Return ``retry-after`` (whole seconds) where coming again can help, or what to come with."""
+    """Return ``retry-after`` (whole seconds) where a retry can help, or how to authenticate."""
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, errors.QuotaExhausted):

@@ -1,9 +1,9 @@
 """``GET /admin/v1/events``: what happens to releases and engines, as server-sent events.
 
-Each stream asks the manager for what came after its last event, by a long poll: a gateway keeps nothing for
-who reads slowly, and what the manager keeps is bounded. A stream ends after a while, as every answer does,
-for a gateway that stops waits for its answers. Clients come again with ``Last-Event-ID`` and miss nothing
-that the same manager still keeps; what they miss they are told of.
+Each stream long-polls the manager for what came after its last event: a gateway buffers nothing for slow
+readers, and what the manager keeps is bounded. A stream ends after a while, as every answer does, for a
+gateway that stops waits for its answers. Clients connect again with ``Last-Event-ID`` and miss nothing that
+the same manager still keeps; where something is missing, an event says so.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from runtime.errors import InterlockError, Overloaded
 from runtime.settings import Settings
 
 MOST = 32
-"""How many may follow at one gateway."""
+"""How many clients may follow the events of one gateway."""
 
 LIFE_S = 30.0
-"""How long a stream is; shorter where a gateway that stops waits less for its answers."""
+"""How long a stream lasts; less where a gateway that stops waits less for its answers."""
 
 KEEP_ALIVE_S = 15.0
-"""After so long without an event a comment is sent, so that nobody takes the connection for dead."""
+"""After so long without an event a comment is sent, so that no proxy takes the connection for dead."""
 
 _READER_S = 5.0
 """How much longer than its life a stream may take to be read."""
 
 _AT_ONCE_S = 0.5
-"""How long what has happened already is waited for before the stream begins."""
+"""How long to wait for past events before the stream begins."""
 
 _MOST_DIGITS = 18
 
 LAST_EVENT_ID = header(
     "last-event-id",
-    "The id of the last event that is known. What came after it is told first; where that is not known any "
+    "The id of the last event that is known. What came after it is sent first; where that is not kept any "
     "more, an event `missed` says so.",
     maxLength=64,
 )
 
-_TOLD = (
+_DESCRIPTION = (
     "Server-sent events of what happens from now on. `event` is `release` or `engine`, `id` grows, `data` is "
     "JSON in the form described here. `event: missed` says that some are not known, and why (`data` has "
     "`code`, `read_too_slowly` or `manager_gone`, and `message`): read the status. `event: error` is the "
@@ -67,7 +67,7 @@ _MISSED = {
 
 
 class Changes(Protocol):
-    """Who knows what happens."""
+    """Where changes come from: the manager."""
 
     async def changes(self, after: int | None) -> Heard:
         """Return what has happened after an id, or after a while nothing. May raise Unavailable."""
@@ -75,7 +75,7 @@ class Changes(Protocol):
 
 
 class Places:
-    """How many follow, bounded."""
+    """Bounds how many clients follow."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -83,7 +83,7 @@ class Places:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Take a place as long as it is used. Raises Overloaded: there is none."""
+        """Take a place for the block. Raises Overloaded: there is none."""
         if self.taken >= self._most:
             raise Overloaded(f"{self._most} clients follow the events of this gateway already")
         self.taken += 1
@@ -94,7 +94,7 @@ class Places:
 
 
 class EventStream(Response):
-    """Follows what happens when it is sent; gives its place back when its client goes away."""
+    """A stream of events. It gives its place back when its client goes away."""
 
     media_type = "text/event-stream"
 
@@ -106,27 +106,27 @@ class EventStream(Response):
         self.background = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell of what happens until the client leaves, the stream's time is up, or the manager is gone."""
+        """Send events until the client leaves, the stream's time is up, or the manager is away."""
         await while_client_stays(receive, self._answer(send))
 
     async def _answer(self, send: Send) -> None:
         started = False
         try:
             with self._places.place():
-                asked = asyncio.ensure_future(self._source.changes(self._after))
+                poll = asyncio.ensure_future(self._source.changes(self._after))
                 try:
-                    # Who knows the newest id would get no headers until something happens.
+                    # A client that has the newest id would get no headers until something happens.
                     after, limit = self._after, None if self._after is None else _AT_ONCE_S
-                    await asyncio.wait({asked}, timeout=limit)
-                    if after is None or asked.done():
-                        first, pending = asked.result(), None
+                    await asyncio.wait({poll}, timeout=limit)
+                    if after is None or poll.done():
+                        first, pending = poll.result(), None
                     else:
-                        first, pending = Heard(happened=[], last=after), asked
+                        first, pending = Heard(happened=[], last=after), poll
                     started = True
                     await self._send_in_time(first, pending, send)
                 finally:
-                    asked.cancel()
-                    await asyncio.gather(asked, return_exceptions=True)
+                    poll.cancel()
+                    await asyncio.gather(poll, return_exceptions=True)
         except InterlockError as error:
             if started:
                 raise
@@ -140,27 +140,27 @@ class EventStream(Response):
     async def _pieces(self, first: Heard, pending: asyncio.Future[Heard] | None) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._life
-        # Who comes again without having met an event misses none either: it knows where it began.
+        # A client that reconnects before its first event misses none either: it has the id it began at.
         begun = first.happened[0].id - 1 if first.happened else first.last
         yield b"id: %d\nretry: 1000\n\n" % begun
-        if told := _events(first):
-            yield told
-        last, said = first.last, loop.time()
+        if events := _events(first):
+            yield events
+        last, sent_at = first.last, loop.time()
         poll = pending or asyncio.ensure_future(self._source.changes(last))
         try:
             while (left := end - loop.time()) > 0:
-                quiet = said + KEEP_ALIVE_S - loop.time()
+                quiet = sent_at + KEEP_ALIVE_S - loop.time()
                 await asyncio.wait({poll}, timeout=max(0.0, min(left, quiet)))
                 if poll.done():
-                    heard = poll.result()
-                    if told := _events(heard):
-                        yield told
-                        said = loop.time()
-                    last = heard.last
+                    answer = poll.result()
+                    if events := _events(answer):
+                        yield events
+                        sent_at = loop.time()
+                    last = answer.last
                     poll = asyncio.ensure_future(self._source.changes(last))
-                elif loop.time() >= said + KEEP_ALIVE_S:
+                elif loop.time() >= sent_at + KEEP_ALIVE_S:
                     yield b": keep-alive\n\n"
-                    said = loop.time()
+                    sent_at = loop.time()
         except InterlockError as error:
             yield _failed(error)
         finally:
@@ -170,19 +170,19 @@ class EventStream(Response):
 
 def _events(heard: Heard) -> bytes:
     if heard.missed:
-        told = {"code": heard.missed, "message": _MISSED[heard.missed]}
-        return b"id: %d\nevent: missed\ndata: %s\n\n" % (heard.last, orjson.dumps(told))
+        fields = {"code": heard.missed, "message": _MISSED[heard.missed]}
+        return b"id: %d\nevent: missed\ndata: %s\n\n" % (heard.last, orjson.dumps(fields))
     return b"".join(
         b"id: %d\nevent: %s\ndata: %s\n\n"
-        % (known.id, known.change.kind.encode(), orjson.dumps(known.change.as_json()))
-        for known in heard.happened
+        % (event.id, event.change.kind.encode(), orjson.dumps(event.change.as_json()))
+        for event in heard.happened
     )
 
 
 def _failed(error: InterlockError) -> bytes:
-    told = body_of(error)
-    told["error"]["code"] = "manager_gone"
-    return b"event: error\ndata: %s\n\n" % orjson.dumps(told)
+    body = body_of(error)
+    body["error"]["code"] = "manager_gone"
+    return b"event: error\ndata: %s\n\n" % orjson.dumps(body)
 
 
 def event_routes(source: Changes, settings: Settings) -> APIRouter:
@@ -195,17 +195,17 @@ def event_routes(source: Changes, settings: Settings) -> APIRouter:
         "/events",
         status_code=200,
         response_class=EventStream,
-        responses={200: {"model": ReleaseChange | EngineChange, "description": _TOLD}},
+        responses={200: {"model": ReleaseChange | EngineChange, "description": _DESCRIPTION}},
         openapi_extra=takes(None, LAST_EVENT_ID),
     )
     async def events(request: Request) -> Response:
         actor_of(request, settings)
-        return EventStream(source, places, _known(request.headers.get("last-event-id", "")), life)
+        return EventStream(source, places, _last_id(request.headers.get("last-event-id", "")), life)
 
     return routes
 
 
-def _known(last_event_id: str) -> int | None:
-    """Return the id that a client knows; None if it is none of ours."""
+def _last_id(last_event_id: str) -> int | None:
+    """Return the id of the last event that a client has; None if it is not one of ours."""
     ours = last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) <= _MOST_DIGITS
     return int(last_event_id) if ours else None

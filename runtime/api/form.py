@@ -1,7 +1,7 @@
-"""How a chain's answer becomes bytes: what a form of the API is, and what it is told.
+"""How a chain's answer becomes bytes: what a form of the API is, and what it gets.
 
-A form is two functions of values, which wait for nothing: a ``ReadRequest`` for what is asked, and an
-``AnswerForm`` for the answer. ``api.answering`` runs the request between them, whatever its form.
+A form is two pure parts: a ``ReadRequest``, which parses what is asked for, and an ``AnswerForm``, which
+writes the answer. ``api.answering`` runs the request between them, whatever its form.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ class AnswerTrailer(NamedTuple):
     def as_json(self, *, streamed: bool) -> dict[str, Any]:
         """Return the ``interlock`` object of an answer, whichever form it has.
 
-        The headers of one that is ``streamed`` were sent before there was anything to time: it has that, too.
+        The headers of one that is ``streamed`` go out before there is anything to time: it has that, too.
         """
-        told = {
+        members = {
             "release": self.release.number,
             "model_set": self.release.model_set,
             "hops": [hop.as_json() for hop in self.hops],
             "latency": self.latency.as_json(),
         }
-        return told | {"server_timing": self.server_timing} if streamed else told
+        return members | {"server_timing": self.server_timing} if streamed else members
 
 
 class AnswerForm(Protocol):
-    """How one answer is written. It keeps what it holds back of a stream, so each answer has its own.
+    """Writes one answer. It buffers what it holds back of a stream, so each answer has its own.
 
-    An engine's chunks are told as they came: their ``members`` are ready JSON.
+    An engine's chunks are passed on as they came: their ``members`` are ready JSON.
     """
 
-    def whole(self, members: bytes, trailer: AnswerTrailer) -> bytes:
-        """Return the body of an answer that is not streamed, whose engine said ``members``."""
+    def body(self, members: bytes, trailer: AnswerTrailer) -> bytes:
+        """Return the body of an answer that is not streamed, whose engine gave ``members``."""
         ...
 
     def events(self, chunks: Sequence[Chunk]) -> bytes:
@@ -82,4 +82,4 @@ NewForm = Callable[[AnswerHead], AnswerForm]
 """Makes the form of an answer that begins."""
 
 ReadRequest = Callable[[bytes], Awaitable[tuple[Ask, NewForm]]]
-"""Reads a request's body: what is asked, and the form of its answer. Raises InvalidRequest, or Overloaded."""
+"""Parses a request's body: what is asked for, and the answer's form. Raises InvalidRequest, Overloaded."""

@@ -1,4 +1,4 @@
-"""What headers tell: of a request its id and its conversation; of an answer its release, limits and times."""
+"""Headers: a request's id and conversation; an answer's release, limits and times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def session_of(request: Request) -> str:
     """Return the id of the conversation that a request belongs to, which is its tenant's own; empty without.
 
     Raises:
-        InvalidRequest: it is none. Another one cannot be made up for it, as for a request's id: what is
+        InvalidRequest: it is malformed. Unlike a request's id it is not replaced by a new one: what is
             spent would count for nobody.
 
     """
@@ -49,7 +49,7 @@ def session_of(request: Request) -> str:
 
 
 def answer_headers(call: ChainCall) -> dict[str, str]:
-    """Return the headers that tell which release serves, and how its caller's limits stand."""
+    """Return the headers that name the release, and how the caller's limits stand."""
     return {
         "x-interlock-release": str(call.release.number),
         "x-interlock-model-set": call.release.model_set,
@@ -58,18 +58,18 @@ def answer_headers(call: ChainCall) -> dict[str, str]:
 
 
 def limit_headers(standing: Standing | None) -> dict[str, str]:
-    """Return how the caller's limits per minute stand, as OpenAI tells it; none without such limits."""
-    told: dict[str, str] = {}
+    """Return how the caller's limits per minute stand, in OpenAI's headers; none without such limits."""
+    headers: dict[str, str] = {}
     for unit in (Unit.REQUESTS, Unit.TOKENS):
         tightest = standing.tightest(unit) if standing is not None else None
         if tightest is not None:
             limit, remaining, reset = tightest
-            told[f"x-ratelimit-limit-{unit.value}"] = str(limit)
-            told[f"x-ratelimit-remaining-{unit.value}"] = str(remaining)
-            told[f"x-ratelimit-reset-{unit.value}"] = f"{reset:.3f}s"
-    return told
+            headers[f"x-ratelimit-limit-{unit.value}"] = str(limit)
+            headers[f"x-ratelimit-remaining-{unit.value}"] = str(remaining)
+            headers[f"x-ratelimit-reset-{unit.value}"] = f"{reset:.3f}s"
+    return headers
 
 
 def timing_headers(trailer: AnswerTrailer) -> dict[str, str]:
-    """Return the header that tells where the time went; none if no hop has run."""
+    """Return the ``Server-Timing`` header; none if no hop has run."""
     return {NAME: trailer.server_timing} if trailer.hops else {}

@@ -20,7 +20,7 @@ async def while_client_stays(receive: Receive, answering: Coroutine[Any, Any, No
     finally:
         for task in (answer, gone):
             task.cancel()
-        # What the answer holds is given back in its own cleanup: wait for that, also when this is cancelled.
+        # The answer releases what it holds in its own cleanup: wait for that, also when this is cancelled.
         await asyncio.shield(asyncio.gather(answer, gone, return_exceptions=True))
 
 

@@ -1,8 +1,8 @@
-"""``GET /metrics``: the whole application, for Prometheus, from whichever gateway is asked.
+"""``GET /metrics``: the whole application, for Prometheus, from any gateway.
 
-Who may read it is who may make admin calls: whoever comes with the admin key as a bearer token
-(``authorization`` of a scrape config), and without one set, whoever asks on this host. It says nothing of
-tenants, but which chains there are and how busy they are is not for everybody.
+Whoever may make admin calls may read it: with the admin key as a bearer token (``authorization`` of a scrape
+config), or, while none is set, from this host. It names no tenant, but which chains there are and how busy
+they are is not public.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.settings import Settings
 
 
 class MetricsReader(Protocol):
-    """Whoever can tell the metrics."""
+    """Where the metrics of the whole application come from."""
 
     async def metrics(self) -> bytes:
         """Return them as Prometheus' text. May raise Unavailable: no numbers rather than too small ones."""

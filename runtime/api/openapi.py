@@ -20,9 +20,9 @@ _JSON = "application/json"
 
 
 def header(name: str, description: str, **schema: Any) -> _Schema:
-    """Return a header of requests as the schema tells of it."""
-    told = {"type": "string", **schema}
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": told}
+    """Return the description of a request's header."""
+    of_type = {"type": "string", **schema}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": of_type}
 
 
 IF_MATCH = header("if-match", "The etag of the releases that this was decided by, or *.", maxLength=64)
@@ -53,15 +53,15 @@ _OF_PROBES = (503,)
 
 
 def takes(body: Any, *headers: _Schema) -> _Schema:
-    """Return what a route adds to its description: a body's type, and headers, that it reads by itself."""
-    told: _Schema = {"parameters": list(headers)} if headers else {}
+    """Return what a route adds to its description: the body and the headers that it parses itself."""
+    extra: _Schema = {"parameters": list(headers)} if headers else {}
     if body is not None:
         schema = deepcopy(_schema_of(body))  # the description is completed in place
-        told["requestBody"] = {
+        extra["requestBody"] = {
             "required": bool(schema.get("required")),
             "content": {_JSON: {"schema": schema}},
         }
-    return told
+    return extra
 
 
 @cache
@@ -85,7 +85,7 @@ def described(app: FastAPI) -> _Schema:
 
 def for_clients(schema: Mapping[str, Any]) -> _Schema:
     """Return the part of the description that is of clients' routes and probes."""
-    paths = {path: told for path, told in schema["paths"].items() if not _is_of_operators(path)}
+    paths = {path: methods for path, methods in schema["paths"].items() if not _is_of_operators(path)}
     return {**schema, "paths": paths}
 
 
@@ -111,7 +111,7 @@ def _complete(path: str, operation: _Schema, parts: _Schema) -> None:
     if kind:
         operation["security"] = [{kind: []}, {}]
     answers = operation["responses"]
-    answers.pop("422", None)  # FastAPI's own form of a refusal, which is never sent
+    answers.pop("422", None)  # FastAPI's own error form, which is never sent
     for status in (*statuses, 405, 500):
         answers[str(status)] = {
             "description": _ERRORS[status],
@@ -127,4 +127,4 @@ def _complete(path: str, operation: _Schema, parts: _Schema) -> None:
 def _lifted(schema: _Schema, name: str, parts: Mapping[str, Any]) -> _Schema:
     """Return a schema and those that it refers to, by the names under which it does."""
     inner = schema.pop("$defs", {})
-    return {name: schema, **{key: told for key, told in inner.items() if key not in parts}}
+    return {name: schema, **{key: definition for key, definition in inner.items() if key not in parts}}

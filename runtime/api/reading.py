@@ -11,7 +11,7 @@ from runtime.core.requests.json_body import QUICK
 from runtime.errors import Overloaded
 
 MOST_WAITING = 64
-"""How many long bodies wait to be read; with more under way, the next is refused: seconds would pass."""
+"""How many long bodies may wait to be parsed; one more is refused: it would wait for seconds."""
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,7 @@ from runtime.engines.time_limit import TimeLimit
 from runtime.errors import InterlockError
 
 UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""What tells caches and nginx to hold nothing of a stream back."""
+"""Tells caches and nginx not to buffer a stream."""
 
 
 class NotReadError(Exception):
@@ -43,7 +43,7 @@ def within(send: Send, seconds: float) -> Iterator[Send]:
         limit.close()
 
 
-async def send_whole(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
     """Send a JSON body."""
     await send(_start(status, "application/json", {**headers, "content-length": str(len(body))}))
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -51,7 +51,7 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Mapping[str,
 
 async def send_error(send: Send, error: InterlockError, headers: dict[str, str]) -> None:
     """Send an error in OpenAI's shape, with its own headers and these."""
-    await send_whole(send, status_of(error), orjson.dumps(body_of(error)), headers_of(error) | headers)
+    await send_json(send, status_of(error), orjson.dumps(body_of(error)), headers_of(error) | headers)
 
 
 async def send_events(send: Send, pieces: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:

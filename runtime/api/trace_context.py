@@ -13,9 +13,9 @@ _MAX_STATE = 512
 
 
 def trace_context_of(headers: Headers) -> TraceContext:
-    """Return the trace that a request is a part of; empty if there is none, or what is given is none.
+    """Return the trace that a request is a part of; empty if there is none, or it is malformed.
 
-    It goes on to engines, so nothing else does under its name; a state of more than 512 characters does not.
+    It is passed on to engines, so it is checked here; a ``tracestate`` of over 512 characters is dropped.
     """
     parent = headers.get("traceparent")
     if parent is None or not _PARENT.fullmatch(parent):

@@ -19,7 +19,7 @@ class LinesForm:
     def __init__(self, head):
         self._begin = f"{head.request_id} {head.chain}\n".encode()
 
-    def whole(self, members, trailer):
+    def body(self, members, trailer):
         return self._begin + members + b"\n" + self._end(trailer)
 
     def events(self, chunks):
