@@ -97,7 +97,7 @@ class QuotaExhausted(RequestError):
 
 
 class AccessDenied(RequestError):
-    """A call from somewhere, or with a key, that may not make it."""
+    """The caller may not make this call: from where it comes, or with the key that it has."""
 
 
 class Unavailable(InterlockError):
@@ -133,9 +133,9 @@ class NoManager(EngineUnavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database does not answer, is locked for longer than is waited, or does not take what is written.
+    """The database does not answer, stays locked for too long, or cannot be written.
 
-    ``detail`` is the database's own word: it may name its address, and is for operators alone.
+    ``detail`` is the database's own message: it may name its address, and is for operators alone.
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0, detail: str = "") -> None:
@@ -188,7 +188,7 @@ class StaleEtag(CommandRefused):
 class ModelSetError(InterlockError):
     """A model set that cannot be used: which file, line and key, why, and the nearest right key.
 
-    ``others`` are lines that tell, in the same form, of what else is wrong.
+    ``others`` are lines of the same form, for everything else that is wrong.
     """
 
     def __init__(
@@ -202,8 +202,8 @@ class ModelSetError(InterlockError):
     ) -> None:
         hint = f"; did you mean {nearest!r}?" if nearest else ""
         where = source if line is None else f"{source}:{line}"
-        told = f"{where}: {key}: {reason}{hint}" if key else f"{where}: {reason}{hint}"
-        super().__init__("\n".join([told, *others]))
+        message = f"{where}: {key}: {reason}{hint}" if key else f"{where}: {reason}{hint}"
+        super().__init__("\n".join([message, *others]))
         self.source = source
         self.key = key
         self.reason = reason
@@ -235,7 +235,7 @@ class StoreHeld(StoreError):
 
 
 class DeploymentRefused(InterlockError):
-    """The Serve config declares of a deployment what cannot work: which key, why, and what instead."""
+    """The Serve config has a setting of a deployment that cannot work: which key, why, and what instead."""
 
 
 class ModelFetchError(InterlockError):

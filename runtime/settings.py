@@ -42,13 +42,13 @@ class Settings(BaseSettings):
         """Read the environment; ``given`` wins.
 
         Raises:
-            SettingsError: one of them is wrong; it is named, and what it holds is not repeated.
+            SettingsError: one of them is wrong; the message names it and never repeats its value.
 
         """
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise SettingsError("; ".join(map(_said, error.errors(include_input=False)))) from None
+            raise SettingsError("; ".join(map(_complaint, error.errors(include_input=False)))) from None
 
     store_url: str = Field(default_factory=_default_store, repr=False)
     """SQLAlchemy URL of the store. SQLite is for one head node, PostgreSQL for a cluster."""
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     haproxy_on_loopback: bool = False
     """Serve's HAProxy listens on loopback alone, so whoever comes through it is on this host.
 
-    It does not tell who calls: where it is on, nobody counts as on this host without this.
+    HAProxy does not pass on who calls: where it is on, no caller counts as on this host unless this is set.
     """
 
     max_body_bytes: Annotated[int, Field(ge=1, le=2**30)] = 4 * 1024 * 1024
@@ -124,8 +124,8 @@ class Settings(BaseSettings):
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def _origins(cls, told: Any) -> Any:
-        names = told.split(",") if isinstance(told, str) else told
+    def _origins(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, list | tuple):
             return names
         origins = tuple(str(name).strip().rstrip("/").lower() for name in names)
@@ -134,8 +134,8 @@ class Settings(BaseSettings):
         return tuple(filter(None, origins))
 
 
-def _said(error: Any) -> str:
-    """Return one complaint of pydantic's as an operator reads it: the variable, and what is wrong."""
+def _complaint(error: Any) -> str:
+    """Return a validation error of pydantic's for operators: the variable, and what is wrong with it."""
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{name} is no setting; there is: {', '.join(Settings.model_fields)}"
@@ -144,7 +144,7 @@ def _said(error: Any) -> str:
 
 
 class TraceSettings(BaseSettings):
-    """OpenTelemetry's own variables, as far as they say whether requests are traced, and by which protocol.
+    """Those of OpenTelemetry's own variables that decide whether requests are traced, and by which protocol.
 
     Its SDK reads the others by itself: endpoints and headers, service name and resource, sampler, batches.
     """
@@ -177,7 +177,7 @@ _LOAD_LOG = "INTERLOCK_LOAD_LOG"
 
 
 def hand_load_log_down(path: Path | None) -> None:
-    """Tell the processes that this one starts from now on where they log how an engine comes up."""
+    """Let child processes log to ``path`` from now on how an engine comes up; None: do not log it."""
     if path is None:
         os.environ.pop(_LOAD_LOG, None)
     else:
@@ -185,7 +185,7 @@ def hand_load_log_down(path: Path | None) -> None:
 
 
 def load_log() -> Path | None:
-    """Return where this process logs how an engine comes up; None if nobody wants to know."""
+    """Return where this process logs how an engine comes up; None if it does not."""
     path = os.environ.get(_LOAD_LOG)
     return Path(path) if path else None
 
@@ -204,7 +204,7 @@ class RayTls(NamedTuple):
 
 
 def ray_tls() -> RayTls | None:
-    """Return by which certificates Ray's own connections are encrypted: ours are, too, and by the same."""
+    """Return the certificates that encrypt Ray's connections, and so ours; None if Ray uses no TLS."""
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
         return None
     names = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
@@ -212,7 +212,7 @@ def ray_tls() -> RayTls | None:
 
 
 def behind_haproxy() -> bool:
-    """Say whether requests come through Serve's HAProxy, which does not tell where they come from."""
+    """Say whether requests come through Serve's HAProxy, which does not pass on the client's address."""
     return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
 

@@ -110,8 +110,8 @@ def budget_of(text: str) -> dict[str, Any]:
         raise CommandError(f"a budget is like 1M/day, requests=500/hour or cost=25.50/month, not {text!r}")
     amount = Decimal(match["amount"]) * _TIMES[match["times"] or ""]
     unit, window = match["unit"] or Unit.TOKENS.value, match["window"] or Window.TOTAL.value
-    whole = amount == amount.to_integral_value()
-    return {"unit": unit, "limit": int(amount) if whole else str(amount), "window": window}
+    is_integer = amount == amount.to_integral_value()
+    return {"unit": unit, "limit": int(amount) if is_integer else str(amount), "window": window}
 
 
 def _amount(unit: Unit, limit: str | None, cost: str | None) -> tuple[Unit, int | str]:

@@ -37,9 +37,9 @@ _TIMEOUT_S = 10.0
 _SHOWN = 80
 _MOST_PORTS = 2**16 - 1
 _SILENT_S = 40.0
-"""An event or a comment comes more often."""
+"""A stream without an event or a comment for so long is dead."""
 _AGAIN_S = 1.0
-"""Pause before a stream of events that has ended is followed on."""
+"""Pause before connecting again to a stream of events that has ended."""
 _change: TypeAdapter[ReleaseChange | EngineChange] = TypeAdapter(Change)
 _PLAN_TIMEOUT_S = 120.0
 """A plan may have to hash weights that were never seen before."""
@@ -74,7 +74,7 @@ class AdminClient:
 
     def health(self) -> dict[str, Any]:
         """Return the three tiers of health."""
-        return self._ask("GET", "health", HealthReport)
+        return self._request("GET", "health", HealthReport)
 
     def releases(self) -> tuple[ReleaseList, str]:
         """Return the releases and their etag."""
@@ -87,42 +87,42 @@ class AdminClient:
 
     def plan(self, model_set: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to ``model_set`` would do."""
-        return self._ask("POST", "plans", Plan, {"model_set": model_set}, timeout=_PLAN_TIMEOUT_S)
+        return self._request("POST", "plans", Plan, {"model_set": model_set}, timeout=_PLAN_TIMEOUT_S)
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest entries of the audit log, newest first."""
-        entries: list[dict[str, Any]] = self._ask("GET", f"audit?limit={limit}", AuditList)["entries"]
+        entries: list[dict[str, Any]] = self._request("GET", f"audit?limit={limit}", AuditList)["entries"]
         return entries
 
-    def changes(self, tell: Callable[[str], None]) -> Iterator[ReleaseChange | EngineChange]:
+    def changes(self, warn: Callable[[str], None]) -> Iterator[ReleaseChange | EngineChange]:
         """Yield what happens to releases and engines from now on, without end.
 
-        Whoever does not answer at first is an error. Later it is connected again. ``tell`` hears why what
-        happened meanwhile is missing, or may be.
+        A gateway that does not answer at first is an error. Later the stream is connected again; ``warn`` is
+        called with why events are missing meanwhile, or may be.
         """
-        known, met = "", False
+        last_id, connected = "", False
         while True:
             try:
-                for event in self._events(known):
-                    met = True
+                for event in self._events(last_id):
+                    connected = True
                     _check_event(event)
-                    known = event.get("id", known)
+                    last_id = event.get("id", last_id)
                     if event.get("event") == "missed":
-                        tell(f"events are missing: {json.loads(event['data'])['message']}")
+                        warn(f"events are missing: {json.loads(event['data'])['message']}")
                     elif "data" in event:
                         yield _change.validate_json(event["data"])
             except Unavailable as error:
-                if not met:
+                if not connected:
                     raise
-                tell(f"events may be missing: {error}")
+                warn(f"events may be missing: {error}")
             except (ValueError, KeyError, TypeError) as error:
-                told = f"what {self._address} tells as events is of another version of Interlock: "
-                raise CommandError(told + type(error).__name__) from error
+                message = f"what {self._address} sends as events is of another version of Interlock: "
+                raise CommandError(message + type(error).__name__) from error
             time.sleep(_AGAIN_S)
 
-    def _events(self, known: str) -> Iterator[dict[str, str]]:
+    def _events(self, last_id: str) -> Iterator[dict[str, str]]:
         """Yield the fields of each event of one stream, which ends after a while."""
-        headers = {"last-event-id": known} if known else {}
+        headers = {"last-event-id": last_id} if last_id else {}
         limits = httpx.Timeout(_TIMEOUT_S, read=_SILENT_S)
         try:
             with self._http.stream("GET", "/admin/v1/events", headers=headers, timeout=limits) as answer:
@@ -131,7 +131,7 @@ class AdminClient:
                     raise _error_of(answer, self._address)
                 if not _media(answer).startswith("text/event-stream"):
                     answer.read()
-                    raise CommandError(_stranger(answer, self._address))
+                    raise CommandError(_not_interlock(answer, self._address))
                 fields: dict[str, str] = {}
                 for line in answer.iter_lines():
                     name, _, value = line.partition(": ")
@@ -146,41 +146,43 @@ class AdminClient:
 
     def create_key(self, tenant: str, name: str, budgets: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Make an API key with budgets of its own; its secret is in the answer, under ``key``."""
-        return self._ask("POST", "keys", MadeKey, {"tenant": tenant, "name": name, "budgets": list(budgets)})
+        return self._request(
+            "POST", "keys", MadeKey, {"tenant": tenant, "name": name, "budgets": list(budgets)}
+        )
 
     def keys(self) -> list[dict[str, Any]]:
         """Return every API key that ever was, without its secret."""
-        keys: list[dict[str, Any]] = self._ask("GET", "keys", KeyList)["keys"]
+        keys: list[dict[str, Any]] = self._request("GET", "keys", KeyList)["keys"]
         return keys
 
     def budgets(self) -> list[dict[str, Any]]:
         """Return every budget and limit, and how it stands."""
-        budgets: list[dict[str, Any]] = self._ask("GET", "budgets", BudgetList)["budgets"]
+        budgets: list[dict[str, Any]] = self._request("GET", "budgets", BudgetList)["budgets"]
         return budgets
 
     def set_budget(self, budget: Mapping[str, Any]) -> dict[str, Any]:
         """Set a budget or a limit; return all ``budgets`` with it, and ``warnings`` about it."""
-        return self._ask("PUT", "budgets", BudgetSet, budget)
+        return self._request("PUT", "budgets", BudgetSet, budget)
 
     def remove_budget(self, budget: int) -> None:
         """Remove a budget or a limit."""
-        self._ask("DELETE", f"budgets/{budget}", BudgetRemoved)
+        self._request("DELETE", f"budgets/{budget}", BudgetRemoved)
 
     def usage(self, by: str, since: float) -> list[dict[str, Any]]:
         """Return requests, hops and tokens since then (seconds since the Unix epoch), by group."""
-        usage: list[dict[str, Any]] = self._ask("GET", f"usage?by={by}&since={since}", UsageList)["usage"]
+        usage: list[dict[str, Any]] = self._request("GET", f"usage?by={by}&since={since}", UsageList)["usage"]
         return usage
 
     def forecast(self) -> list[dict[str, Any]]:
         """Return for every budget and limit when it runs out at the present rate."""
-        forecast: list[dict[str, Any]] = self._ask("GET", "usage/forecast", ForecastList)["forecast"]
+        forecast: list[dict[str, Any]] = self._request("GET", "usage/forecast", ForecastList)["forecast"]
         return forecast
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End an API key and return it."""
-        return self._ask("DELETE", f"keys/{quote(key_id, safe='')}", ShownKey)
+        return self._request("DELETE", f"keys/{quote(key_id, safe='')}", ShownKey)
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
@@ -188,10 +190,10 @@ class AdminClient:
         body: Mapping[str, Any] | None = None,
         timeout: float = _TIMEOUT_S,
     ) -> dict[str, Any]:
-        """Return an answer as JSON that has been checked against its form; a later version may say more."""
-        told: dict[str, Any]
-        told, _ = _read(self._sent(method, path, body, timeout=timeout), form, self._address)
-        return told
+        """Return an answer as JSON, checked against its form; a later version may have more members."""
+        answer: dict[str, Any]
+        answer, _ = _read(self._send(method, path, body, timeout=timeout), form, self._address)
+        return answer
 
     def _read(
         self,
@@ -202,9 +204,9 @@ class AdminClient:
         headers: Mapping[str, str] | None = None,
     ) -> _Form:
         """Return an answer in its form."""
-        return _read(self._sent(method, path, body, headers), form, self._address)[1]
+        return _read(self._send(method, path, body, headers), form, self._address)[1]
 
-    def _sent(
+    def _send(
         self,
         method: str,
         path: str,
@@ -227,8 +229,8 @@ class AdminClient:
 def _client(address: str, headers: Mapping[str, str], transport: httpx.BaseTransport | None) -> httpx.Client:
     """Return a client of ``address``, by the environment's proxies and certificates. Raises CommandError.
 
-    What is on this host is asked without a proxy, whatever the environment says: it would be told the admin
-    key, and would find itself.
+    A gateway on this host is called without a proxy, whatever the environment says: the proxy would get the
+    admin key, and would look for the gateway on its own host.
     """
     wrong = f"the address of a gateway is like http://127.0.0.1:8000, not {address[:_SHOWN]!r}"
     try:
@@ -262,10 +264,10 @@ def _check_event(event: Mapping[str, str]) -> None:
 def _read(answer: httpx.Response, form: type[_Form], address: str) -> tuple[Any, _Form]:
     """Return a gateway's answer as JSON and in its form. Raises CommandError if another server answers."""
     try:
-        told = answer.json()
-        return told, form.model_validate(told)
+        content = answer.json()
+        return content, form.model_validate(content)
     except (ValueError, RecursionError) as error:
-        raise CommandError(_stranger(answer, address)) from error
+        raise CommandError(_not_interlock(answer, address)) from error
 
 
 def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailable:
@@ -276,13 +278,13 @@ def _error_of(answer: httpx.Response, address: str) -> CommandError | Unavailabl
         away = answer.status_code == httpx.codes.NOT_FOUND
         if away or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             return Unavailable(f"{address} answered {answer.status_code}: {_line(answer)}")
-        return CommandError(_stranger(answer, address))
+        return CommandError(_not_interlock(answer, address))
     if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(f"{address} answered {answer.status_code}: {error.message}")
     return CommandError(error.message)
 
 
-def _stranger(answer: httpx.Response, address: str) -> str:
+def _not_interlock(answer: httpx.Response, address: str) -> str:
     return (
         f"what answers at {address} is not Interlock, or another version of it: {answer.status_code} "
         f"{_media(answer)} {_line(answer)}; name the gateway with --address or INTERLOCK_ADDRESS"

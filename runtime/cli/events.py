@@ -37,11 +37,11 @@ def line_of(change: ReleaseChange | EngineChange) -> str:
     """Return a change for people."""
     when = datetime.fromtimestamp(change.at).astimezone().isoformat(timespec="seconds")
     if isinstance(change, ReleaseChange):
-        what = " ".join(filter(None, ("release", str(change.number), change.name)))
+        subject = " ".join(filter(None, ("release", str(change.number), change.name)))
     else:
-        what = " ".join(filter(None, ("engine", change.name, change.digest[:SHORT])))
+        subject = " ".join(filter(None, ("engine", change.name, change.digest[:SHORT])))
     now = change.to_state or "gone"
     states = now if change.from_state in (None, now) else f"{change.from_state} -> {now}"
     phase = change.phase if isinstance(change, EngineChange) else None
-    told = "; ".join(filter(None, (states, phase, (change.reason or "").partition("\n")[0])))
-    return f"{when} {what}: {told}"
+    details = "; ".join(filter(None, (states, phase, (change.reason or "").partition("\n")[0])))
+    return f"{when} {subject}: {details}"

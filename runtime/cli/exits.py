@@ -10,10 +10,10 @@ import typer
 from runtime.errors import InterlockError
 
 HELD = 5
-"""What was waited for waits itself for an operator. No command means anything else by it."""
+"""Exit code where the release waits for an operator. No command uses it for anything else."""
 
 INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended."""
+"""Exit code that shells use for a program that Ctrl-C ended."""
 
 
 @contextmanager

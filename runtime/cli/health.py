@@ -30,17 +30,17 @@ def health(address: Address = None, *, as_json: AsJson = False) -> None:
     refuses.
     """
     with exit_codes():
-        told = AdminClient(Settings(), address).health()
+        report = AdminClient(Settings(), address).health()
         if as_json:
-            sys.stdout.write(json.dumps(told, sort_keys=True) + "\n")
+            sys.stdout.write(json.dumps(report, sort_keys=True) + "\n")
         else:
-            console().print(_table(told))
-        raise typer.Exit(_EXITS[Verdict(told["verdict"])])
+            console().print(_table(report))
+        raise typer.Exit(_EXITS[Verdict(report["verdict"])])
 
 
-def _table(told: Mapping[str, Any]) -> Grid:
+def _table(report: Mapping[str, Any]) -> Grid:
     grid = Grid(("tier", "verdict", "what is wrong"), sentences=("what is wrong",))
-    for name, tier in told["tiers"].items():
+    for name, tier in report["tiers"].items():
         verdict = Verdict(tier["verdict"])
         grid.row(name, Text(verdict.value, _STYLES[verdict]), "\n".join(tier["reasons"]))
     return grid

@@ -23,7 +23,7 @@ keys_app = typer.Typer(no_args_is_help=True)
 @keys_app.command("create")
 def create(
     tenant: Annotated[str, typer.Option(help="Whom the requests with this key are for.")],
-    name: Annotated[str, typer.Option(help="What tells the key from the tenant's others.")] = "",
+    name: Annotated[str, typer.Option(help="A name to tell the key from the tenant's others.")] = "",
     budget: Annotated[
         list[str] | None,
         typer.Option(help="What the key alone may spend, like 1M/day or cost=25.50/month. May be repeated."),
@@ -61,8 +61,8 @@ def revoke(
     """End an API key. Requests with it are refused within two seconds; those in flight go on."""
     with exit_codes():
         ended = AdminClient(Settings(), address).revoke_key(key)
-        told = f"{ended['id']} of tenant {ended['tenant']} is revoked since {_when(ended['revoked'])}"
-        console().print(Text(told))
+        text = f"{ended['id']} of tenant {ended['tenant']} is revoked since {_when(ended['revoked'])}"
+        console().print(Text(text))
 
 
 def _when(at: float | None) -> str:

@@ -1,4 +1,4 @@
-"""A model set's file: checked where it is, and as one mapping, to send where its files are not."""
+"""A model set's file: checked here, or read as one mapping, to be sent where its files are not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from runtime.sets.sources import expanded
 from runtime.settings import Settings
 
 _REFUSED = re.compile(rf"{re.escape(INLINE)}: (?P<key>[^:]+): ")
-"""How a server names what is wrong in a model set that it got without its file."""
+"""How a server names the key at fault in a model set that it got without its file."""
 
 _INVALID = 2
-"""Exit code of a check that has found something: 1 is one that could not be made."""
+"""Exit code of a check that has found mistakes; 1 means that it could not be made."""
 
 
 def validate(
@@ -73,10 +73,10 @@ def model_set_at(path: Path, root: Path) -> tuple[Document, Path]:
     return read_document(named, str(named)), named.parent
 
 
-def read_whole(path: Path) -> Document:
-    """Return the document at ``path`` with its prompts' text in place of their files' names.
+def read_inlined(path: Path) -> Document:
+    """Return the document at ``path``, with its prompts' text in place of their files' names.
 
-    Folders of weights beside it get their whole paths: the server would look for them elsewhere.
+    Folders of weights beside it get absolute paths: the server would look for them elsewhere.
 
     Raises:
         ModelSetError: with all that is wrong in the file.
@@ -84,38 +84,38 @@ def read_whole(path: Path) -> Document:
     """
     document, folder = model_set_at(path, Settings().root)
     model_set = read_model_set(document, folder)
-    whole: dict[str, Any] = document.value
+    content: dict[str, Any] = document.value
     for name, chain in model_set.chains.items():
         for position, step in enumerate(chain.steps):
             if step.kind.prompt is not None:
-                whole["chains"][name]["steps"][position][step.kind.name]["prompt"] = step.kind.prompt
-    _anchor_folders(whole, model_set, folder)
+                content["chains"][name]["steps"][position][step.kind.name]["prompt"] = step.kind.prompt
+    _anchor_folders(content, model_set, folder)
     return document
 
 
-def told_of(document: Document, refusal: str) -> str:
-    """Return a server's refusal of a document as one of its file, with lines: it got the content alone."""
-    return "\n".join(_told_of(document, line) for line in refusal.splitlines())
+def located(document: Document, refusal: str) -> str:
+    """Return a server's refusal with the file and its lines put in: the server got the content alone."""
+    return "\n".join(_located_line(document, line) for line in refusal.splitlines())
 
 
-def _told_of(document: Document, line: str) -> str:
+def _located_line(document: Document, line: str) -> str:
     found = _REFUSED.match(line)
     number = _line_of(document, found["key"]) if found is not None else None
     return line.replace(INLINE, document.source if number is None else f"{document.source}:{number}", 1)
 
 
-def _line_of(document: Document, told: str) -> int | None:
-    """Return the line of a key as people write it, or of what is around it; None if nothing is."""
+def _line_of(document: Document, key_text: str) -> int | None:
+    """Return the line of a dotted key, or of the nearest key around it; None if there is none."""
     around = {dotted(key): place.line for key, place in document.places.items() if key}
-    known = [key for key in around if told == key or told.startswith((f"{key}.", f"{key}["))]
-    return around[max(known, key=len)] if known else None
+    enclosing = [key for key in around if key_text == key or key_text.startswith((f"{key}.", f"{key}["))]
+    return around[max(enclosing, key=len)] if enclosing else None
 
 
-def _anchor_folders(whole: dict[str, Any], model_set: ModelSet, folder: Path) -> None:
+def _anchor_folders(content: dict[str, Any], model_set: ModelSet, folder: Path) -> None:
     for name, engine in model_set.engines.items():
         beside = folder / expanded(engine.source or "", name)
         if engine.source and beside.is_dir():
-            declared = whole["engines"][name]
+            declared = content["engines"][name]
             if "llm_config" in declared:
                 declared["llm_config"]["model_loading_config"]["model_source"] = str(beside.resolve())
             else:

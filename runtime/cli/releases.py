@@ -1,4 +1,4 @@
-"""``interlock plan, releases, promote, abort, rollback, audit``: what operators decide by, and how."""
+"""``interlock plan, releases, promote, abort, rollback, retry, audit``: operators' decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
-from runtime.cli.model_set import read_whole, told_of
+from runtime.cli.model_set import located, read_inlined
 from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
 from runtime.cli.tables import Grid, console, counted
@@ -62,12 +62,12 @@ def plan(
 
 
 def _planned(client: AdminClient, path: Path) -> dict[str, Any]:
-    """Return the plan for a file. What the server refuses is told of the file: it gets its content alone."""
-    document = read_whole(path)
+    """Return the plan for a file. A refusal names the file's lines: the server got the content alone."""
+    document = read_inlined(path)
     try:
         return client.plan(document.value)
     except CommandError as error:
-        raise CommandError(told_of(document, str(error))) from error
+        raise CommandError(located(document, str(error))) from error
 
 
 def releases(address: Address = None, *, as_json: AsJson = False) -> None:
@@ -184,8 +184,8 @@ def _until_acknowledged(client: AdminClient, number: int, end: float) -> int:
         time.sleep(_POLL_S)
 
 
-def _wanted_of(told: Status | ReleaseList) -> Wanted:
-    """Return the wish that a command has made. Raises CommandError: there is none."""
-    if told.wanted is None:
+def _wanted_of(state: Status | ReleaseList) -> Wanted:
+    """Return what is wanted after a command. Raises CommandError: nothing is."""
+    if state.wanted is None:
         raise CommandError("no model set is wanted yet")
-    return told.wanted
+    return state.wanted

@@ -12,7 +12,7 @@ from runtime.errors import CommandError, ModelSetError
 from runtime.sets.reader import read_document
 
 CONFIG_KEY = "applications"
-"""What a Serve config has and a model set has not."""
+"""A key that a Serve config has and a model set has not."""
 
 _DEPLOYMENT = "SwapManager"
 
@@ -22,7 +22,7 @@ def change_of(config: Path) -> str:
 
     Raises:
         CommandError: not readable, or no deployment SwapManager with a user_config in it.
-        ModelSetError: a key in it is written twice, of which Serve would take the last without a word.
+        ModelSetError: a key in it is written twice, of which Serve would silently take the last.
 
     """
     document = read_document(config, str(config))

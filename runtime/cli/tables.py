@@ -1,4 +1,4 @@
-"""Tables that lose nothing: as wide as they need in a pipe, and on a terminal as the terminal allows."""
+"""Tables that cut nothing off: as wide as needed in a pipe, fitted to the width of a terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 _WIDE = 10_000
-"""Columns of what is no terminal."""
+"""Width where there is no terminal."""
 
 _LEAST = 12
-"""Of a column that is wrapped: a digest as it is shown, and a long word."""
+"""The least width of a column that is wrapped: a short digest, or a long word."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where tables are printed: what is no terminal has lines as long as they are needed."""
+    """Return the console that tables are printed on; where there is no terminal, lines are never wrapped."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr) if stream.isatty() else Console(stderr=stderr, width=_WIDE)
 
@@ -66,6 +66,6 @@ class Grid:
         return text
 
 
-def counted(number: int, what: str, more: str | None = None) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return how many there are: ``1 gateway``, ``2 gateways``."""
-    return f"{number} {what}" if number == 1 else f"{number} {more or what + 's'}"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

@@ -28,7 +28,7 @@ By = StrEnum("By", list(GROUPS))  # type: ignore[misc]  # made from the one list
 _TENANT = By("tenant")
 
 _NONE = "(none)"
-"""Whose name a table shows of what was nobody's: requests without a key, warm-ups."""
+"""What a table shows in place of an empty name: requests without a key, warm-ups."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -80,17 +80,17 @@ def _moment(since: str | None, now: float) -> float:
 
 
 def print_forecast(rows: Sequence[Mapping[str, Any]], form: Format, now: float) -> None:
-    """Print when budgets run out: for people in words, else as the admin API tells it."""
+    """Print when budgets run out: for people in words, else as the admin API returns it."""
     if form is Format.TABLE:
         rows = [_in_words(row, now) for row in rows]
     _print(rows, "id", form)
 
 
 def _in_words(row: Mapping[str, Any], now: float) -> dict[str, Any]:
-    told = {
+    cells = {
         name: row[name] for name in ("id", "tenant", "key", "subject", "unit", "window", "limit", "spent")
     }
-    return told | {"per_hour": f"{row['per_second'] * 3600:.6g}", "runs_out": _when(row["runs_out"], now)}
+    return cells | {"per_hour": f"{row['per_second'] * 3600:.6g}", "runs_out": _when(row["runs_out"], now)}
 
 
 def _when(at: float | None, now: float) -> str:

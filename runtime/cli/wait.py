@@ -1,4 +1,4 @@
-"""``interlock wait``: until a model set is live, telling meanwhile what is waited for."""
+"""``interlock wait``: until a model set is live, showing meanwhile what it waits for."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
 
 _POLL_S = 0.5
-_SAY_AGAIN_S = 10.0
-"""In a log, what has not changed is said again so often: silence looks like a hang."""
+_REPEAT_S = 10.0
+"""How often a log repeats a line that has not changed: silence looks like a hang."""
 
 
 def wait_until_live(
@@ -42,8 +42,8 @@ def wait_until_live(
     Exit 5, at once, when it has come up and its `cutover: manual` waits for `interlock promote`.
 
     `serve deploy` returns before the manager has heard of the change: name the config that was deployed
-    to wait for that change. Without it, whatever is wanted now is waited for. Meanwhile stderr tells how
-    far it is.
+    to wait for that change. Without it, whatever is wanted now is waited for. Meanwhile stderr shows the
+    progress.
     """
     with exit_codes():
         change = change_of(config) if config is not None else None
@@ -53,34 +53,35 @@ def wait_until_live(
         def meant(wanted: Wanted) -> bool:
             return model_set in (None, wanted.source) and change in (None, wanted.change)
 
-        with Teller() as teller:
-            status, wanted = wait_for(client, meant, end, teller.tell)
+        with ProgressLine() as progress:
+            status, wanted = wait_for(client, meant, end, progress.show)
         if wanted.outcome == "failed":
             raise CommandError(f"release {wanted.release} failed: {wanted.reason}")
-        told = f"release {wanted.release} from {wanted.source} is"
+        text = f"release {wanted.release} from {wanted.source} is"
         if _held(status, wanted.release):
             promote = f"interlock promote {wanted.release}"
             console().print(
-                Text(f"{told} up and held, for its cutover is manual; to make it live: {promote}")
+                Text(f"{text} up and held, for its cutover is manual; to make it live: {promote}")
             )
             raise typer.Exit(HELD)
-        console().print(Text(f"{told} live"))
+        console().print(Text(f"{text} live"))
 
 
 def wait_for(
     client: AdminClient,
     meant: Callable[[Wanted], bool],
     end: float,
-    tell: Callable[[str, str], None],
+    report: Callable[[str, str], None],
 ) -> tuple[Status, Wanted]:
-    """Return the status in which the wish is settled, and that wish.
+    """Return the status in which the wanted set is settled, and what was wanted.
 
     It is settled when it is live, failed, or held until an operator promotes it.
 
     Raises CommandError after ``end``.
 
     After a restart of the cluster a release is live by the journal while its engines come up again: then it
-    is settled once the gateway that answers is ready. ``tell`` hears what is waited for, and for how long.
+    is settled once the gateway that answers is ready. ``report`` is called with what is waited for, and for
+    how long.
     """
     while True:
         times = ""
@@ -94,7 +95,7 @@ def wait_for(
             elif _held(status, wanted.release):
                 return status, wanted
             elif wanted.outcome == "in progress":
-                seen, times = _how_far(status, wanted.release)
+                seen, times = _progress_of(status, wanted.release)
             elif wanted.outcome != "live" or client.ready():
                 return status, wanted
             else:
@@ -103,7 +104,7 @@ def wait_for(
             seen = str(error)
         if time.monotonic() > end:
             raise CommandError(f"not live in time: {seen}")
-        tell(seen, times)
+        report(seen, times)
         time.sleep(_POLL_S)
 
 
@@ -113,30 +114,30 @@ def _held(status: Status, number: int) -> bool:
     return release is not None and release.held
 
 
-def _how_far(status: Status, number: int) -> tuple[str, str]:
-    """Return where a release is and what it waits for, and for how long it has."""
+def _progress_of(status: Status, number: int) -> tuple[str, str]:
+    """Return a release's state and what it waits for, and for how long it has been in that state."""
     release = status.release(number)
     if release is None:
         return f"release {number} is in progress", ""
-    told = [f"release {number} is {release.state}", release.waits_for]
-    told += [
+    parts = [f"release {number} is {release.state}", release.waits_for]
+    parts += [
         f"{engine.digest[:12]}: {engine.progress}"
         for engine in status.engines
         if number in engine.releases and engine.progress and engine.state == "loading"
     ]
     since, expected = release.since, release.expected_in_state_s
     times = "" if since is None else elapsed_text(max(0.0, time.time() - since), expected)
-    return "; ".join(part for part in told if part), times
+    return "; ".join(part for part in parts if part), times
 
 
-class Teller:
-    """Says on stderr what is waited for: in place on a terminal, elsewhere as a line whenever it changes."""
+class ProgressLine:
+    """Shows on stderr what is waited for: in place on a terminal, elsewhere as a line whenever it changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console(stderr=True)
         self._clock = clock
-        self._said = ""
-        self._said_at = -_SAY_AGAIN_S
+        self._printed = ""
+        self._printed_at = -_REPEAT_S
         self._line = Line("", console=self._console) if self._console.is_terminal else None
         self._shown: AbstractContextManager[Any] = self._line or nullcontext()
 
@@ -146,14 +147,14 @@ class Teller:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take the line back."""
+        """Remove the line."""
         self._shown.__exit__(*error)  # type: ignore[arg-type]  # the three of an exception, or None
 
-    def tell(self, seen: str, times: str) -> None:
-        """Say what is waited for; ``times`` alone is no news."""
+    def show(self, seen: str, times: str) -> None:
+        """Show what is waited for; a change of ``times`` alone prints no new line."""
         text = f"{seen} ({times})" if times else seen
         if self._line is not None:
             self._line.update(text)
-        elif seen != self._said or self._clock() - self._said_at >= _SAY_AGAIN_S:
-            self._said, self._said_at = seen, self._clock()
+        elif seen != self._printed or self._clock() - self._printed_at >= _REPEAT_S:
+            self._printed, self._printed_at = seen, self._clock()
             self._console.print(text, markup=False, highlight=False)

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from runtime.cli import releases
 from runtime.cli.client import AdminClient
 from runtime.cli.main import app
-from runtime.cli.model_set import read_whole
+from runtime.cli.model_set import read_inlined
 from runtime.cli.serve_config import change_of
-from runtime.cli.wait import Teller
+from runtime.cli.wait import ProgressLine
 from runtime.core.model_set.digest import change_digest
 from runtime.errors import CommandError, ModelSetError
 from runtime.settings import Settings
@@ -92,7 +92,7 @@ def test_what_the_plan_sends(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "answer.j2").write_text("as text")
     (tmp_path / "v1.yaml").write_text(yaml.safe_dump(declared))
-    whole = read_whole(tmp_path / "v1.yaml").value
+    whole = read_inlined(tmp_path / "v1.yaml").value
     assert whole["engines"]["router"]["model"] == str(tmp_path / "encoder")
     assert whole["chains"]["agent"]["steps"][1]["generate"]["prompt"] == "as text"
 
@@ -148,14 +148,14 @@ def test_change_of_a_config(tmp_path):
 # In a log what is waited for is a line whenever it changes, and every ten seconds when it does not.
 def test_progress_in_a_log(capsys):
     now = [0.0]
-    with Teller(lambda: now[0]) as teller:
+    with ProgressLine(lambda: now[0]) as progress:
         for seen in (
             "no gateway answers",
             "release 1 is loading; 2 of 2 engines to load",
             "release 1 is warming",
         ):
             for _ in range(40):
-                teller.tell(seen, f"{now[0]:.0f} s")
+                progress.show(seen, f"{now[0]:.0f} s")
                 now[0] += 0.5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
