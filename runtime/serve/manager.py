@@ -232,7 +232,7 @@ def _controller_of(
         cluster,
         clock,
         settings.gateway_silence_s,
-        AsyncLedger(Ledger(store, budgets, tells_of_others=True)),
+        AsyncLedger(Ledger(store, budgets, collects=True)),
         AsyncMetrics(MetricsStore(store, journal.epoch)),
         installation,
         registry,

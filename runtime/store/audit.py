@@ -1,4 +1,4 @@
-"""The audit log's table, written within a transaction of whoever does what it tells of."""
+"""The audit log's table, written within the transaction that makes the change."""
 
 from __future__ import annotations
 

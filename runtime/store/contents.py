@@ -14,7 +14,7 @@ from runtime.core.model_set.digest import canonical
 from runtime.store.tables import CONTENTS
 
 _KEPT_AS = "stored"
-"""The one member of what stands for a model set. No set has it."""
+"""The only member of a reference to a model set. No set has it."""
 
 
 class Contents:
@@ -24,9 +24,9 @@ class Contents:
         self._connection = connection
         self.digests: set[str] = set()
 
-    def put_away(self, told: Any) -> dict[str, str]:
-        """Keep a set's JSON; return what stands for it."""
-        text = canonical(told)
+    def put_away(self, content: Any) -> dict[str, str]:
+        """Keep a set's JSON; return the reference that stands for it."""
+        text = canonical(content)
         digest = hashlib.sha256(text).hexdigest()
         known = sa.select(CONTENTS.c.digest).where(CONTENTS.c.digest == digest)
         # One manager writes at a time: it holds the epoch's row meanwhile.
@@ -37,20 +37,20 @@ class Contents:
         return {_KEPT_AS: digest}
 
     def forget_others(self) -> None:
-        """Forget what has not been put away here."""
+        """Delete what has not been put away here."""
         self._connection.execute(sa.delete(CONTENTS).where(CONTENTS.c.digest.not_in(sorted(self.digests))))
 
 
 def fetching(connection: Connection) -> Callable[[Any], Any]:
-    """Return what gives a set's JSON for what stands for it; one that stands for itself is left as it is."""
+    """Return a function that resolves references to sets' JSON; what is no reference it returns as it is."""
     kept = {row.digest: row.content for row in connection.execute(sa.select(CONTENTS))}
 
-    def fetch(told: Any) -> Any:
-        if not isinstance(told, dict) or told.keys() != {_KEPT_AS}:
-            return told
+    def fetch(stored: Any) -> Any:
+        if not isinstance(stored, dict) or stored.keys() != {_KEPT_AS}:
+            return stored
         try:
-            return json.loads(kept[told[_KEPT_AS]])
+            return json.loads(kept[stored[_KEPT_AS]])
         except KeyError:
-            raise ValueError(f"the model set {told[_KEPT_AS]!r} is not in the store") from None
+            raise ValueError(f"the model set {stored[_KEPT_AS]!r} is not in the store") from None
 
     return fetch

@@ -13,7 +13,7 @@ from runtime.store.tables import HOLDER
 
 
 class Held(NamedTuple):
-    """What the row says: who, and how often it has said so."""
+    """The row: which manager, and how often it has written it."""
 
     text: str
     beats: int
@@ -31,7 +31,7 @@ class HolderRow:
         self._engine = engine
 
     def read(self) -> Held:
-        """Return what it says now."""
+        """Return the row as it is now."""
         with reading(self._engine) as connection:
             row = connection.execute(sa.select(HOLDER.c.holder, HOLDER.c.beats)).one()
         return Held(row.holder, row.beats)
@@ -42,12 +42,12 @@ class HolderRow:
         return self._write(as_seen, own.model_dump_json())
 
     def beat(self, own: Holder) -> bool:
-        """Say that ``own`` is still there; False if another has taken over."""
+        """Record that ``own`` is still alive; False if another has taken over."""
         text = own.model_dump_json()
         return self._write(HOLDER.c.holder == text, text)
 
     def leave(self, own: Holder) -> None:
-        """Say that nobody works on the store any more, unless another does already."""
+        """Record that nobody works on the store any more, unless another does already."""
         self._write(HOLDER.c.holder == own.model_dump_json(), "")
 
     def _write(self, where: sa.ColumnElement[bool], text: str) -> bool:

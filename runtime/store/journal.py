@@ -100,7 +100,7 @@ class Journal:
                 ) from error
 
     def append(self, revision: int, event: ev.Durable, entry: AuditEntry | None = None) -> None:
-        """Write ``event`` as number ``revision``, and what the audit log says of it, or neither.
+        """Write ``event`` as number ``revision``, and its audit entry, or neither.
 
         It counts once this returns.
 

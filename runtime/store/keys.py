@@ -18,13 +18,13 @@ from runtime.store.tables import KEYS
 
 
 class KeyStore:
-    """What there is of keys. Calls block: make them from a thread. Each may raise StoreUnavailable."""
+    """The keys. Calls block: make them from a thread. Each may raise StoreUnavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def create(self, key: ApiKey, entry: AuditEntry, caps: Sequence[Cap] = ()) -> None:
-        """Keep ``key``, its ``caps`` and what the audit log says of it: all of it or nothing."""
+        """Store ``key``, its ``caps`` and the audit entry: all or nothing."""
         with writing(self._engine) as connection:
             connection.execute(sa.insert(KEYS).values(**asdict(key)))
             for cap in caps:
@@ -34,11 +34,11 @@ class KeyStore:
     def revoke(self, key_id: str, entry: AuditEntry) -> ApiKey | None:
         """End a key at the time of ``entry`` and return it; None if there is no such key.
 
-        A key that has ended stays as it is, and the audit log is told nothing.
+        A key that has been revoked stays as it is, and nothing is written to the audit log.
         """
         with writing(self._engine) as connection:
             open_one = sa.update(KEYS).where(KEYS.c.id == key_id, KEYS.c.revoked.is_(None))
-            # Of two that revoke at once only one changes the row, and tells the audit log.
+            # Of two concurrent revocations only one changes the row, and writes to the audit log.
             if connection.execute(open_one.values(revoked=entry.at)).rowcount:
                 note(connection, entry)
             return _one(connection, KEYS.c.id == key_id)

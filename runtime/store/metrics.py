@@ -1,4 +1,4 @@
-"""What all processes have counted for Prometheus, in one row: counts must outlast the manager.
+"""The metrics of all processes, in one row: counts must outlast the manager.
 
 It is written before it is shown, so that a manager that starts can show no less. Writers are fenced by
 the journal's epoch.
@@ -37,7 +37,7 @@ class MetricsStore:
         self._put = put.returning(METRICS.c.epoch)  # no row, if nothing was written
 
     def load(self) -> Sums:
-        """Return what was kept last; counts of a format that is not known here begin at nothing."""
+        """Return what was saved last; counts of an unknown format begin at zero."""
         with reading(self._engine) as connection:
             kept = connection.execute(sa.select(METRICS.c.counts)).scalar_one_or_none()
         if kept is None:
@@ -45,7 +45,7 @@ class MetricsStore:
         try:
             return Sums.of_json(orjson.loads(zlib.decompress(kept)))
         except (ValueError, zlib.error) as error:
-            _log.warning("metrics begin at nothing, for those in the store cannot be read: %s", error)
+            _log.warning("metrics begin at zero: those in the store cannot be read: %s", error)
             return Sums()
 
     def save(self, sums: Sums) -> None:
@@ -55,8 +55,8 @@ class MetricsStore:
             Fenced: a newer manager has written already.
 
         """
-        told = orjson.dumps(sums.as_json(), option=orjson.OPT_NON_STR_KEYS)
-        row = {"id": 1, "epoch": self._epoch, "counts": zlib.compress(told, _LEVEL)}
+        serialized = orjson.dumps(sums.as_json(), option=orjson.OPT_NON_STR_KEYS)
+        row = {"id": 1, "epoch": self._epoch, "counts": zlib.compress(serialized, _LEVEL)}
         with writing(self._engine) as connection:
             if connection.execute(self._put, row).first() is None:
-                raise Fenced(f"epoch {self._epoch} is over: another manager tells the metrics")
+                raise Fenced(f"epoch {self._epoch} is over: another manager writes the metrics now")

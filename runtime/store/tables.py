@@ -155,7 +155,7 @@ CAPS = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("hard", sa.Boolean, nullable=False),
     sa.UniqueConstraint("tenant", "key", "per", "unit", "window", name="one_cap"),
-    # Else SQLite would give a new cap the id of one that is gone, whose spending may yet be told of.
+    # Else SQLite would give a new cap the id of one that is gone, whose spending may still be reported.
     sqlite_autoincrement=True,
 )
 

@@ -46,10 +46,12 @@ class BatchedBudgets:
 
     def __init__(self, budgets: Budgets, thread: Executor) -> None:
         self._budgets = budgets
-        self._caps: Batches[None, list[Cap]] = Batches(thread, lambda asked: [budgets.caps()] * len(asked))
+        self._caps: Batches[None, list[Cap]] = Batches(
+            thread, lambda waiting: [budgets.caps()] * len(waiting)
+        )
         self._reserving = Batches(thread, budgets.reserve)
-        self._met: set[str] = set()
-        """Keys that have asked before. A new one's caps may be newer than those that are known here."""
+        self._seen: set[str] = set()
+        """Keys that have made requests. The caps of a new key may be newer than those read last."""
 
     @property
     def skew(self) -> float:
@@ -58,13 +60,13 @@ class BatchedBudgets:
 
     async def caps(self, tag: HopTag) -> list[Cap]:
         """Return the caps that count spending under ``tag``."""
-        if tag.key not in self._met:
+        if tag.key not in self._seen:
             self._budgets.forget()
         if self._budgets.known is None:
             await self._caps.put(None)
-        self._met.add(tag.key)
+        self._seen.add(tag.key)
         return self._budgets.counting(tag)
 
-    async def reserve(self, wish: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
-        return await self._reserving.put(wish)
+        return await self._reserving.put(request)

@@ -10,14 +10,14 @@ from runtime.store.holder import Held, HolderRow
 
 
 class AsyncHolderRow:
-    """The row that says so. Every call may raise StoreUnavailable."""
+    """The row that says which. Every call may raise StoreUnavailable."""
 
     def __init__(self, row: HolderRow, thread: Executor | None = None) -> None:
         self._row = row
         self._thread = thread
 
     async def read(self) -> Held:
-        """Return what it says now."""
+        """Return the row as it is now."""
         return await in_thread(self._thread, self._row.read)
 
     async def take(self, own: Holder, seen: Held) -> bool:
@@ -25,9 +25,9 @@ class AsyncHolderRow:
         return await in_thread(self._thread, self._row.take, own, seen)
 
     async def beat(self, own: Holder) -> bool:
-        """Say that ``own`` is still there; False if another has taken over."""
+        """Record that ``own`` is still alive; False if another has taken over."""
         return await in_thread(self._thread, self._row.beat, own)
 
     async def leave(self, own: Holder) -> None:
-        """Say that nobody works on the store any more, unless another does already."""
+        """Record that nobody works on the store any more, unless another does already."""
         await in_thread(self._thread, self._row.leave, own)

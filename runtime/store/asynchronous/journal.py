@@ -63,14 +63,14 @@ class AsyncJournal:
         """Return the newest entries of the audit log, newest first. Raises StoreUnavailable."""
         return await in_thread(self._thread, self._journal.audit, limit)
 
-    async def _until_it_answers(self, ask: Callable[[], _T]) -> _T:
-        """Read or write, again and again while the store does not answer: until it does, nothing may count.
+    async def _until_it_answers(self, call: Callable[[], _T]) -> _T:
+        """Read or write, and retry while the store does not answer: until it does, nothing may take effect.
 
         Gateways go on by the table that they have; a manager that gave up would find no store either.
         """
         while True:
             try:
-                return await in_thread(self._thread, ask)
+                return await in_thread(self._thread, call)
             except StoreUnavailable as error:
-                _log.warning("the journal waits for its store: %s", error)
+                _log.warning("the journal cannot be read or written, trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -13,7 +13,7 @@ from runtime.store.keys import KeyStore
 
 
 class AsyncKeys:
-    """What there is of keys. Every call may raise StoreUnavailable."""
+    """The keys. Every call may raise StoreUnavailable."""
 
     def __init__(self, keys: KeyStore, thread: Executor | None = None) -> None:
         self._keys = keys

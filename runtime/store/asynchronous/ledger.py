@@ -18,8 +18,8 @@ from runtime.store.spending.ledger_sums import LedgerSums
 _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 1.5
-"""How long an answer's last byte waits for a store that does not answer; so much later than its deadline
-it may come."""
+"""How long an answer's last byte waits for a store that does not answer; it may be so much later than its
+deadline."""
 
 
 class AsyncLedger:
@@ -30,7 +30,7 @@ class AsyncLedger:
         self._thread = thread
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:
-        """Write those of ``rows`` that tell anything new; return how many."""
+        """Write those of ``rows`` that are new; return how many."""
         return await in_thread(self._thread, self._ledger.write, rows)
 
     async def sweep(self, lag: float) -> int:
@@ -61,14 +61,14 @@ class GroupCommit:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await asyncio.shield(writing)
         except TimeoutError:
-            _log.warning("the store is slow: %d rows go out before they are written", len(rows))
+            _log.warning("the store is slow: an answer ends before its %d ledger rows are written", len(rows))
         except Exception:  # noqa: BLE001 - whatever it is, the answer is there and is the client's
             _log.exception("could not write %d ledger rows; the manager collects them", len(rows))
 
-    def _write_all(self, told: list[tuple[Sequence[LedgerRow], Sequence[str]]]) -> list[None]:
-        rows = [row for rows, _ in told for row in rows]
-        self._ledger.write(rows, [name for _, ended in told for name in ended])
-        return [None] * len(told)
+    def _write_all(self, batch: list[tuple[Sequence[LedgerRow], Sequence[str]]]) -> list[None]:
+        rows = [row for rows, _ in batch for row in rows]
+        self._ledger.write(rows, [name for _, ended in batch for name in ended])
+        return [None] * len(batch)
 
     async def close(self) -> None:
         """Return once everything is written."""
@@ -76,7 +76,7 @@ class GroupCommit:
 
 
 def _seen(writing: asyncio.Future[None]) -> None:
-    """Take the error of a write that nobody waited for to its end."""
+    """Retrieve the error of a write that nobody awaited to its end: asyncio would complain."""
     if not writing.cancelled():
         writing.exception()
 

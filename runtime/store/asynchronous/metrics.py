@@ -1,4 +1,4 @@
-"""What all processes have counted for Prometheus."""
+"""The metrics of all processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caps, their counters, and reservations. Whether a request fits is ``core.budgets.budget``'s to say.
+"""Caps, their counters, and reservations. ``core.budgets.budget`` decides whether a request fits.
 
 Everything happens inside transactions that hold the counters they read: several gateways see each
 other's reservations, and a request is either reserved with all its caps or with none.
@@ -67,19 +67,19 @@ from runtime.store.sql.prepared import Direct
 _log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
-"""How often it is looked for counters that nobody will count on any more."""
+"""How often counters that nobody will count on any more are looked for."""
 
 SESSION_KEPT_SECONDS = 90 * 86_400.0
-"""How long after its last request a session is remembered by budgets in total, unless told otherwise."""
+"""How long after its last request a session is remembered by budgets in total, by default."""
 
 
 class Observer(Protocol):
-    """Who wants to hear of warnings, in the thread that wrote what led to them."""
+    """Is called with warnings, in the thread that wrote what led to them."""
 
     def warned(self, cap: Cap, share: int) -> None:
         """Take note that spending has passed ``share`` percent of ``cap``.
 
-        Only one of all processes is told, once in each window.
+        Of all processes one alone gets the call, once in each window.
         """
         ...
 
@@ -115,7 +115,7 @@ class Budgets:
 
     @property
     def known(self) -> list[Cap] | None:
-        """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
+        """All caps if they have been read lately; else None, and ``caps`` reads them."""
         return self._known.known
 
     def caps(self) -> list[Cap]:
@@ -123,7 +123,7 @@ class Budgets:
         return self._known.caps()
 
     def now(self) -> float:
-        """Return what the store's clock says, in seconds since the Unix epoch."""
+        """Return the time by the store's clock, in seconds since the Unix epoch."""
         return self._known.now()
 
     def counting(self, tag: HopTag) -> list[Cap]:
@@ -131,13 +131,13 @@ class Budgets:
         return self._known.counting(tag)
 
     def forget(self) -> None:
-        """Let the caps be read again: what is being read meanwhile may be too old already."""
+        """Have the caps read again: what is being read now may be out of date already."""
         self._known.forget()
 
     def set(self, cap: Cap, by: str | None = None) -> None:
         """Add a cap; one of the same tenant, key, unit and window is replaced, and goes on counting.
 
-        ``by`` is who wants it, for the audit log, which is told with it or not at all; None if nobody asked.
+        ``by`` is who wants it, for the audit entry, which is written with the cap or not at all; else None.
         """
         with writing(self._engine) as connection:
             self._note(connection, by, put_cap(connection, cap), cap)
@@ -171,32 +171,34 @@ class Budgets:
 
     # -- reservations -----------------------------------------------------------------------------
 
-    def reserve(self, wishes: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
-        """Let each of ``wishes`` begin, in their order, or say which cap it does not fit into."""
+    def reserve(self, requests: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
+        """Let each of ``requests`` begin, in their order, or say which cap it does not fit into."""
         while True:
             try:
-                return self._try_to_reserve(wishes)
+                return self._try_to_reserve(requests)
             except MissingCounters as missing:
                 self.make(missing.counters)
 
-    def _try_to_reserve(self, wishes: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
-        caps = {claim.counter: claim.cap for wish in wishes for claim in wish.claims}
+    def _try_to_reserve(self, requests: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
+        caps = {claim.counter: claim.cap for request in requests for claim in request.claims}
         with writing_directly(self._engine) as direct:
             counters = self._counters.hold(direct, caps, (), self._used())
             changed: dict[CounterId, Counter] = {}
             begun: list[ReservationRequest] = []
             answers: list[Standing | Refusal] = []
-            for wish in wishes:
-                refused = refusal(wish.claims, counters, wish.at)
+            for request in requests:
+                refused = refusal(request.claims, counters, request.at)
                 if refused is None:
-                    begun.append(wish)
-                    changed |= taken(wish.claims, counters)
+                    begun.append(request)
+                    changed |= taken(request.claims, counters)
                     counters |= changed
-                answers.append(refused or _standing(wish, counters))
+                answers.append(refused or _standing(request, counters))
             crossed = crossings(caps, changed)
-            keep_counters(direct, warned(changed, crossed), max((wish.at for wish in begun), default=0.0))
+            keep_counters(
+                direct, warned(changed, crossed), max((request.at for request in begun), default=0.0)
+            )
             put_reservations(direct, begun)
-        self.tell(crossed)
+        self.warn(crossed)
         return answers
 
     def make(self, counters: Sequence[CounterId]) -> None:
@@ -241,7 +243,7 @@ class Budgets:
     ) -> list[Crossing]:
         """Count hops as spent in all caps last read that count them, and release what ``ended`` calls hold.
 
-        It happens within the caller's transaction. Returns what to ``tell`` once that is committed. Raises
+        It happens within the caller's transaction. Returns what to ``warn`` of once that is committed. Raises
         MissingCounters: roll back, ``make`` them, and begin again.
         """
         sums, cap_of = self._charges(spent)
@@ -267,7 +269,7 @@ class Budgets:
                     cap_of[counter] = cap
         return sums, cap_of
 
-    def tell(self, crossed: Iterable[Crossing]) -> None:
+    def warn(self, crossed: Iterable[Crossing]) -> None:
         """Warn of shares that have been passed, once that is committed."""
         for each in crossed:
             _log.warning("%s", each)
@@ -275,5 +277,5 @@ class Budgets:
                 observer.warned(each.cap, each.share)
 
 
-def _standing(wish: ReservationRequest, counters: Mapping[CounterId, Counter]) -> Standing:
-    return Standing(wish.at, [(claim.cap, counters[claim.counter]) for claim in wish.claims])
+def _standing(request: ReservationRequest, counters: Mapping[CounterId, Counter]) -> Standing:
+    return Standing(request.at, [(claim.cap, counters[claim.counter]) for claim in request.claims])

@@ -73,15 +73,15 @@ def _one(connection: Connection, which: sa.ColumnElement[bool]) -> Cap | None:
 
 
 def _cap(row: Row[tuple[object, ...]]) -> Cap:
-    told = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    columns = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
     return Cap(
-        id=told["id"],
-        tenant=told["tenant"],
-        key=told["key"],
-        per=Per(told["per"]),
-        unit=Unit(told["unit"]),
-        window=Window(told["window"]),
-        limit=told["limit"],
-        kind=CapKind(told["kind"]),
-        hard=told["hard"],
+        id=columns["id"],
+        tenant=columns["tenant"],
+        key=columns["key"],
+        per=Per(columns["per"]),
+        unit=Unit(columns["unit"]),
+        window=Window(columns["window"]),
+        limit=columns["limit"],
+        kind=CapKind(columns["kind"]),
+        hard=columns["hard"],
     )

@@ -15,7 +15,7 @@ from runtime.store.sql.prepared import Prepared
 from runtime.store.tables import CAPS, COUNTERS
 
 REQUEST_KEPT_SECONDS = 3600.0
-"""How long after its last use the counter of one request is kept: its engine may yet tell of a hop."""
+"""How long after its last use the counter of one request is kept: its engine may yet report a hop."""
 
 _AT_ONCE = 2_000
 """Counters of one transaction: others wait for it on SQLite."""

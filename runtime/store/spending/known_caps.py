@@ -1,4 +1,4 @@
-"""The caps that a process goes by: read from the store, and read again when they may be too old."""
+"""The caps that a process uses: read from the store, and again when they may be out of date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.store.spending.caps import every_cap
 from runtime.store.sql.database import clock_of, reading
 
 FRESH_SECONDS = 2.0
-"""How old the caps may be that this process goes by; a new one counts everywhere after so long."""
+"""How old the caps may be that a process uses; a new cap counts everywhere after so long."""
 
 
 class KnownCaps:
@@ -32,7 +32,7 @@ class KnownCaps:
 
     @property
     def known(self) -> list[Cap] | None:
-        """All caps if they are known and fresh enough; else None, and ``caps`` must be asked."""
+        """All caps if they have been read lately; else None, and ``caps`` reads them."""
         edition, until = self._fresh
         return self._caps if edition == self._edition and self._clock.now() < until else None
 
@@ -51,13 +51,13 @@ class KnownCaps:
         return self._caps
 
     def _compare_clocks(self, connection: Connection) -> None:
-        asked = self._clock.wall()
-        told = clock_of(connection)
-        if told is not None:
-            self.skew = told - (asked + self._clock.wall()) / 2.0
+        before = self._clock.wall()
+        store_time = clock_of(connection)
+        if store_time is not None:
+            self.skew = store_time - (before + self._clock.wall()) / 2.0
 
     def now(self) -> float:
-        """Return what the store's clock says, in seconds since the Unix epoch."""
+        """Return the time by the store's clock, in seconds since the Unix epoch."""
         self.caps()
         return self._clock.wall() + self.skew
 
@@ -66,5 +66,5 @@ class KnownCaps:
         return [cap for cap in self._of_tenant.get(tag.tenant, ()) if cap.counts(tag)]
 
     def forget(self) -> None:
-        """Let the caps be read again: what is being read meanwhile may be too old already."""
+        """Have the caps read again: what is being read now may be out of date already."""
         self._edition += 1

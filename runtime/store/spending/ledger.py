@@ -1,7 +1,7 @@
 """The ledger: one row per hop, for as long as rows are kept, and sums of them for good.
 
-A row may be told more than once and by two witnesses: the gateway that made the call knows how it
-ended and how long it took, the engine knows exactly what it came to. Rows of one hop are merged, and
+A row may be written more than once and come from two sources: the gateway that made the call knows how it
+ended and how long it took, the engine knows exactly what it has spent. Rows of one hop are merged, and
 the merge gives the same row in whatever order and however often they come.
 """
 
@@ -45,11 +45,11 @@ class Ledger:
         engine: Engine,
         budgets: Budgets | None = None,
         *,
-        tells_of_others: bool = False,
+        collects: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Write to ``engine``; ``tells_of_others`` if other processes tell of the same hops."""
-        self._tells_of_others = tells_of_others
+        """Write to ``engine``; ``collects`` if this one writes rows of hops that gateways write, too."""
+        self._collects = collects
         self._clock = clock or SystemClock()
         self._late = LateRows(engine)
         self._engine = engine
@@ -61,34 +61,34 @@ class Ledger:
     def write(self, rows: Iterable[LedgerRow], ended: Sequence[str] = ()) -> int:
         """Write ``rows``, charge budgets with what they add, and release what ``ended`` calls reserved.
 
-        All of it is one transaction, and counts once this returns. Returns how many rows told anything new.
+        All of it is one transaction, and counts once this returns. Returns how many rows were new.
         """
         # In one order always: of two processes that write the same rows, each would wait for the other.
-        told = sorted(rows, key=lambda row: row.tag.hop)
+        ordered = sorted(rows, key=lambda row: row.tag.hop)
         if self._budgets is not None:
             self._budgets.caps()  # read anew if they are old, before a transaction makes others wait
         while True:
             try:
-                return self._try_to_write(told, ended)
+                return self._try_to_write(ordered, ended)
             except MissingCounters as missing:
                 assert self._budgets is not None  # noqa: S101 - only these have counters
                 self._budgets.make(missing.counters)
 
-    def _try_to_write(self, told: Sequence[LedgerRow], ended: Sequence[str]) -> int:
+    def _try_to_write(self, rows: Sequence[LedgerRow], ended: Sequence[str]) -> int:
         crossed: list[Crossing] = []
         now = self._clock.wall() + (self._budgets.skew if self._budgets is not None else 0.0)
         with writing_directly(self._engine) as direct:
-            # Reading does not hold what is not there yet: two witnesses of one new hop would both charge.
-            take_turns(direct, Turn.LEDGER, alone=self._tells_of_others)
-            told = self._late.without_gone(direct, told, now)
-            known = _known(direct, told)
-            new = [row for row in told if _is_news(row, known)]
+            # Reading locks no row that is not there yet: two writers of one new hop would both charge for it.
+            take_turns(direct, Turn.LEDGER, alone=self._collects)
+            rows = self._late.without_deleted(direct, rows, now)
+            known = _known(direct, rows)
+            new = [row for row in rows if _is_news(row, known)]
             self._merge.each(direct, [row.as_row() for row in new])
             self._late.mark(direct, new, now)
             if self._budgets is not None:
                 crossed = self._budgets.settle(direct, _added(new, known), ended)
         if self._budgets is not None:
-            self._budgets.tell(crossed)
+            self._budgets.warn(crossed)
         return len(new)
 
     def sweep(self, lag: float) -> int:
@@ -123,13 +123,13 @@ def _known(direct: Direct, rows: Sequence[LedgerRow]) -> dict[str, Usage]:
 
 
 def _is_news(row: LedgerRow, known: Mapping[str, Usage]) -> bool:
-    """Say whether a row tells anything that is not in the ledger yet."""
+    """Say whether a row has anything that is not in the ledger yet."""
     before = known.get(row.tag.hop)
     return before is None or before[:3] != row.usage[:3] or row.ttft_ms is not None
 
 
 def _added(rows: Iterable[LedgerRow], known: Mapping[str, Usage]) -> Iterator[tuple[HopTag, Amount]]:
-    """Yield what each row adds to what is known of its hop. A hop told twice adds once."""
+    """Yield what each row adds to what is known of its hop. A hop that is written twice adds once."""
     counted = dict(known)
     for row in rows:
         before = counted.get(row.tag.hop, NOTHING)
@@ -140,7 +140,7 @@ def _added(rows: Iterable[LedgerRow], known: Mapping[str, Usage]) -> Iterator[tu
 
 
 def _merged(new: Any) -> dict[str, Any]:
-    """Return what becomes of a row that is told again: the greater counts, and what anybody measured."""
+    """Return what a row that is written again becomes: the greater counts, and any times measured."""
     old = LEDGER.c
     merged: dict[str, Any] = {name: _greater(old[name], new[name]) for name in COUNTS}
     merged["cost"] = _cost(merged["prompt"], merged["cached"], merged["completion"])

@@ -2,8 +2,8 @@
 
 An hour is that in which a request began, so that all its hops are summed up together, and each request is
 counted once: by the first of its hops, and by the first at each step, on each engine and with each outcome.
-What is told of an hour that may have been summed up marks it as late, in the same transaction; until it has
-been summed up anew, usage reads its rows.
+A row that is written to an hour that may have been summed up marks the hour as late, in the same
+transaction; until it has been summed up again, usage reads its rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runtime.store.tables import AUDIT, LEDGER, LEDGER_HORIZON, LEDGER_LATE, LED
 _log = logging.getLogger(__name__)
 
 LATE_SECONDS = 120.0
-"""How long after an hour's end what is told of it marks it as late."""
+"""How long after an hour's end a row that is written to it marks it as late."""
 
 CLOSED_SECONDS = 300.0
 """How long after its end an hour is summed up: later by more than transactions take and clocks differ."""
@@ -49,7 +49,7 @@ class Horizon(NamedTuple):
 
 
 class LateRows:
-    """Marks hours that are told of late, within the transaction that tells."""
+    """Marks hours as late, within the transaction that writes their rows."""
 
     def __init__(self, engine: Engine) -> None:
         new = insert_into(engine, LEDGER_LATE).values(hour=sa.bindparam("hour"), edition=1)
@@ -57,15 +57,15 @@ class LateRows:
         self._mark = Prepared(new.on_conflict_do_update(index_elements=["hour"], set_=again))
         self._kept = Prepared(sa.select(LEDGER_HORIZON.c.kept))
 
-    def without_gone(self, direct: Direct, rows: Sequence[LedgerRow], now: float) -> Sequence[LedgerRow]:
-        """Return those of ``rows`` that are not of days whose rows have gone: they may have been charged."""
+    def without_deleted(self, direct: Direct, rows: Sequence[LedgerRow], now: float) -> Sequence[LedgerRow]:
+        """Return ``rows`` without those of days whose rows have been deleted: they may have been charged."""
         if not any(_is_late(row, now) for row in rows):
             return rows
         ((kept,),) = self._kept.rows(direct)
         left = [row for row in rows if row.at >= kept]
         if len(left) < len(rows):
             gone = len(rows) - len(left)
-            _log.warning("%d hops are told of after the rows of their days have gone: left out", gone)
+            _log.warning("%d hops not counted: the rows of their days have been deleted", gone)
         return left
 
     def mark(self, direct: Direct, rows: Sequence[LedgerRow], now: float) -> None:
@@ -79,7 +79,7 @@ def _is_late(row: LedgerRow, now: float) -> bool:
 
 
 class LedgerSums:
-    """Sums up, and lets go of what is older than it is kept. Calls block. Each may raise StoreUnavailable."""
+    """Sums up, and deletes what is past its retention. Calls block. Each may raise StoreUnavailable."""
 
     def __init__(self, engine: Engine, ledger_days: int, audit_days: int) -> None:
         self._engine = engine
@@ -87,7 +87,7 @@ class LedgerSums:
         self._audit_days = audit_days
 
     def keep(self, now: float) -> None:
-        """Sum up what is over at ``now``, and delete what is older than it is kept."""
+        """Sum up the hours that are over at ``now``, and delete what is past its retention."""
         self.sum_up(now)
         horizon = self._forget_from(now)
         self._delete(LEDGER, LEDGER.c.hop, LEDGER.c.admitted < horizon.kept)
@@ -98,7 +98,7 @@ class LedgerSums:
     # -- summing up -------------------------------------------------------------------------------
 
     def sum_up(self, now: float) -> None:
-        """Sum up every hour that is over and has not been, and those that were told of late."""
+        """Sum up every hour that is over and has not been summed up, and those that are late."""
         closed = hour_of(now - CLOSED_SECONDS)
         self._retreat(closed)
         for _ in range(_HOURS_AT_ONCE):
@@ -136,7 +136,7 @@ class LedgerSums:
     def _retreat(self, closed: int) -> None:
         """Sum up again what was summed up before it was over: by then the clock was ahead.
 
-        Left so, what is told of those hours would neither be read from rows nor be summed up.
+        Otherwise later rows of those hours would neither be read as rows nor be summed up.
         """
         again = LEDGER_HORIZON.c.kept
         back = sa.case((again > closed, again), else_=closed)
@@ -145,7 +145,7 @@ class LedgerSums:
             connection.execute(ahead)
 
     def _sum_hour(self, hour: int, edition: int | None = None) -> None:
-        """Replace the sums of an hour; what was told of it after ``edition`` has it summed up once more.
+        """Replace the sums of an hour; rows written after ``edition`` have it summed up once more.
 
         They are read beforehand, for who writes must not wait for that.
         """
@@ -169,7 +169,7 @@ class LedgerSums:
     def _forget_from(self, now: float) -> Horizon:
         """Move the day since which rows are kept, if all before has been summed up; nobody writes meanwhile.
 
-        From then on what is told of an earlier day is left out: its row may be gone, and be charged again.
+        From then on rows of an earlier day are left out: if deleted, they would be charged twice.
         """
         oldest = int((now - self._ledger_days * DAY_SECONDS) // DAY_SECONDS) * DAY_SECONDS
         horizon = self._horizon()

@@ -39,15 +39,20 @@ class ReservationRequest:
     claims: Sequence[Claim]
     at: float
     expires: float
-    """When whoever asks is dead if it has not released by then; seconds since the Unix epoch."""
+    """When it expires, for its gateway must have died by then; seconds since the Unix epoch."""
 
 
 def put_reservations(direct: Direct, begun: Sequence[ReservationRequest]) -> None:
     """Write what is reserved for requests that begin."""
     rows = [
-        {**claim.counter._asdict(), "call": wish.call, "amount": claim.reserved, "expires": wish.expires}
-        for wish in begun
-        for claim in wish.claims
+        {
+            **claim.counter._asdict(),
+            "call": request.call,
+            "amount": claim.reserved,
+            "expires": request.expires,
+        }
+        for request in begun
+        for claim in request.claims
         if claim.reserved
     ]
     _RESERVE.each(direct, rows)
@@ -59,7 +64,7 @@ def drop_reservations(direct: Direct, calls: Sequence[str]) -> dict[CounterId, i
 
 
 def drop_expired(direct: Direct, until: float) -> tuple[int, dict[CounterId, int]]:
-    """Release a part of what expired before ``until``; return how many these were, and how much of what."""
+    """Release some of what expired before ``until``; return how many, and how much of each counter."""
     gone = _EXPIRED.rows(direct, until=until)
     return len(gone), _summed(gone)
 
@@ -71,7 +76,7 @@ def has_expired(connection: Connection, until: float) -> bool:
 
 
 def _summed(gone: Iterable[Sequence[Any]]) -> dict[CounterId, int]:
-    """Return how much reservations that are gone had reserved of each counter."""
+    """Return how much deleted reservations had reserved of each counter."""
     sums: defaultdict[CounterId, int] = defaultdict(int)
     for *counter, amount in gone:
         sums[CounterId(*counter)] += amount

@@ -15,7 +15,7 @@ from runtime.store.spending.ledger_sums import COUNTS, Horizon, horizon_of
 from runtime.store.tables import LEDGER, LEDGER_LATE, LEDGER_SUMS, SESSION_SUMS
 
 MOST_GROUPS = 10_000
-"""Groups that are told; only sessions are more, of which nobody reads so many."""
+"""Groups that are returned; only of sessions there are more, and nobody reads so many."""
 
 _SUMMED = ("requests", "hops", *COUNTS, "cost")
 
@@ -23,8 +23,8 @@ _SUMMED = ("requests", "hops", *COUNTS, "cost")
 def usage_by(connection: Connection, by: str, since: float) -> list[dict[str, Any]]:
     """Return requests, hops, tokens and cost by one of ``GROUPS``; sessions with whose tenants' they are.
 
-    Of more than ``MOST_GROUPS`` groups those are told that have spent the most tokens. A request counts with
-    the time at which it began. Of days whose rows have gone, ``since`` means the beginning of its day, and
+    Of more than ``MOST_GROUPS`` groups those that have spent the most tokens are returned. A request counts
+    at the time at which it began. Of days whose rows have gone, ``since`` means the beginning of its day, and
     nothing is known of sessions.
     """
     whose = ["tenant"] if by == "session" else []
@@ -37,11 +37,11 @@ def usage_by(connection: Connection, by: str, since: float) -> list[dict[str, An
     rows = sorted(
         connection.execute(grouped).mappings(), key=lambda row: tuple(row[name] for name in (by, *whose))
     )
-    told: dict[str, Callable[[Any], Any]] = {"cost": lambda nano: money_text(int(nano))}
-    told |= dict.fromkeys((by, *whose), lambda value: value)
+    convert: dict[str, Callable[[Any], Any]] = {"cost": lambda nano: money_text(int(nano))}
+    convert |= dict.fromkeys((by, *whose), lambda value: value)
     named = {name: f"{name}_tokens" for name in COUNTS}
     return [
-        {named.get(name, name): told.get(name, int)(value) for name, value in row.items()} for row in rows
+        {named.get(name, name): convert.get(name, int)(value) for name, value in row.items()} for row in rows
     ]
 
 
@@ -99,7 +99,7 @@ def _of_rows(connection: Connection, by: str, whose: Sequence[str]) -> sa.Select
 
 
 def _named(table: sa.Table, by: str) -> Any:
-    """Return the column of a group. Warm-ups are told together: their chains and steps are no client's.
+    """Return the column of a group. Warm-ups are one group: their chains and steps are no client's.
 
     Literals, not parameters: PostgreSQL must see the same expression in what is grouped by.
     """

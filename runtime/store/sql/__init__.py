@@ -1,4 +1,4 @@
-"""The database as such: opening and upgrading it, how long it is waited for, statements that are prepared.
+"""The database as such: opening and upgrading it, how long a wait for it may take, prepared statements.
 
-The one place that tells SQLite from PostgreSQL. Knows no table but its own version's.
+The only place that distinguishes SQLite from PostgreSQL. Knows no table but its own version's.
 """

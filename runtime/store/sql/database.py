@@ -1,4 +1,4 @@
-"""Opening the store: the one place that tells SQLite from PostgreSQL.
+"""Opening the store: SQLite, or PostgreSQL.
 
 SQLite runs in WAL mode. What is committed survives the death of any process. It survives a power cut,
 too, unless whoever opens the store does without: full synchronisation costs a commit some milliseconds.
@@ -149,7 +149,7 @@ def take_turn_alone(connection: Connection, turn: Turn) -> None:
 
 
 def clock_of(connection: Connection) -> float | None:
-    """Return what the database's clock says, in seconds since the Unix epoch.
+    """Return the time by the database's clock, in seconds since the Unix epoch.
 
     None of SQLite, which has no clock of its own: all its processes are on one node, and go by that node's.
     """
@@ -160,7 +160,7 @@ def clock_of(connection: Connection) -> float | None:
 
 @contextmanager
 def _answering(engine: Engine, seconds: float) -> Iterator[None]:
-    """Bound the waits of a block, and tell what the database cannot do now from what is wrong with a row."""
+    """Bound the waits of a block, and keep outages of the database apart from errors in a row."""
     driver = engine.dialect.loaded_dbapi
     try:
         with within(seconds):
@@ -191,8 +191,8 @@ def _tune_sqlite(connection: sa.PoolProxiedConnection, synchronous: str) -> None
     connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3's own attribute
     cursor = connection.cursor()
     # The patience first: several processes that open a new file all want to turn WAL on.
-    told = (f"busy_timeout={1000 * ANSWER_SECONDS:.0f}", "journal_mode=WAL", f"synchronous={synchronous}")
-    for pragma in (*told, f"wal_autocheckpoint={AT_LATEST}"):
+    pragmas = (f"busy_timeout={1000 * ANSWER_SECONDS:.0f}", "journal_mode=WAL", f"synchronous={synchronous}")
+    for pragma in (*pragmas, f"wal_autocheckpoint={AT_LATEST}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL that wait for nothing without a limit, on either side.
 
 This end gives up when its thread's patience is over (``store.sql.patience``): it closes the connection, for
-nobody knows what has become of what was asked. The server gives up what a client waits for or holds that is
-gone, so that no lock outlives the gateway that took it.
+nobody knows what has become of the statement. The server gives up what a client that is gone waits for or
+holds, so that no lock outlives the gateway that took it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _TCP = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds
 }
-"""A host that is gone is noticed within a dozen seconds. What the URL says of these counts instead."""
+"""A host that is gone is noticed within a dozen seconds. The URL may override these."""
 
 _OF_SESSION = {
     "lock_timeout": ANSWER_SECONDS,
     "statement_timeout": REPORT_SECONDS,
     "idle_in_transaction_session_timeout": 2 * ANSWER_SECONDS,
 }
-"""Seconds. Told after connecting, for some poolers refuse what they do not know while one connects."""
+"""Seconds. Set after connecting, for some poolers refuse unknown parameters in the startup message."""
 
-_TELL = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS told(name, value)"
+_SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
 
 _NEW = "interlock_new"
 
@@ -84,7 +84,7 @@ def _connect(
     connection = PatientConnection.connect(*args, **{**_TCP, **limit, **parameters})
     try:
         connection.autocommit = True
-        connection.execute(_TELL, (list(_OF_SESSION), [f"{1000 * s:.0f}" for s in _OF_SESSION.values()]))
+        connection.execute(_SET, (list(_OF_SESSION), [f"{1000 * s:.0f}" for s in _OF_SESSION.values()]))
         connection.autocommit = False
     except BaseException:
         connection.close()

@@ -65,7 +65,7 @@ def test_two_witnesses_make_one_row(ledger):
 def test_two_witnesses_at_once(engine, monkeypatch):
     budgets = Budgets(engine, SystemClock())
     budgets.set(Cap(0, "acme", "", Per.TENANT, Unit.TOKENS, Window.TOTAL, 10**9))
-    gateway, manager = Ledger(engine, budgets), Ledger(engine, budgets, tells_of_others=True)
+    gateway, manager = Ledger(engine, budgets), Ledger(engine, budgets, collects=True)
     reading_it, both_have_read = ledger_module._known, threading.Barrier(2)
 
     def read_and_wait(connection, rows):

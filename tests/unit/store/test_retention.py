@@ -235,7 +235,7 @@ def test_nothing_is_charged_twice(engine, clock):
     assert count(engine, LEDGER) == 0
     total, (standing,) = ledger.total(), budgets.standing()
     assert total.total == standing.counter.spent > 0
-    assert Ledger(engine, budgets, tells_of_others=True, clock=clock).write(rows) == 0
+    assert Ledger(engine, budgets, collects=True, clock=clock).write(rows) == 0
     assert count(engine, LEDGER) == count(engine, LEDGER_LATE) == 0
     assert ledger.total() == total
     assert budgets.standing() == [standing]
