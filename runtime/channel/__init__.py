@@ -1,4 +1,4 @@
-"""Calls past Serve's handles, over connections of our own: what is said, its frames, client and server.
+"""Calls past Serve's handles, over connections of our own: protocol, frames, client and server.
 
-Knows no Ray and no engine: whoever listens brings the calls that it answers.
+Knows no Ray and no engine: whoever opens a server passes in what answers its calls.
 """

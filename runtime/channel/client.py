@@ -1,11 +1,10 @@
 """A gateway's end of the channels: its calls go straight to a replica, past Serve's handle.
 
 A handle call passes a router, a scheduler, pickle and two event loops on either side, and each token of a
-stream does so again. Here all calls of a gateway to a replica share one connection and are told in
-MessagePack: what is ready together goes in one message, so under load a token costs less, not more. Serve
-places, scales, checks and replaces replicas as before: it is asked through the handle where they are, and
-whom it has to count or to choose for (autoscaling, a request router of the deployment's own) stays with the
-handle.
+stream does so again. Here all calls of a gateway to a replica share one connection, in MessagePack:
+what is ready together goes in one message, so under load a token costs less, not more. Serve
+places, scales, checks and replaces replicas as before: their addresses are asked for through the handle, and
+engines whose calls Serve must count or route (autoscaling, a request router of their own) keep the handle.
 
 Nor does a gateway that cannot be reached any more keep anybody waiting: Ray reports the reply of a handle
 call to its caller, and a process that does so stands still until Ray knows that the caller's node is gone.
@@ -27,9 +26,9 @@ from runtime.channel.fault import Fault, raise_fault
 from runtime.channel.wire import (
     CANCEL,
     GENERATE,
-    GOING,
+    GOAWAY,
+    UNENCODABLE,
     UNREADABLE,
-    UNSPEAKABLE,
     VERSION,
     Address,
     Call,
@@ -47,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Replies:
-    """What has come of a call and nobody has taken yet."""
+    """The replies to a call that have arrived and nobody has taken yet."""
 
     __slots__ = ("_arrived", "_loop", "_waiter")
 
@@ -77,7 +76,7 @@ class _Replies:
 class Channel:
     """One replica, at the other end of a connection; ``ended`` is called when it takes no more calls.
 
-    One that says nothing for ``silent_s`` is lost.
+    One that is silent for ``silent_s`` is lost.
     """
 
     def __init__(
@@ -93,12 +92,12 @@ class Channel:
         self._ended = ended
         self._lost = ""
         """Why it takes no more calls."""
-        self._numbers = itertools.count(GOING + 1)
+        self._numbers = itertools.count(GOAWAY + 1)
         self._calls: dict[int, _Replies] = {}
-        self._connection = Connection(self._answered, self._hung_up, silent_s=silent_s)
+        self._connection = Connection(self._on_admission, self._on_lost, silent_s=silent_s)
         self._sender = Sender(self._connection)
-        self._let_in: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Why it is not, or nothing."""
+        self._admission: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why the replica refuses this gateway; empty if it admits it."""
 
     async def open(self) -> None:
         """Return once the replica has taken the connection. Raises EngineLost: it does not."""
@@ -112,8 +111,8 @@ class Channel:
             self._connection.give_up()
             raise
         self._connection.send(encode(Hello(VERSION, secret)))
-        # One that stops may say so in the same breath.
-        refusal = await self._let_in or self._lost
+        # A replica that stops may say so right behind its answer.
+        refusal = await self._admission or self._lost
         if refusal:
             raise EngineLost(f"replica {self.replica} takes no connection: {refusal}")
 
@@ -161,8 +160,8 @@ class Channel:
         number, replies = next(self._numbers), _Replies()
         try:
             self._sender.send(Call(number, method, list(args)))
-        except UNSPEAKABLE as error:
-            raise InvalidRequest(f"the body holds what no engine can be told: {error}") from error
+        except UNENCODABLE as error:
+            raise InvalidRequest(f"the body holds what cannot be sent to an engine: {error}") from error
         self._calls[number] = replies
         try:
             yield replies
@@ -171,32 +170,34 @@ class Channel:
                 self._sender.send(Call(number, CANCEL, []))
             self._hang_up_if_idle()
 
-    # -- what the connection tells ----------------------------------------------------------------
+    # -- the connection's callbacks ---------------------------------------------------------------
 
-    def _answered(self, message: bytes) -> None:
-        """Hear whether the replica has let this gateway in."""
+    def _on_admission(self, message: bytes) -> None:
+        """Take the replica's answer to the hello: whether it admits this gateway."""
         try:
             refusal = decode_refusal(message)
         except UNREADABLE:
-            refusal = "it answers in another way"
+            refusal = "it speaks another protocol"
         if not refusal:
-            self._connection.heard = self._heard
+            self._connection.on_message = self._on_replies
             self._connection.trust()
-        if not self._let_in.done():
-            self._let_in.set_result(refusal)
+        if not self._admission.done():
+            self._admission.set_result(refusal)
 
-    def _heard(self, message: bytes) -> None:
+    def _on_replies(self, message: bytes) -> None:
         try:
             every = decode_replies(message)
         except UNREADABLE as error:
-            _log.warning("what replica %s sends cannot be read: %s", self.replica, error)
+            _log.warning(
+                "messages of replica %s cannot be read; its connection is closed: %s", self.replica, error
+            )
             self._connection.close(f"what it sends cannot be read: {error}")
             return
         for reply in every:
-            self._hear(reply)
+            self._on_reply(reply)
 
-    def _hear(self, reply: Reply) -> None:
-        if reply.number == GOING:
+    def _on_reply(self, reply: Reply) -> None:
+        if reply.number == GOAWAY:
             self._end("it stops")
             self._hang_up_if_idle()
         elif reply.number in self._calls:
@@ -205,11 +206,11 @@ class Channel:
                 del self._calls[reply.number]
                 self._hang_up_if_idle()
 
-    def _hung_up(self, reason: str) -> None:
-        """Tell all that waits for an answer that none comes."""
+    def _on_lost(self, reason: str) -> None:
+        """End all calls that wait for an answer: none comes."""
         self._end(reason)
-        if not self._let_in.done():
-            self._let_in.set_result(reason)
+        if not self._admission.done():
+            self._admission.set_result(reason)
         fault = Fault(EngineLost.__name__, f"replica {self.replica}, which had the call, is gone: {reason}")
         calls, self._calls = self._calls, {}
         for number, replies in calls.items():
@@ -231,7 +232,7 @@ class Channel:
 
 
 def least_busy(channels: Collection[Channel]) -> Channel | None:
-    """Return, by lot, one of those that have the fewest calls under way; None if there is no channel."""
+    """Return one of those with the fewest calls under way, at random; None if there is no channel."""
     if not channels:
         return None
     fewest = min(channel.in_flight for channel in channels)

@@ -1,4 +1,4 @@
-"""Where channels lead to: takes calls of callers that know the secret, and lets them be answered."""
+"""A replica's end of the channels: takes calls of callers that know the secret, and has them answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.channel.connection import SILENT_S, Connection
 from runtime.channel.fault import Fault
 from runtime.channel.wire import (
     CANCEL,
-    GOING,
+    GOAWAY,
     UNREADABLE,
     VERSION,
     Address,
@@ -30,11 +30,11 @@ from runtime.errors import EngineLost
 
 _log = logging.getLogger(__name__)
 
-_INTRODUCTION_S = 5.0
-"""How long a caller may take to say who it is."""
+_HELLO_S = 5.0
+"""How long a caller may take to send its hello."""
 
 _STRANGERS = 256
-"""How many may be about to say so; of more, those who have come first go."""
+"""How many callers may be about to do so; of more, the oldest are closed."""
 
 _BREAK_OFF_S = 1.0
 """How long calls that are broken off may take to end."""
@@ -43,13 +43,13 @@ _MOST_CALLS = 20_000
 """How many calls of one caller may be under way, or wait for their turn."""
 
 Answer = Callable[[Call, Sender], Awaitable[None]]
-"""Does what a call asks, and replies with what comes of it as it comes."""
+"""Carries a call out, and sends its replies as they come."""
 
 
 class ChannelServer:
-    """Takes calls from who knows the secret, ``limit`` of them at once; others wait their turn.
+    """Takes calls from callers that know the secret, ``limit`` at once; others wait their turn.
 
-    A caller that says nothing for ``silent_s`` is gone, and its calls are broken off.
+    A caller that is silent for ``silent_s`` is gone, and its calls are broken off.
     """
 
     def __init__(self, answer: Answer, replica: str, limit: int, silent_s: float = SILENT_S) -> None:
@@ -72,7 +72,7 @@ class ChannelServer:
             lambda: _Caller(self).connection,
             sock=listening,
             ssl=tls,
-            ssl_handshake_timeout=_INTRODUCTION_S if tls else None,
+            ssl_handshake_timeout=_HELLO_S if tls else None,
         )
         return Address(self.replica, host, listening.getsockname()[1], self._secret)
 
@@ -82,7 +82,7 @@ class ChannelServer:
         if self._listener is not None:
             self._listener.close()
         for caller in list(self._callers):
-            caller.say_going()
+            caller.send_goaway()
         ended = {caller.ended for caller in self._callers if not caller.ended.done()}
         if ended:
             await asyncio.wait(ended, timeout=grace)
@@ -90,18 +90,18 @@ class ChannelServer:
                 caller.hang_up()
             await asyncio.wait(ended, timeout=_BREAK_OFF_S)
 
-    def knows(self, hello: Hello) -> str:
+    def refusal_of(self, hello: Hello) -> str:
         """Return why a caller is not let in; empty if it is."""
         if hello.version != VERSION:
             return f"replica {self.replica} speaks version {VERSION} of this protocol, not {hello.version}"
         same = hmac.compare_digest(hello.secret.encode(), self._secret.encode())
         return "" if same else "the secret is not this replica's"
 
-    def comes(self, caller: _Caller) -> None:
-        """Know of a caller until it is gone."""
+    def add(self, caller: _Caller) -> None:
+        """Keep a caller until it is gone."""
         self._callers[caller] = None
         caller.ended.add_done_callback(lambda _: self._callers.pop(caller))
-        strangers = [other for other in self._callers if not other.known]
+        strangers = [other for other in self._callers if not other.authenticated]
         for stranger in strangers[:-_STRANGERS]:
             stranger.hang_up()
 
@@ -112,17 +112,17 @@ class _Caller:
     def __init__(self, server: ChannelServer) -> None:
         self._server = server
         self._running: dict[int, asyncio.Task[None]] = {}
-        self.known = self._gone = False
+        self.authenticated = self._gone = False
         self._loop = asyncio.get_running_loop()
-        self.connection = Connection(self._introduced, self._lost, self._comes, server.silent_s)
+        self.connection = Connection(self._on_hello, self._on_lost, self._on_made, server.silent_s)
         self._sender = Sender(self.connection)
         self._patience: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
-    def say_going(self) -> None:
-        """Let it call no more."""
-        if self.known:
-            self._sender.send(Reply(GOING))
+    def send_goaway(self) -> None:
+        """Tell it to make no more calls here."""
+        if self.authenticated:
+            self._sender.send(Reply(GOAWAY))
         else:
             self.hang_up()
 
@@ -130,38 +130,38 @@ class _Caller:
         """Break off its calls."""
         self.connection.close("the replica stops")
 
-    def _comes(self) -> None:
-        self._server.comes(self)
-        silent = "it does not say who it is"
-        self._patience = self._loop.call_later(_INTRODUCTION_S, self.connection.close, silent)
+    def _on_made(self) -> None:
+        self._server.add(self)
+        reason = "it did not send its hello in time"
+        self._patience = self._loop.call_later(_HELLO_S, self.connection.close, reason)
 
-    def _introduced(self, message: bytes) -> None:
+    def _on_hello(self, message: bytes) -> None:
         try:
-            refusal = self._server.knows(decode_hello(message))
+            refusal = self._server.refusal_of(decode_hello(message))
         except UNREADABLE:
-            refusal = "this is no introduction"
+            refusal = "this is no hello"
         self.connection.send(encode(refusal))
         if refusal:
             self.connection.finish(refusal)
             return
         self._wait_no_more()
-        self.known = True
-        self.connection.heard = self._heard
+        self.authenticated = True
+        self.connection.on_message = self._on_calls
         self.connection.trust()
         if self._server.closing:
-            self.say_going()
+            self.send_goaway()
 
-    def _heard(self, message: bytes) -> None:
+    def _on_calls(self, message: bytes) -> None:
         try:
             every = decode_calls(message)
         except UNREADABLE:
-            _log.warning("what a caller asks cannot be read; its connection is closed")
-            self.connection.close("what it asks cannot be read")
+            _log.warning("calls of a caller cannot be read; its connection is closed")
+            self.connection.close("its calls cannot be read")
             return
         for call in every:
             self._begin(call)
 
-    def _lost(self, reason: str) -> None:
+    def _on_lost(self, reason: str) -> None:
         _log.debug("a caller is gone: %s", reason)
         self._wait_no_more()
         self._gone = True
@@ -210,6 +210,6 @@ class _Caller:
             async with self._server.turns:
                 await self._server.answer(call, self._sender)
         except Exception as error:  # noqa: BLE001 - as with any server, what breaks one call ends that one
-            _log.exception("the call of %s broke", call.method)
-            fault = Fault("EngineUnavailable", f"the call broke: {type(error).__name__}: {error}")
+            _log.exception("the call of %s failed", call.method)
+            fault = Fault("EngineUnavailable", f"the call failed: {type(error).__name__}: {error}")
             self._sender.send(Reply(call.number, fault=fault, ended=True))

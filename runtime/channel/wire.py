@@ -1,4 +1,4 @@
-"""What the two ends of a channel say to each other, and how parts of many calls share messages."""
+"""The protocol of a channel, and how parts of many calls share messages."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from runtime.channel.fault import Fault
 from runtime.engines.port import Chunk
 
 VERSION = 3
-"""That of what is sent. Who speaks another is not let in, and calls an engine over its handle."""
+"""Version of the protocol. A caller with another is refused, and calls the engine over its handle."""
 
 GENERATE = "generate"
 """The call whose answer is a stream."""
 
 CANCEL = ""
-"""The method of a call that is broken off."""
+"""The method that cancels a call."""
 
-GOING = 0
-"""The number of no call: a reply to it tells the caller that the replica takes no more."""
+GOAWAY = 0
+"""The number of no call: a reply with it tells the caller that the replica takes no more calls."""
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What the decoders raise for what is no message."""
+"""What the decoders raise for a malformed message."""
 
-UNSPEAKABLE = (OverflowError, RecursionError, TypeError, ValueError)
-"""What encoding raises for what has no form."""
+UNENCODABLE = (OverflowError, RecursionError, TypeError, ValueError)
+"""What encoding raises for values that MessagePack has no form for."""
 
 
 class Address(NamedTuple):
@@ -40,14 +40,14 @@ class Address(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """What a caller says first; a replica answers why it refuses, or nothing."""
+    """A caller's first message; a replica answers why it refuses, or with an empty text."""
 
     version: int
     secret: str
 
 
 class Call(NamedTuple):
-    """A call, or that it is broken off."""
+    """A call, or its cancellation."""
 
     number: int
     method: str
@@ -55,7 +55,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A part of what a call has come to."""
+    """A part of the answer to a call."""
 
     number: int
     chunks: list[Chunk] = []  # noqa: RUF012 - a tuple's default, which nobody changes
@@ -68,7 +68,7 @@ _PACE_S = 0.002
 """How long a part of a stream may wait for others after a message: a hundred streams have no two at once."""
 
 _PART = GREATEST // 2
-"""Bytes of the greatest part."""
+"""The largest part, in bytes."""
 
 _MOST_WAITING = GREATEST // 4
 """Bytes that may wait for an end that takes none for now; with one part more they fit into one message."""
@@ -85,7 +85,7 @@ class Sender:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._connection.resumed = self._flush
+        self._connection.on_resumed = self._flush
         self._loop = asyncio.get_running_loop()
         self._waiting: list[bytes] = []
         self._bytes = 0
@@ -97,7 +97,7 @@ class Sender:
     def send(self, part: Call | Reply, *, paced: bool = False) -> None:
         """Send ``part`` at once; if it is ``paced``, not sooner than ``_PACE_S`` after the message before.
 
-        Raises one of ``UNSPEAKABLE``: it has no form.
+        Raises one of ``UNENCODABLE``: it cannot be encoded.
         """
         encoded = encode(part)
         if len(encoded) > _PART:

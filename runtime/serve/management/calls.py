@@ -44,7 +44,7 @@ def _typed(kind: type, value: Any) -> Any:
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-"""Raises one of ``wire.UNSPEAKABLE``."""
+"""Raises one of ``wire.UNENCODABLE``."""
 
 
 def _decoder(kind: Any) -> Callable[[bytes], Any]:

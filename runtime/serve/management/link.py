@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from runtime.channel.client import Channel
-from runtime.channel.wire import UNREADABLE, UNSPEAKABLE, Address
+from runtime.channel.wire import UNENCODABLE, UNREADABLE, Address
 from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
@@ -125,7 +125,7 @@ class ManagerLink:
         method = METHODS[name]
         try:
             encoded = [encode(argument) for argument in arguments]
-        except UNSPEAKABLE as error:
+        except UNENCODABLE as error:
             raise InvalidRequest(f"this cannot be told to the manager: {error}") from error
         channel = await self._connected(PATIENCE_SECONDS if name in _PATIENT else 0.0)
         try:

@@ -350,5 +350,5 @@ async def test_limit():
 # What MessagePack has no form for is the client's mistake, not the engine's.
 async def test_a_number_that_is_too_great():
     async with connected() as (engine, _, _, _):
-        with pytest.raises(InvalidRequest, match="no engine can be told"):
+        with pytest.raises(InvalidRequest, match="cannot be sent to an engine"):
             await tokens_of(engine, {**ASK, "seed": 2**70})

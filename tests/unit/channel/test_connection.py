@@ -96,14 +96,14 @@ async def raw(address):
     ("said", "told"),
     [
         (b"", b""),
-        (framed(b"\xc1"), b"no introduction"),
-        (framed(b"hello"), b"no introduction"),
-        (framed(b"\x92\x02\xa2\xff\xfe"), b"no introduction"),
+        (framed(b"\xc1"), b"no hello"),
+        (framed(b"hello"), b"no hello"),
+        (framed(b"\x92\x02\xa2\xff\xfe"), b"no hello"),
         (b"GET / HTTP/1.1\r\n\r\n", b""),
     ],
 )
 async def test_strangers(said, told, monkeypatch):
-    monkeypatch.setattr(channel_server, "_INTRODUCTION_S", 60.0 if said else 0.05)
+    monkeypatch.setattr(channel_server, "_HELLO_S", 60.0 if said else 0.05)
     async with listening(Replica()) as (_, address):
         reader, writer = await raw(address)
         writer.write(said)
@@ -114,7 +114,7 @@ async def test_strangers(said, told, monkeypatch):
 
 # Who has said who it is may be silent from then on.
 async def test_a_gateway_may_be_silent(monkeypatch):
-    monkeypatch.setattr(channel_server, "_INTRODUCTION_S", 0.05)
+    monkeypatch.setattr(channel_server, "_HELLO_S", 0.05)
     async with listening(Replica()) as (_, address):
         made = Channel(address, lambda _: None)
         await made.open()
@@ -209,7 +209,7 @@ async def test_a_stranger_and_a_replica_that_stops():
 async def test_another_version(monkeypatch):
     async with listening(Replica()) as (server, address):
         monkeypatch.setattr(
-            server, "knows", lambda hello: server.__class__.knows(server, hello._replace(version=1))
+            server, "refusal_of", lambda hello: server.__class__.refusal_of(server, hello._replace(version=1))
         )
         made = Channel(address, lambda _: None)
         with pytest.raises(EngineLost, match="version"):

@@ -15,7 +15,7 @@ class Wire:
     """What a sender sends with. It notes when it sent what."""
 
     def __init__(self):
-        self.sent, self.full, self.resumed = [], False, None
+        self.sent, self.full, self.on_resumed = [], False, None
         self._begun = asyncio.get_running_loop().time()
 
     def send(self, message):
@@ -75,7 +75,7 @@ async def test_the_other_end_is_full():
         await asyncio.sleep(1.0)
     assert written.sent == []
     written.full = False
-    written.resumed()
+    written.on_resumed()
     made.send(Reply(3))
     await asyncio.sleep(1.0)
     assert written.sent == [(2.0, [1, 2]), (2.0, [3])]
