@@ -1,7 +1,7 @@
 """Who counts as on this host while there is no key: a program on it, and no web page in its browser.
 
-A page of anywhere can make its reader's browser send requests to loopback, and can have its own name
-resolve there. So while no key keeps it out, a request has to name this host, has to come from no page of
+Any web page can make its reader's browser send requests to loopback, and can have its own name resolve
+there. So while no key keeps it out, a request has to name this host, has to come from no page of
 another origin, and what body it has must be JSON, which browsers do not send elsewhere without asking.
 """
 
@@ -33,7 +33,7 @@ def stranger(request: Request, settings: Settings, pages: Collection[str] = ()) 
 
     """
     if behind_haproxy() and not settings.haproxy_on_loopback:
-        return "through HAProxy, which does not tell who calls (INTERLOCK_HAPROXY_ON_LOOPBACK)"
+        return "through HAProxy, which does not pass on who calls (INTERLOCK_HAPROXY_ON_LOOPBACK)"
     address = (request.client.host if request.client else "") or "?"
     # A proxy on this host would otherwise lend its place to the whole world.
     if any(name in request.headers for name in _FORWARDED) or not is_loopback(address):

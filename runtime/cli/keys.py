@@ -23,7 +23,7 @@ keys_app = typer.Typer(no_args_is_help=True)
 @keys_app.command("create")
 def create(
     tenant: Annotated[str, typer.Option(help="Whom the requests with this key are for.")],
-    name: Annotated[str, typer.Option(help="A name to tell the key from the tenant's others.")] = "",
+    name: Annotated[str, typer.Option(help="A name to distinguish the key from the tenant's others.")] = "",
     budget: Annotated[
         list[str] | None,
         typer.Option(help="What the key alone may spend, like 1M/day or cost=25.50/month. May be repeated."),

@@ -30,7 +30,7 @@ def validate(
 ) -> None:
     """Check model sets without a cluster: every mistake with its line. Exit 2 if there is one.
 
-    Whether weights are there is a note, for only the cluster's nodes can tell: `interlock plan` asks them.
+    Whether weights are there is a note, for only the cluster's nodes know: `interlock plan` asks them.
     """
     failed = False
     for path in paths:

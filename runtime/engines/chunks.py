@@ -40,15 +40,15 @@ def one_line(json: bytes) -> bytes:
 
 def _as_openai(choice: Mapping[str, Any]) -> dict[str, Any]:
     """Return a choice with the members that OpenAI's always has, and no null where OpenAI has none."""
-    told = {"finish_reason": None, "logprobs": None, **_without_null(choice)}
-    if told["logprobs"] is not None:
-        told["logprobs"] = {"refusal": None, **told["logprobs"]}
-    if "delta" in told:
-        told["delta"] = _without_null(told["delta"])
+    shown = {"finish_reason": None, "logprobs": None, **_without_null(choice)}
+    if shown["logprobs"] is not None:
+        shown["logprobs"] = {"refusal": None, **shown["logprobs"]}
+    if "delta" in shown:
+        shown["delta"] = _without_null(shown["delta"])
     else:
-        message = _without_null(told["message"])
-        told["message"] = {"content": None, "refusal": None, "annotations": [], **message}
-    return told
+        message = _without_null(shown["message"])
+        shown["message"] = {"content": None, "refusal": None, "annotations": [], **message}
+    return shown
 
 
 def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ async def marks_the_finish(engine: Engine) -> None:
     _require("exactly one chunk finishes", holds=len(marked) == len(reasons) == 1)
 
 
-async def answers_whole(engine: Engine) -> None:
+async def answers_in_one_chunk(engine: Engine) -> None:
     """Without ``stream`` there is one chunk with the whole message, and the same count."""
     chunks = await _collect(engine, {**_BODY, "stream": False})
     _require("one chunk", holds=len(chunks) == 1)
@@ -98,15 +98,15 @@ async def refuses_an_overlong_prompt(engine: Engine) -> None:
         _require("an over-long prompt is refused", holds=False)
 
 
-async def takes_a_cap_that_nobody_asked_for(engine: Engine) -> None:
-    """A cap that nobody asked for makes no prompt too long that fits; one that was asked for does."""
+async def applies_a_default_cap(engine: Engine) -> None:
+    """A default cap makes no prompt too long that fits; a cap that the client set does."""
     most = 10_000_000
     body = {"messages": _BODY["messages"], "stream": True}
     answer = engine.generate({**body, UNASKED_CAP: most})
     _require("it is answered", holds=bool(await anext(answer, None)))
     await answer.aclose()
     chunks = await _collect(engine, {**body, UNASKED_CAP: 2})
-    _require("it is a cap", holds=chunks[-1].usage.completion <= 2)  # noqa: PLR2004 - as was said
+    _require("it is a cap", holds=chunks[-1].usage.completion <= 2)  # noqa: PLR2004 - as above
     try:
         await _collect(engine, {**body, "max_tokens": most})
     except InvalidRequest as error:
@@ -125,17 +125,17 @@ async def aborts_when_closed(engine: Engine) -> None:
     await _until_idle(engine)
 
 
-async def counts_what_it_metered(engine: Engine) -> None:
-    """The engine's own count grows by exactly what the answers said."""
+async def meters_what_answers_report(engine: Engine) -> None:
+    """The engine's own count grows by exactly the usage that the answers report."""
     before = await engine.metered()
     chunks = await _collect(engine, {**_BODY, "stream": True})
-    whole = await _collect(engine, {**_BODY, "stream": False})
+    single = await _collect(engine, {**_BODY, "stream": False})
     after = await engine.metered()
-    said = chunks[-1].usage.plus(whole[-1].usage)
+    reported = chunks[-1].usage.plus(single[-1].usage)
     _require(
-        f"metered {after} less {before} is what was said, {said}",
+        f"metered {after} less {before} is what the answers report, {reported}",
         holds=(after.prompt - before.prompt, after.completion - before.completion)
-        == (said.prompt, said.completion),
+        == (reported.prompt, reported.completion),
     )
 
 
@@ -146,8 +146,8 @@ async def warms_a_generation(engine: Engine) -> None:
     _require("its tokens are counted", holds=result.usage.completion == _BODY["max_tokens"])
 
 
-async def tells_what_a_broken_off_call_spent(engine: Engine) -> None:
-    """A call that is broken off is counted under its id, by the engine's own count, and told of once more."""
+async def reports_what_a_cancelled_call_spent(engine: Engine) -> None:
+    """A call that is broken off is counted under its id, by the engine's own count, and listed once."""
     before = await engine.metered()
     body = {**_BODY, "stream": True, "max_tokens": 500, TAG: HopTag("broken-off", step="answer")}
     answer = engine.generate(body)
@@ -159,18 +159,18 @@ async def tells_what_a_broken_off_call_spent(engine: Engine) -> None:
     _require("it is known", holds=spent is not None and spent.prompt > 0 and spent.completion > 0)
     grown = (after.prompt - before.prompt, after.completion - before.completion)
     _require("it is what was metered", holds=spent is not None and grown == spent[:2])
-    told = await engine.ended(0, 0.0, 10_000)
-    _require("it is told of", holds=[e.usage for e in told if e.tag.hop == "broken-off"] == [spent])
-    _require("what is kept is forgotten", holds=await engine.ended(told[-1].number, 0.0, 10_000) == [])
+    ended = await engine.ended(0, 0.0, 10_000)
+    _require("it is listed", holds=[e.usage for e in ended if e.tag.hop == "broken-off"] == [spent])
+    _require("what is kept is forgotten", holds=await engine.ended(ended[-1].number, 0.0, 10_000) == [])
     _require("another is not known", holds=await engine.spent("never-came") is None)
 
 
 async def counts_every_choice_of_a_broken_off_call(engine: Engine) -> None:
     """Of an answer of several choices each one's tokens are counted, sent whole or not, ended or not."""
     several = {**_BODY, "n": 2, "temperature": 1.0}
-    whole = await _collect(engine, {**several, "stream": False})
+    single = await _collect(engine, {**several, "stream": False})
     both = 2 * _BODY["max_tokens"]
-    _require("both choices are counted", holds=whole[-1].usage.completion == both)
+    _require("both choices are counted", holds=single[-1].usage.completion == both)
     streamed = await _collect(engine, {**several, "stream": True})
     _require("also where they are streamed", holds=streamed[-1].usage.completion == both)
     for stream in (True, False):
@@ -189,7 +189,7 @@ async def counts_every_choice_of_a_broken_off_call(engine: Engine) -> None:
 
 
 async def counts_a_prompt_beforehand(engine: Engine) -> None:
-    """A prompt has as many tokens as was said before it was read; what would be refused has none."""
+    """A prompt has as many tokens as were counted before it was read; one that would be refused has none."""
     counted = await engine.count("generate", _BODY)
     chunks = await _collect(engine, {**_BODY, "stream": False})
     _require(f"{counted} is what was read", holds=counted == chunks[-1].usage.prompt)
@@ -221,7 +221,7 @@ async def classifies_the_same_again(engine: Engine) -> None:
     again = await engine.classify(body)
     after = await engine.metered()
     _require("same choice", holds=again.choice == "travel")
-    _require("metered is said", holds=after.prompt - before.prompt == again.usage.prompt)
+    _require("usage is what was metered", holds=after.prompt - before.prompt == again.usage.prompt)
 
 
 async def embeds_unit_vectors(engine: Engine) -> None:
@@ -261,15 +261,15 @@ Check = Callable[[Engine], Awaitable[None]]
 GENERATING: tuple[Check, ...] = (
     streams_deltas_with_running_usage,
     marks_the_finish,
-    answers_whole,
+    answers_in_one_chunk,
     refuses_a_wrong_type_by_name,
     cuts_a_prompt,
     refuses_an_overlong_prompt,
-    takes_a_cap_that_nobody_asked_for,
+    applies_a_default_cap,
     aborts_when_closed,
-    counts_what_it_metered,
+    meters_what_answers_report,
     warms_a_generation,
-    tells_what_a_broken_off_call_spent,
+    reports_what_a_cancelled_call_spent,
     counts_every_choice_of_a_broken_off_call,
     counts_a_prompt_beforehand,
     answers_a_ping_and_is_idle,

@@ -50,7 +50,7 @@ class FakeEngine:
         self._tally = Tally(self._clock)
         self._reply = script.reply
         self.name = uuid.uuid4().hex
-        """Tells it from every other, as a replica's process is."""
+        """Identifies it, as a replica's process does."""
         self.loaded = False
         self.asleep = False
         self.warmed = 0
@@ -136,9 +136,9 @@ class FakeEngine:
             self.seen_grammars.append(grammar)
 
     def _choices(self, choices: int, done: int, tokens: int, kind: str, text: str) -> dict[str, Any]:
-        reason, said = "length" if done == tokens else None, {"role": "assistant", "content": text}
+        reason, message = "length" if done == tokens else None, {"role": "assistant", "content": text}
         return {
-            "choices": [{"index": n, kind: said, "finish_reason": reason} for n in range(choices)],
+            "choices": [{"index": n, kind: message, "finish_reason": reason} for n in range(choices)],
         }
 
     def _check_generate(self, body: Body) -> int:
@@ -153,10 +153,10 @@ class FakeEngine:
         if prompt >= self._script.context_length:
             reason = f"the prompt has {prompt} tokens; the context length is {self._script.context_length}"
             raise InvalidRequest(reason, param="messages", code="context_length_exceeded")
-        asked = body.get("max_tokens") or 0
-        if prompt + asked > self._script.context_length:
+        max_tokens = body.get("max_tokens") or 0
+        if prompt + max_tokens > self._script.context_length:
             reason = (
-                f"the prompt has {prompt} tokens, and max_tokens asks for {asked}; "
+                f"the prompt has {prompt} tokens, and max_tokens asks for {max_tokens}; "
                 f"the context length is {self._script.context_length}"
             )
             raise InvalidRequest(reason, param="messages", code="context_length_exceeded")

@@ -113,7 +113,7 @@ class EngineClient(Protocol):
     async def spent(self, hop: str) -> Usage | None:
         """Return what the call with this hop id has spent, once it has ended; None if it never came.
 
-        A caller that broke a call off learns here what it came to. Raises EngineUnavailable.
+        A caller that broke a call off asks here what it has spent. Raises EngineUnavailable.
         """
         ...
 
@@ -155,7 +155,7 @@ class Engine(EngineClient, Protocol):
     async def metrics(self) -> list[Family]:
         """Return what the engine's own software counts for Prometheus; nothing if it does not count.
 
-        Labels tell things within the engine apart, never processes.
+        Labels distinguish parts of the engine, never processes.
         """
         ...
 

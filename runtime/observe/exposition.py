@@ -15,7 +15,7 @@ from runtime.core.metering.series import Family, Labels, MetricKind, Series
 __all__ = ["CONTENT_TYPE", "families_of", "text_of"]
 
 _KNOWN = 20_000
-"""How many series are not made anew each time that they are told."""
+"""How many series are cached between scrapes."""
 
 _KINDS = {"counter": MetricKind.COUNTER, "histogram": MetricKind.HISTOGRAM, "gauge": MetricKind.GAUGE}
 

@@ -80,10 +80,10 @@ class GatewayMetrics:
     def hop(self, tag: HopTag, outcome: Outcome, record: HopRecord) -> None:
         """Count a hop that has ended."""
         self.changes += 1
-        where = tag.chain, tag.step, tag.engine[:SHORT], self._see(tag.release), str(tag.purpose)
-        self._hops.count(where, outcome, record)
+        labels = tag.chain, tag.step, tag.engine[:SHORT], self._see(tag.release), str(tag.purpose)
+        self._hops.count(labels, outcome, record)
 
-    # -- what is told of it -------------------------------------------------------------------------
+    # -- what is shown of it ------------------------------------------------------------------------
 
     def families(self) -> Iterator[Family]:
         """Yield everything that was counted, a family at a time: there may be thousands of series."""
@@ -134,7 +134,7 @@ class _Budgets:
 
 
 class _Hops:
-    """How hops have ended, what they have spent, and how long they took. ``where`` has ``_HOP``'s labels."""
+    """How hops have ended, what they have spent, and how long they took. ``labels`` has ``_HOP``'s labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, times = _counter(registry), _times(registry)
@@ -157,25 +157,25 @@ class _Hops:
         )
         self._pace = times("hop_inter_token_seconds", "Mean time between the tokens of a hop.", _TIME)
 
-    def count(self, where: tuple[str, ...], outcome: Outcome, record: HopRecord) -> None:
+    def count(self, labels: tuple[str, ...], outcome: Outcome, record: HopRecord) -> None:
         """Count a hop that has ended."""
-        self._ended.labels(*where, outcome.value).inc()
-        self._spend(where, record.usage)
-        self._time(where, record, came=outcome is Outcome.OK or record.usage.completion > 0)
+        self._ended.labels(*labels, outcome.value).inc()
+        self._spend(labels, record.usage)
+        self._time(labels, record, came=outcome is Outcome.OK or record.usage.completion > 0)
         if record.overrun_ms:
-            self._overruns.labels(*where[:2]).inc()
+            self._overruns.labels(*labels[:2]).inc()
 
-    def _spend(self, where: tuple[str, ...], usage: Usage) -> None:
-        counters = self._found.get(where)
+    def _spend(self, labels: tuple[str, ...], usage: Usage) -> None:
+        counters = self._found.get(labels)
         if counters is None:
-            counters = self._found[where] = [family.labels(*where) for family in self._tokens]
+            counters = self._found[labels] = [family.labels(*labels) for family in self._tokens]
         for counter, tokens in zip(counters, usage, strict=True):
             if tokens:
                 counter.inc(tokens)
 
-    def _time(self, where: tuple[str, ...], record: HopRecord, *, came: bool) -> None:
+    def _time(self, labels: tuple[str, ...], record: HopRecord, *, came: bool) -> None:
         """Note a hop's times; those of its first token only if it ``came``."""
-        step = where[0], where[1], where[4]
+        step = labels[0], labels[1], labels[4]
         self._duration.labels(*step).observe(record.duration_ms / 1000.0)
         if came:
             self._queue.labels(*step).observe(record.queue_ms / 1000.0)

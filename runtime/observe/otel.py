@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 CLOSE_SECONDS: Final = 5.0
 """How long a gateway that ends waits for the collector; the SDK itself would wait for 30 s and more."""
 
-_Told = dict[str, AttributeValue]
+_Attributes = dict[str, AttributeValue]
 
 _W3C = TraceContextTextMapPropagator()
 
@@ -84,7 +84,7 @@ class OtelTracer:
     def hop(self, parent: Span, call: Call, start: int) -> Span:
         """Begin a hop's span; ``start`` is in nanoseconds since the Unix epoch."""
         operation = names.OPERATIONS[call.operation]
-        told = {
+        attributes = {
             names.OPERATION: operation,
             names.PROVIDER: names.SCOPE,
             names.MODEL: call.engine,
@@ -94,7 +94,7 @@ class OtelTracer:
             f"{operation} {call.engine}",
             set_span_in_context(parent, Context()),
             SpanKind.CLIENT,
-            told,
+            attributes,
             start_time=start,
         )
 
@@ -135,7 +135,7 @@ class _RequestSpan:
         self._tracer = tracer
         self._span = span
         self._times = times
-        self._told: _Told = {}
+        self._attributes: _Attributes = {}
         self._outcome = Outcome.CANCELLED
         self._error: Exception | None = None
         self._usage = NOTHING
@@ -144,12 +144,12 @@ class _RequestSpan:
     def leased(self, tag: HopTag, model_set: str, *, stream: bool) -> None:
         self._span.update_name(f"{names.REQUEST} {tag.chain}")
         self.streamed = stream
-        self._told |= {names.CHAIN: tag.chain, names.RELEASE: tag.release, names.MODEL_SET: model_set}
-        given: _Told = {names.TENANT: tag.tenant, names.CONVERSATION: tag.session, names.STREAM: stream}
-        self._told |= {name: value for name, value in given.items() if value}
+        self._attributes |= {names.CHAIN: tag.chain, names.RELEASE: tag.release, names.MODEL_SET: model_set}
+        given: _Attributes = {names.TENANT: tag.tenant, names.CONVERSATION: tag.session, names.STREAM: stream}
+        self._attributes |= {name: value for name, value in given.items() if value}
 
     def degraded(self, chain: str) -> None:
-        self._told[names.DEGRADED_FROM] = chain
+        self._attributes[names.DEGRADED_FROM] = chain
 
     def hop(self, call: Call, sent: float) -> _HopSpan:
         start = self._times.at(sent)
@@ -161,7 +161,7 @@ class _RequestSpan:
 
     def begun(self, after_ms: float) -> None:
         """Note when the answer began, in milliseconds since the request arrived."""
-        self._told |= _first(after_ms, streamed=self.streamed)
+        self._attributes |= _first(after_ms, streamed=self.streamed)
 
     def failed(self, error: Exception) -> None:
         self._error = self._error or error
@@ -171,7 +171,7 @@ class _RequestSpan:
 
     def end(self) -> None:
         outcome = hop_outcome(self._error) if self._error is not None else self._outcome
-        _end(self._span, self._told | _spent(self._usage), outcome, self._error, self._times.now())
+        _end(self._span, self._attributes | _spent(self._usage), outcome, self._error, self._times.now())
 
 
 class _HopSpan:
@@ -192,20 +192,20 @@ class _HopSpan:
     def end(self, ended: HopEnded) -> None:
         record, outcome = ended.record, ended.outcome
         self._request.spent(record.usage)
-        told: _Told = {
+        attributes: _Attributes = {
             names.HOP: ended.tag.hop,
             names.ENGINE: record.engine or ended.tag.engine[:SHORT],
             names.QUEUE: record.queue_ms,
         }
         if record.usage.completion or outcome is Outcome.OK:
-            told |= _first(record.ttft_ms, streamed=self._answers and self._request.streamed)
+            attributes |= _first(record.ttft_ms, streamed=self._answers and self._request.streamed)
             if self._answers:
                 self._request.begun(record.start_ms + record.ttft_ms)
         end = self._start + round(record.duration_ms * 1e6)
-        _end(self._span, told | _spent(record.usage), outcome, ended.error, end)
+        _end(self._span, attributes | _spent(record.usage), outcome, ended.error, end)
 
 
-def _spent(usage: Usage) -> _Told:
+def _spent(usage: Usage) -> _Attributes:
     return {
         names.INPUT_TOKENS: usage.prompt,
         names.CACHED_TOKENS: usage.cached,
@@ -214,17 +214,17 @@ def _spent(usage: Usage) -> _Told:
     }
 
 
-def _first(after_ms: float, *, streamed: bool) -> _Told:
-    whole: _Told = {names.FIRST_TOKEN: after_ms}
-    return whole | {names.FIRST_CHUNK: after_ms / 1000.0} if streamed else whole
+def _first(after_ms: float, *, streamed: bool) -> _Attributes:
+    attributes: _Attributes = {names.FIRST_TOKEN: after_ms}
+    return attributes | {names.FIRST_CHUNK: after_ms / 1000.0} if streamed else attributes
 
 
-def _end(span: Span, told: _Told, outcome: Outcome, error: Exception | None, end: int) -> None:
+def _end(span: Span, attributes: _Attributes, outcome: Outcome, error: Exception | None, end: int) -> None:
     """End a span. A client that went away is no error: it may have read all that it wanted."""
-    told[names.OUTCOME] = outcome.value
+    attributes[names.OUTCOME] = outcome.value
     if error is not None:
-        told[names.ERROR] = type(error).__name__
+        attributes[names.ERROR] = type(error).__name__
         span.set_status(Status(StatusCode.ERROR))
     # All at once: each attribute by itself would take the span's lock.
-    span.set_attributes(told)
+    span.set_attributes(attributes)
     span.end(end)

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 def open_tracer(instance: str, clock: Clock) -> Tracer:
     """Return the tracer that OpenTelemetry's variables ask for; one that does nothing if they ask for none.
 
-    ``instance`` tells this process from others of its service.
+    ``instance`` identifies this process among those of its service.
     """
     wanted = TraceSettings()
     if not wanted.on:

@@ -30,11 +30,11 @@ FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 """Seconds; of streams alone."""
 
 ERROR = "error.type"
-"""The error's class in ``runtime.errors``. What it says is not told: it may quote what the client wrote."""
+"""The error's class in ``runtime.errors``. Its message is left out: it may quote what the client wrote."""
 
 REQUEST_ID = "interlock.request_id"
 TENANT = "interlock.tenant"
-"""What the operator calls the tenant. Keys, and what they are known by, are in no span."""
+"""The tenant's name. Keys and their ids are in no span."""
 RELEASE = "interlock.release"
 MODEL_SET = "interlock.model_set"
 DEGRADED_FROM = "interlock.degraded_from"

@@ -1,4 +1,4 @@
-"""Traces of requests: the port that a request's way calls, and what stands in for it while they are off.
+"""Traces of requests: the port that traffic calls, and its stand-in while tracing is off.
 
 One span per request, and one per hop beneath it. Nothing is measured here: a hop's span takes its times from
 the hop's record.
@@ -25,7 +25,7 @@ class HopSpan(Protocol):
 
     @property
     def context(self) -> TraceContext:
-        """What the engine gets told, so that its own spans come beneath this one."""
+        """The trace context that the engine gets, so that its own spans become children of this one."""
         ...
 
     def retried(self, error: Exception) -> None:
@@ -41,7 +41,7 @@ class RequestSpan(Protocol):
     """One request's span."""
 
     def leased(self, tag: HopTag, model_set: str, *, stream: bool) -> None:
-        """Note what the request runs on. ``tag`` says of it what all its hops do."""
+        """Note what the request runs on. ``tag`` has what all its hops share."""
         ...
 
     def degraded(self, chain: str) -> None:

@@ -103,7 +103,7 @@ class FakeCluster:
         self.applications: dict[str, _App] = {}
         """By name, of all installations and of anybody else."""
         self._past = _Past()
-        self._told = count()
+        self._snapshots = count()
         self.counted: Resources | None = None
         """What Ray would count; None if nobody does."""
         self.done = Done()
@@ -197,7 +197,7 @@ class FakeCluster:
     async def metrics(self, engine: str) -> list[MetricsSnapshot]:
         """Return what each replica counts."""
         replicas = self._replicas(engine)
-        return [MetricsSnapshot(r.name, next(self._told), await r.metrics()) for r in replicas]
+        return [MetricsSnapshot(r.name, next(self._snapshots), await r.metrics()) for r in replicas]
 
     async def devices(self) -> list[Device]:
         """Return the devices with what the engines have left."""
@@ -309,5 +309,5 @@ class _Client:
         return await self._all[0].count(operation, body)
 
     async def spent(self, hop: str) -> Usage | None:
-        told = [await replica.spent(hop) for replica in self._all]
-        return next((usage for usage in told if usage is not None), None)
+        spent = [await replica.spent(hop) for replica in self._all]
+        return next((usage for usage in spent if usage is not None), None)

@@ -14,7 +14,7 @@ from runtime.traffic.meter import Meter
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 15.0
-"""As the settings have them that nobody has changed."""
+"""The defaults of the settings."""
 
 
 class SimulatedGateway:
@@ -46,7 +46,7 @@ class SimulatedGateway:
         self._following = asyncio.create_task(self.follower.run())
 
     async def end(self) -> None:
-        """Say goodbye and follow no more. Raises what following has ended by."""
+        """Leave, and follow no more. Raises the error that following has ended with."""
         if self._following is not None:
             self._following.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The manager in this process: what gateways and operators ask of it, without a network."""
+"""The manager in this process: the calls of gateways and operators, without a network."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from runtime.testing.virtual_time import LoopClock
 _T = TypeVar("_T")
 
 _SILENT_SECONDS = 5.0
-"""After so long health tells of a gateway that says nothing."""
+"""Health reports a gateway that has been silent for so long."""
 
 
 class LocalManager:
     """A controller as others see it; every call raises NoManager while it is None.
 
-    ``lost`` names gateways that it cannot hear.
+    ``lost`` names gateways whose calls do not reach it.
     """
 
     def __init__(self, controller: Controller, cluster: FakeCluster, journal: MemoryJournal) -> None:
@@ -45,7 +45,7 @@ class LocalManager:
         self._gone = asyncio.Event()
 
     def hang_up(self) -> None:
-        """Be away from now on, as a manager whose process has ended: open polls break."""
+        """Be away from now on, like a manager whose process has ended: open polls break."""
         self.controller = None
         self.break_polls()
 
@@ -63,10 +63,10 @@ class LocalManager:
     # -- what gateways ask ----------------------------------------------------------------------------
 
     def _hub(self, gateway: str) -> Hub:
-        self._hear(gateway)
+        self._check_reachable(gateway)
         return self._present.hub
 
-    def _hear(self, gateway: str) -> None:
+    def _check_reachable(self, gateway: str) -> None:
         if gateway in self.lost:
             raise EngineUnavailable("the manager cannot be reached")
 
@@ -74,8 +74,8 @@ class LocalManager:
         """Return the table when it is newer than the report's, or after a while."""
         return await self._unless_gone(self._hub(report.gateway).next_table(report))
 
-    async def _unless_gone(self, asked: Coroutine[Any, Any, _T]) -> _T:
-        poll = asyncio.ensure_future(asked)
+    async def _unless_gone(self, call: Coroutine[Any, Any, _T]) -> _T:
+        poll = asyncio.ensure_future(call)
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait({poll, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,23 +90,23 @@ class LocalManager:
         """Take a gateway's report; return which table is the newest."""
         return self._hub(report.gateway).report(report)
 
-    async def activity(self, told: GatewayActivity) -> None:
+    async def activity(self, activity: GatewayActivity) -> None:
         """Take what a gateway has counted for status and health."""
-        self._hub(told.gateway).activity.take(told)
+        self._hub(activity.gateway).activity.take(activity)
 
     async def leave(self, gateway: str) -> None:
-        """Take a gateway's goodbye."""
+        """Forget a gateway that leaves."""
         self._hub(gateway).leave(gateway)
 
-    async def count(self, told: MetricsSnapshot) -> None:
+    async def count(self, snapshot: MetricsSnapshot) -> None:
         """Take what a gateway has counted for Prometheus."""
-        self._hear(told.source)
-        await self._present.metrics.take(told)
+        self._check_reachable(snapshot.source)
+        await self._present.metrics.take(snapshot)
 
-    async def metrics(self, told: MetricsSnapshot) -> bytes:
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted, as Prometheus' text."""
-        self._hear(told.source)
-        return text_of(await self._present.metrics.scrape(told))
+        self._check_reachable(snapshot.source)
+        return text_of(await self._present.metrics.scrape(snapshot))
 
     # -- what operators ask ---------------------------------------------------------------------------
 

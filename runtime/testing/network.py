@@ -76,32 +76,32 @@ class Link:
         return table
 
     async def report(self, report: GatewayReport) -> TableStamp:
-        """Report, and hear which table is the newest."""
+        """Report; return which table is the newest."""
         await self._pass()
         newest = await self._manager.report(report)
         await self._pass()
         return newest
 
-    async def activity(self, told: GatewayActivity) -> None:
-        """Say what was counted for status and health."""
+    async def activity(self, activity: GatewayActivity) -> None:
+        """Report what was counted for status and health."""
         await self._pass()
-        await self._manager.activity(told)
+        await self._manager.activity(activity)
         await self._pass()
 
     async def leave(self, gateway: str) -> None:
-        """Say goodbye."""
+        """Report that the gateway leaves."""
         await self._manager.leave(gateway)
 
-    async def count(self, told: MetricsSnapshot) -> None:
-        """Say what was counted for Prometheus."""
+    async def count(self, snapshot: MetricsSnapshot) -> None:
+        """Report metrics."""
         await self._pass()
-        await self._manager.count(told)
+        await self._manager.count(snapshot)
         await self._pass()
 
-    async def metrics(self, told: MetricsSnapshot) -> bytes:
-        """Return what the whole application has counted."""
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes:
+        """Return the metrics of the whole application."""
         await self._pass()
-        return await self._manager.metrics(told)
+        return await self._manager.metrics(snapshot)
 
     @property
     def clients(self) -> int:

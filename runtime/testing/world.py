@@ -29,8 +29,8 @@ from runtime.testing.spending import Spending
 from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.meter import Meter
 
-_LOOK_SECONDS = 0.1
-"""How often it is looked whether a state has come that is waited for."""
+_POLL_SECONDS = 0.1
+"""How often a state that is waited for is checked."""
 
 
 class World:
@@ -38,7 +38,7 @@ class World:
 
     What requests spend is kept in ``store``; without one, nobody counts it. Messages take no time unless
     there is a ``network``, which draws by ``seed``. ``installations`` says of which installation each
-    gateway's store is; of the cluster's, unless told.
+    gateway's store is; by default of the cluster's.
     """
 
     controller_type: ClassVar[type[Controller]] = Controller
@@ -138,7 +138,7 @@ class World:
         return self._managing is None or self._managing.done()
 
     async def lose(self, gateway: int) -> None:
-        """Let a gateway's process vanish: it says no goodbye."""
+        """Let a gateway's process vanish, without leaving."""
         self.manager.lost.add(self.gateways[gateway].name)
         await self.gateways[gateway].end()
 
@@ -150,20 +150,20 @@ class World:
         return self.controller.state
 
     def want(self, wanted: Content, change: str | None = None, source: str = "set.yaml") -> None:
-        """Want a model set, as ``serve deploy`` does; ``change`` tells this wish from the same one later."""
-        wish = ev.Wanted(at=self.clock.wall(), change=change or wanted.digest, source=source, content=wanted)
-        self.controller.post(wish)
+        """Want a model set, as ``serve deploy`` does; ``change`` sets it apart from the same set later."""
+        event = ev.Wanted(at=self.clock.wall(), change=change or wanted.digest, source=source, content=wanted)
+        self.controller.post(event)
 
     async def until(self, condition: Callable[[ControlState], bool], seconds: float = 600.0) -> None:
         """Return once the state is so. Raises TimeoutError after so many virtual seconds.
 
-        Raises what the manager has ended by, if it has.
+        Raises the error that the manager has ended with, if it has.
         """
         async with asyncio.timeout(seconds):
             while not condition(self.state):
                 if self._managing is not None and self._managing.done():
                     self._managing.result()
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def until_live(self, wanted: Content, seconds: float = 600.0) -> None:
         """Return once a model set is live, and all gateways that take requests route by it."""

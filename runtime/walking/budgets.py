@@ -127,7 +127,7 @@ class Reservations:
 
 
 def refused(refusal: Refusal, now: float) -> RateLimited | QuotaExhausted:
-    """Return the error that tells a client which cap it has reached, and when to come again."""
+    """Return the error that names the cap a client has reached, and when to retry."""
     cap, counter = refusal.cap, refusal.counter
     spent, reserved, limit, wanted = (
         amount_text(cap.unit, amount)

@@ -38,4 +38,4 @@ async def test_the_contract_notices_an_engine_that_does_not_count():
 
     engine.metered = nothing
     with pytest.raises(AssertionError, match="metered"):
-        await contract.counts_what_it_metered(engine)
+        await contract.meters_what_answers_report(engine)
