@@ -10,7 +10,7 @@ InterlockError
 │   ├── UnknownKey          there is no API key of this id
 │   ├── UnknownBudget       there is no budget of this id
 │   ├── Unauthenticated     an API key is needed, and the request comes with none that is valid
-│   ├── QuotaExhausted      a budget has no room for it; coming again soon does not help
+│   ├── QuotaExhausted      a budget has no room for it; a retry soon does not help
 │   └── AccessDenied        a call from somewhere, or with a key, that may not make it
 ├── Unavailable             nobody's fault; the same request may succeed later
 │   ├── NoLiveRelease       no release serves yet

@@ -1,4 +1,4 @@
-"""Who counts as on this host while there is no key: a program on it, and no web page in its browser.
+"""Which callers count as on this host while there is no key: its programs, not web pages in its browser.
 
 Any web page can make its reader's browser send requests to loopback, and can have its own name resolve
 there. So while no key keeps it out, a request has to name this host, has to come from no page of
@@ -45,7 +45,7 @@ def stranger(request: Request, settings: Settings, pages: Collection[str] = ()) 
 
 
 def _page(headers: Headers, pages: Collection[str]) -> str | None:
-    """Return by what a request may be a web page's; None of a program's."""
+    """Return why a request may come from a web page; None if it comes from a program."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not names_loopback(hosts[0]):
         named = repr(", ".join(hosts)[:_SHOWN]) if hosts else "nothing"

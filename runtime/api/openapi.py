@@ -44,7 +44,7 @@ _ERRORS = {
     428: "if-match is needed.",
     429: "A limit or a budget has no room for it.",
     500: "A mistake of Interlock's; the gateway's log says which.",
-    503: "Not now; retry-after says when to come again.",
+    503: "Not now; retry-after says when to retry.",
     504: "The chain's deadline has passed.",
 }
 _OF_CLIENTS = (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)

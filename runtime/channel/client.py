@@ -94,9 +94,9 @@ class Channel:
         """Why it takes no more calls."""
         self._numbers = itertools.count(GOAWAY + 1)
         self._calls: dict[int, _Replies] = {}
-        self._connection = Connection(self._on_admission, self._on_lost, silent_s=silent_s)
+        self._connection = Connection(self._on_handshake, self._on_lost, silent_s=silent_s)
         self._sender = Sender(self._connection)
-        self._admission: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._handshake: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the replica refuses this gateway; empty if it admits it."""
 
     async def open(self) -> None:
@@ -112,7 +112,7 @@ class Channel:
             raise
         self._connection.send(encode(Hello(VERSION, secret)))
         # A replica that stops may say so right behind its answer.
-        refusal = await self._admission or self._lost
+        refusal = await self._handshake or self._lost
         if refusal:
             raise EngineLost(f"replica {self.replica} takes no connection: {refusal}")
 
@@ -172,7 +172,7 @@ class Channel:
 
     # -- the connection's callbacks ---------------------------------------------------------------
 
-    def _on_admission(self, message: bytes) -> None:
+    def _on_handshake(self, message: bytes) -> None:
         """Take the replica's answer to the hello: whether it admits this gateway."""
         try:
             refusal = decode_refusal(message)
@@ -181,8 +181,8 @@ class Channel:
         if not refusal:
             self._connection.on_message = self._on_replies
             self._connection.trust()
-        if not self._admission.done():
-            self._admission.set_result(refusal)
+        if not self._handshake.done():
+            self._handshake.set_result(refusal)
 
     def _on_replies(self, message: bytes) -> None:
         try:
@@ -209,8 +209,8 @@ class Channel:
     def _on_lost(self, reason: str) -> None:
         """End all calls that wait for an answer: none comes."""
         self._end(reason)
-        if not self._admission.done():
-            self._admission.set_result(reason)
+        if not self._handshake.done():
+            self._handshake.set_result(reason)
         fault = Fault(EngineLost.__name__, f"replica {self.replica}, which had the call, is gone: {reason}")
         calls, self._calls = self._calls, {}
         for number, replies in calls.items():

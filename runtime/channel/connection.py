@@ -1,7 +1,7 @@
 """Messages over TCP: four bytes of length, then the message; an empty one is a heartbeat.
 
 On asyncio alone, with nothing in between: a gateway receives thousands of messages a second on the loop that
-also writes to its clients, and a library with threads of its own hands Python's lock to and fro for each.
+also writes to its clients, and a library with threads of its own hands the GIL back and forth for each.
 
 Nothing waits for an end that is gone: a network that has broken ends the connection within ``UNREACHED_S``,
 and so does a process that says nothing for ``silent_s``, or takes nothing of what is sent to it.

@@ -71,7 +71,7 @@ _PART = GREATEST // 2
 """The largest part, in bytes."""
 
 _MOST_WAITING = GREATEST // 4
-"""Bytes that may wait for an end that takes none for now; with one part more they fit into one message."""
+"""Bytes that may be queued while the other end reads none; with one part more they fit into one message."""
 
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
@@ -103,7 +103,7 @@ class Sender:
         if len(encoded) > _PART:
             raise ValueError(f"{len(encoded)} bytes are more than a message takes")
         if self._bytes > _MOST_WAITING:
-            self._connection.close(f"{self._bytes} bytes wait for it, and it takes none")
+            self._connection.close(f"{self._bytes} bytes are queued for it, and it reads none")
         self._waiting.append(encoded)
         self._bytes += len(encoded)
         now = self._loop.time()

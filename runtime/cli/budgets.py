@@ -64,7 +64,7 @@ def put(
     ] = Per.TENANT,
     key: Annotated[str, typer.Option(help="Only of this key, by its id.")] = "",
     kind: Annotated[
-        CapKind, typer.Option(help="limit: come again in the next window; budget: it is spent.")
+        CapKind, typer.Option(help="limit: retry in the next window; budget: it is spent.")
     ] = CapKind.BUDGET,
     address: Address = None,
     *,

@@ -29,7 +29,7 @@ GRACE_SECONDS = 30.0
 """How long after its chain's deadline a request's reservations expire: by then its gateway must have died."""
 
 BUSY_SECONDS = 1.0
-"""When to come again if too many requests are under way: nobody knows when one of them ends."""
+"""When to retry if too many requests are under way: nobody knows when one of them ends."""
 
 
 class BudgetPort(Protocol):

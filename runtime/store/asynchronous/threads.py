@@ -1,7 +1,7 @@
 """The one way from the event loop to a call that blocks.
 
-Nothing here limits a wait: each call of a repository has a limit of its own (``store.sql.patience``). Who is
-cancelled leaves at once; its call goes on in the thread to its end, and its result is dropped.
+Nothing here limits a wait: each call of a repository has a limit of its own (``store.sql.patience``). A
+caller that is cancelled leaves at once; its call goes on in the thread to its end, and its result is dropped.
 """
 
 from __future__ import annotations

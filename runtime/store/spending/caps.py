@@ -57,8 +57,8 @@ def drop_cap(connection: Connection, cap: int) -> Cap | None:
 def _hold_counters(connection: Connection, cap: int) -> list[dict[str, Any]]:
     """Take all counters of a cap in the order in which everybody takes several; return which they are.
 
-    Who settles is kept out by the turn; who reserves would else wait in a circle with who changes them. What
-    is made meanwhile stays out of it, for it would be taken last: of a cap that is gone, the sweep finds it.
+    Settlements are kept out by the turn; reservations could otherwise deadlock with this change. Counters
+    made meanwhile are left out, for they would be locked last: those of a removed cap are left to the sweep.
     """
     subject = COUNTERS.c.subject  # as Python sorts it; SQLite knows no collation of this name
     in_order = sa.collate(subject, "C") if connection.dialect.name == "postgresql" else subject

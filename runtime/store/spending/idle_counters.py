@@ -1,4 +1,4 @@
-"""Counters that nobody will count on any more: else there would be one more for each request, for ever.
+"""Deleting counters that nothing will count on any more: else every request would leave one for ever.
 
 They are looked for without a lock, and dropped one by one in the order in which everybody takes counters, if
 nobody has used them meanwhile.

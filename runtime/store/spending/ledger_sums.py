@@ -147,7 +147,7 @@ class LedgerSums:
     def _sum_hour(self, hour: int, edition: int | None = None) -> None:
         """Replace the sums of an hour; rows written after ``edition`` have it summed up once more.
 
-        They are read beforehand, for who writes must not wait for that.
+        They are read beforehand, for writers must not wait for that.
         """
         with reading(self._engine, REPORT_SECONDS) as connection:
             sums = [dict(row) for row in connection.execute(_sums_of_hour(hour)).mappings()]

@@ -23,7 +23,7 @@ AT_LATEST = 16_384
 """Pages of the log after which a commit makes the checkpoint all the same: 64 MB."""
 
 _PASSES = 4
-"""The first copies much, and is overtaken by who writes meanwhile; the next ones find little to copy.
+"""The first copies much, and is overtaken by writers meanwhile; the next ones find little to copy.
 
 The log begins anew only with a transaction that comes when all is copied.
 """

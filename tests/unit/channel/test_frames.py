@@ -297,7 +297,7 @@ def test_replies_that_nobody_takes(monkeypatch):
             sender.send(Reply(number, value="x" * 100))
             await settle()
         assert pipe.closed
-        assert "it takes none" in lost[0]
+        assert "it reads none" in lost[0]
 
     asyncio.run(play())
 
