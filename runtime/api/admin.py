@@ -18,7 +18,7 @@ from runtime.core.health.report import unknown
 from runtime.core.requests.json_body import shown
 from runtime.core.swap.commands import ANY_EDITION, MOST_RELEASES, Action, Command
 from runtime.core.views.audit import MAX_AUDIT
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Plan, ReleaseEntry, ReleaseList, Status
 from runtime.errors import InvalidRequest, Unavailable, UnknownRelease
 from runtime.settings import Settings
@@ -82,7 +82,7 @@ class Operator(Protocol):
         """Return the newest entries of the audit log, newest first."""
         ...
 
-    async def changes(self, after: int | None) -> Heard:
+    async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
         ...
 

@@ -23,7 +23,7 @@ from runtime.api.errors import body_of
 from runtime.api.leaving import while_client_stays
 from runtime.api.openapi import header, takes
 from runtime.api.sending import NotReadError, send_error, send_events, within
-from runtime.core.views.changes import EngineChange, Heard, ReleaseChange
+from runtime.core.views.changes import ChangeBatch, EngineChange, ReleaseChange
 from runtime.errors import InterlockError, Overloaded
 from runtime.settings import Settings
 
@@ -69,7 +69,7 @@ _MISSED = {
 class Changes(Protocol):
     """Where changes come from: the manager."""
 
-    async def changes(self, after: int | None) -> Heard:
+    async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened after an id, or after a while nothing. May raise Unavailable."""
         ...
 
@@ -121,7 +121,7 @@ class EventStream(Response):
                     if after is None or poll.done():
                         first, pending = poll.result(), None
                     else:
-                        first, pending = Heard(happened=[], last=after), poll
+                        first, pending = ChangeBatch(happened=[], last=after), poll
                     started = True
                     await self._send_in_time(first, pending, send)
                 finally:
@@ -132,12 +132,16 @@ class EventStream(Response):
                 raise
             await send_error(send, error, {})
 
-    async def _send_in_time(self, first: Heard, pending: asyncio.Future[Heard] | None, send: Send) -> None:
+    async def _send_in_time(
+        self, first: ChangeBatch, pending: asyncio.Future[ChangeBatch] | None, send: Send
+    ) -> None:
         """Send the stream, and hang up on a client that takes nothing of it."""
         with suppress(NotReadError), within(send, self._life + _READER_S) as send_within:
             await send_events(send_within, self._pieces(first, pending), {})
 
-    async def _pieces(self, first: Heard, pending: asyncio.Future[Heard] | None) -> AsyncIterator[bytes]:
+    async def _pieces(
+        self, first: ChangeBatch, pending: asyncio.Future[ChangeBatch] | None
+    ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._life
         # A client that reconnects before its first event misses none either: it has the id it began at.
@@ -168,7 +172,7 @@ class EventStream(Response):
             await asyncio.gather(poll, return_exceptions=True)
 
 
-def _events(heard: Heard) -> bytes:
+def _events(heard: ChangeBatch) -> bytes:
     if heard.missed:
         fields = {"code": heard.missed, "message": _MISSED[heard.missed]}
         return b"id: %d\nevent: missed\ndata: %s\n\n" % (heard.last, orjson.dumps(fields))

@@ -113,7 +113,7 @@ class Effects:
                 await self._until(effect.until)
             case due.WatchGateway(gateway):
                 await self._hub.until_silent(gateway, self._gateway_silence_s)
-            case due.HearGateways():
+            case due.AwaitGateways():
                 await self._hub.roll.until_complete(self._gateway_silence_s)
             case _:
                 raise TypeError(f"nobody runs {effect}")

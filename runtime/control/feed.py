@@ -11,7 +11,7 @@ from collections import deque
 from runtime.clock import Clock
 from runtime.control.hub import POLL_SECONDS
 from runtime.core.swap.state import ControlState
-from runtime.core.views.changes import Happened, Heard, changes
+from runtime.core.views.changes import ChangeBatch, NumberedChange, changes
 
 KEPT = 1000
 """How many changes are kept: those of some twenty swaps."""
@@ -26,7 +26,7 @@ class Feed:
     def __init__(self, clock: Clock, epoch: int, kept: int = KEPT) -> None:
         self._clock = clock
         self._begins = self._last = epoch * _OF_AN_EPOCH
-        self._kept: deque[Happened] = deque(maxlen=kept)
+        self._kept: deque[NumberedChange] = deque(maxlen=kept)
         self._news = asyncio.Event()
 
     def observe(self, before: ControlState, after: ControlState) -> None:
@@ -34,26 +34,26 @@ class Feed:
         found = list(changes(before, after, self._clock.wall()))
         for change in found:
             self._last += 1
-            self._kept.append(Happened(id=self._last, change=change))
+            self._kept.append(NumberedChange(id=self._last, change=change))
         if found:
             self._news.set()
             self._news = asyncio.Event()
 
-    async def heard(self, after: int | None) -> Heard:
+    async def heard(self, after: int | None) -> ChangeBatch:
         """Return what has happened after an id, as soon as something has, or nothing after a while.
 
         None asks for the newest id, at once.
         """
         if after is None:
-            return Heard(happened=[], last=self._last)
+            return ChangeBatch(happened=[], last=self._last)
         if not self._begins <= after <= self._last:
-            return Heard(happened=[], last=self._last, missed="manager_gone")
+            return ChangeBatch(happened=[], last=self._last, missed="manager_gone")
         if after == self._last:
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._news.wait()
             except TimeoutError:
-                return Heard(happened=[], last=after)
+                return ChangeBatch(happened=[], last=after)
         if self._kept[0].id > after + 1:
-            return Heard(happened=[], last=self._last, missed="read_too_slowly")
-        return Heard(happened=[known for known in self._kept if known.id > after], last=self._last)
+            return ChangeBatch(happened=[], last=self._last, missed="read_too_slowly")
+        return ChangeBatch(happened=[known for known in self._kept if known.id > after], last=self._last)

@@ -120,7 +120,7 @@ def mismatch(recorded: Mapping[str, tuple[str, ...]], answered: Mapping[str, tup
 async def _in_turn(each: Round, caller: _Caller, progress: Callable[[str], None], answers: _Answers) -> Usage:
     spent = Usage()
     for done, run in enumerate(each.runs, start=1):
-        progress(f"{each.says}: {done} of {len(each.runs)}")
+        progress(f"{each.label}: {done} of {len(each.runs)}")
         spent = spent.plus(await _make(run, caller, answers))
     return spent
 
@@ -128,7 +128,7 @@ async def _in_turn(each: Round, caller: _Caller, progress: Callable[[str], None]
 async def _together(
     each: Round, caller: _Caller, progress: Callable[[str], None], answers: _Answers
 ) -> Usage:
-    progress(each.says)
+    progress(each.label)
     runs = each.runs * each.times
     together = [asyncio.create_task(_make(run, caller, answers)) for run in runs]
     try:

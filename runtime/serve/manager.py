@@ -24,7 +24,7 @@ from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.swap.state import ControlState
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import ManagerEntry, Status
 from runtime.core.views.status import status
 from runtime.errors import Fenced, StoreUnavailable
@@ -180,7 +180,7 @@ class SwapManager:
         """Return the newest entries of the audit log, newest first."""
         return await self._journal.audit(limit)
 
-    async def changes(self, after: int | None) -> Heard:
+    async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
         return await self._controller.feed.heard(after)
 

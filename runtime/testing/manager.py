@@ -16,7 +16,7 @@ from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.swap.state import ControlState
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Status
 from runtime.core.views.status import status
 from runtime.errors import EngineUnavailable, NoManager
@@ -142,6 +142,6 @@ class LocalManager:
         """Return the newest entries of the audit log, newest first."""
         return await self._journal.audit(limit)
 
-    async def changes(self, after: int | None) -> Heard:
+    async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
         return await self._unless_gone(self._present.feed.heard(after))

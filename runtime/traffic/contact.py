@@ -33,7 +33,7 @@ class Contact:
     def answered(self, newest: TableStamp, held: TableStamp, asked_at: Moment) -> None:
         """Note which table is the newest, or was at some time since ``asked_at``."""
         routing, fenced = self._routing, self.fenced
-        routing.standing = routing.standing.told(newest, held, asked_at, routing.moment())
+        routing.standing = routing.standing.answered(newest, held, asked_at, routing.moment())
         if self.fenced and not fenced:
             _log.error("%s is not followed: not ready any more", newest)
 

@@ -23,7 +23,7 @@ class RecentCounts:
     def add(self, at: float, mark: Mark) -> None:
         """Count ``mark`` once."""
         self._expire(at)
-        if mark.what is Observed.REFUSED and mark not in self._total and self._is_full():
+        if mark.observed is Observed.REFUSED and mark not in self._total and self._is_full():
             mark = mark._replace(detail=OTHERS)
         if not self._slots or at - self._slots[-1][0] >= SLOT_SECONDS:
             self._slots.append((at, Counter()))
@@ -44,4 +44,4 @@ class RecentCounts:
                     del self._total[mark]
 
     def _is_full(self) -> bool:
-        return sum(mark.what is Observed.REFUSED for mark in self._total) >= MOST_TENANTS
+        return sum(mark.observed is Observed.REFUSED for mark in self._total) >= MOST_TENANTS

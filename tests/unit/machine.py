@@ -213,7 +213,7 @@ class Interlock(RuleBasedStateMachine):
                 return ev.DeadlinePassed(at=at, release=release, reason=reason)
             case effects.WatchGateway(name) if name not in self.gateways:
                 return ev.GatewayLost(at=at, gateway=name)
-            case effects.HearGateways() if all(gateway.heard for gateway in self.gateways.values()):
+            case effects.AwaitGateways() if all(gateway.heard for gateway in self.gateways.values()):
                 return ev.GatewaysHeard(at=at)
         return None
 

@@ -82,7 +82,7 @@ class Window(StrEnum):
 
 
 class CapKind(StrEnum):
-    """What a client is told when a cap is reached."""
+    """The meaning of a reached cap for a client."""
 
     LIMIT = "limit"
     """Come again in the next window."""
@@ -109,7 +109,7 @@ class Cap:
     @property
     def shares(self) -> tuple[int, ...]:
         """At how many percent of it those who look after it are warned, once in each window."""
-        if self.per is Per.REQUEST:  # it bounds each request, and nobody wants to hear of every one
+        if self.per is Per.REQUEST:  # it bounds each request, and a warning for every one would be noise
             return () if self.hard else (100,)
         return WARNINGS if self.hard else (*WARNINGS, 100)
 
@@ -198,14 +198,14 @@ class Standing:
 
     def tightest(self, unit: Unit) -> tuple[int, int, float] | None:
         """Return limit, what remains, and seconds to the window's end, of the minute's tightest limit."""
-        told = [
+        limits = [
             (max(0, cap.limit - counter.spent - counter.reserved), cap.limit)
             for cap, counter in self.counters
             if cap.unit is unit and cap.window is Window.MINUTE
         ]
-        if not told:
+        if not limits:
             return None
-        remaining, limit = min(told)
+        remaining, limit = min(limits)
         return limit, remaining, window_of(Window.MINUTE, self.at)[1] - self.at
 
 
@@ -303,7 +303,7 @@ class Crossing:
     spent: int
 
     def __str__(self) -> str:
-        """Return what an operator has to know, of a key its id alone."""
+        """Return the warning for operators; of a key it has the id alone."""
         cap, subject = self.cap, self.counter.subject
         keyed = cap.key or (subject if cap.per is Per.KEY else "")
         whose = f"tenant {cap.tenant}" + (f", key {keyed}" if keyed else "")

@@ -20,11 +20,11 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """How many values a document may have, those counted again that it names again by an alias."""
 
-_LONGEST_TOLD = 500
-"""Of a key or a reason, in characters: what is wrong may be quoted in it."""
+_MAX_QUOTED = 500
+"""Characters of a key or a reason: both may quote what is wrong."""
 
-MAX_TOLD = 20
-"""How many problems are told of."""
+MAX_PROBLEMS = 20
+"""How many problems an error lists."""
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
@@ -44,7 +44,8 @@ class Place:
 class Problem:
     """One thing that is wrong: where, why, and what was probably meant.
 
-    ``first`` says that it explains others, so that it is told before them; ``text`` that text belongs there.
+    ``first`` says that it explains others, so that it is listed before them;
+    ``text`` that text belongs there.
     """
 
     key: Key
@@ -65,15 +66,15 @@ class Document:
     problems: tuple[Problem, ...] = ()
 
     def refusal(self, problems: Iterable[Problem]) -> ModelSetError:
-        """Return the error that tells of ``problems``: what explains others first, then by line."""
+        """Return the error that lists ``problems``: those that explain others first, then by line."""
         by_key: dict[Key, Problem] = {}
         for problem in problems:
             by_key.setdefault(problem.key, problem)
         ordered = sorted(by_key.values(), key=lambda p: (not p.first, self._line(p) or 0))
-        told = [self._error(problem, ()) for problem in ordered[:MAX_TOLD]]
-        others = [str(error) for error in told[1:]]
-        if len(ordered) > MAX_TOLD:
-            others.append(f"{self.source}: and {len(ordered) - MAX_TOLD} more")
+        errors = [self._error(problem, ()) for problem in ordered[:MAX_PROBLEMS]]
+        others = [str(error) for error in errors[1:]]
+        if len(ordered) > MAX_PROBLEMS:
+            others.append(f"{self.source}: and {len(ordered) - MAX_PROBLEMS} more")
         return self._error(ordered[0], tuple(others))
 
     def _error(self, problem: Problem, others: tuple[str, ...]) -> ModelSetError:
@@ -118,7 +119,7 @@ class Document:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_TOLD else text[: _LONGEST_TOLD - 3] + "..."
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
 def dotted(key: Key) -> str:

@@ -28,13 +28,13 @@ class Spec(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Tell of unknown keys beside what else is wrong, but for the keys that they were meant to be."""
+        """Report unknown keys beside other errors, except those of the keys that were probably meant."""
         unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, Mapping) else []
         if not unknown:
             return handler(value)
-        told = [_unknown(str(key), list(cls.model_fields)) for key in unknown]
-        found = [InitErrorDetails(type=error, loc=(), input=None) for error in told]
-        meant = {(error.context or {})["nearest"] for error in told}
+        errors = [_unknown(str(key), list(cls.model_fields)) for key in unknown]
+        found = [InitErrorDetails(type=error, loc=(), input=None) for error in errors]
+        meant = {(error.context or {})["nearest"] for error in errors}
         try:
             handler({key: item for key, item in value.items() if key in cls.model_fields})
         except ValidationError as error:
@@ -48,7 +48,9 @@ class Spec(BaseModel):
 
 def _again(detail: ErrorDetails) -> InitErrorDetails:
     """Return an error as pydantic takes it, to be raised beside others."""
-    kind = PydanticCustomError(detail["type"], "{told}", {**detail.get("ctx", {}), "told": detail["msg"]})
+    kind = PydanticCustomError(
+        detail["type"], "{message}", {**detail.get("ctx", {}), "message": detail["msg"]}
+    )
     return InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"])
 
 

@@ -47,12 +47,12 @@ def duration_text(seconds: float) -> str:
 
 def span_text(seconds: float) -> str:
     """Return a span of time for people, in its two largest units: ``3 h 12 min``."""
-    whole = round(seconds)
+    rounded = round(seconds)
     for size, unit, part, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
+        if rounded >= size:
+            rest = rounded % size // part
+            return f"{rounded // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{rounded} s"
 
 
 Duration = Annotated[

@@ -15,12 +15,12 @@ LATE_DEGRADED = 0.05
 """Share of requests over their latency objective; an objective is meant for nearly all, not for all."""
 
 LATE_UNHEALTHY = 0.5
-"""Being late is then what is usual."""
+"""From here on late answers are the rule."""
 
 REFUSED_UNHEALTHY = 0.5
 """Share of requests that budgets refuse. A single refusal degrades: the tenant at its cap is down."""
 
-TENANTS_TOLD = 5
+MAX_TENANTS_NAMED = 5
 """How many tenants one sentence names."""
 
 _REQUESTS = (Observed.IN_TIME, Observed.LATE, Observed.FAILED, Observed.REFUSED)
@@ -37,7 +37,7 @@ def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
     if not state.gateways:
         yield degraded("nothing is known of requests: no gateway reports")
     turned_away = recent.get(Mark(Observed.FAILED, 0, ""), 0)
-    total = sum(count for mark, count in recent.items() if mark.what in _REQUESTS)
+    total = sum(count for mark, count in recent.items() if mark.observed in _REQUESTS)
     verdict = by_share(turned_away, total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
     if verdict is not None:
         yield Reason(
@@ -53,25 +53,25 @@ def _reasons(state: ControlState, recent: Counts) -> Iterator[Reason]:
 
 def _chain(release: Release, chain: str, recent: Counts) -> Iterator[Reason]:
     counts = _requests(release, chain, recent)
-    total, where = sum(counts.values()), f"of chain {chain} of release {release.number}"
+    total, scope = sum(counts.values()), f"of chain {chain} of release {release.number}"
     verdict = by_share(counts[Observed.LATE], total, LATE_DEGRADED, LATE_UNHEALTHY)
     if verdict is not None:
         yield Reason(
             verdict,
-            f"{counts[Observed.LATE]} of {total} requests {where} took longer than "
+            f"{counts[Observed.LATE]} of {total} requests {scope} took longer than "
             f"{_objective(release, chain):g} s; {_slow_steps(release, chain, recent)}",
         )
     verdict = by_share(counts[Observed.FAILED], total, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
     if verdict is not None:
         yield Reason(
             verdict,
-            f"{counts[Observed.FAILED]} of {total} requests {where} ended in an error; "
-            "the orchestration tier and the gateways' log tell which",
+            f"{counts[Observed.FAILED]} of {total} requests {scope} ended in an error; "
+            "see the orchestration tier and the gateways' log",
         )
     share = counts[Observed.REFUSED] / total if total else 0.0
     if counts[Observed.REFUSED] >= FEWEST and share >= REFUSED_UNHEALTHY:
         yield unhealthy(
-            f"{counts[Observed.REFUSED]} of {total} requests {where} were refused by budgets; "
+            f"{counts[Observed.REFUSED]} of {total} requests {scope} were refused by budgets; "
             "see: interlock budgets list"
         )
 
@@ -93,15 +93,18 @@ def _refused(state: ControlState, recent: Counts) -> Iterator[Reason]:
     numbers = {release.number for release in serving(state)}
     tenants: Counter[str] = Counter()
     for mark, count in recent.items():
-        if mark.what is Observed.REFUSED and mark.release in numbers:
+        if mark.observed is Observed.REFUSED and mark.release in numbers:
             tenants[mark.detail] += count
     if not tenants:
         return
     named = [(tenant, count) for tenant, count in tenants.most_common() if tenant != OTHERS]
-    told = ", ".join(f"{tenant or 'callers without a key'} {count}" for tenant, count in named[:TENANTS_TOLD])
-    more = "" if len(named) <= TENANTS_TOLD and OTHERS not in tenants else " and others"
+    listed = ", ".join(
+        f"{tenant or 'callers without a key'} {count}" for tenant, count in named[:MAX_TENANTS_NAMED]
+    )
+    more = "" if len(named) <= MAX_TENANTS_NAMED and OTHERS not in tenants else " and others"
     yield degraded(
-        f"tenants are at their caps, with so many requests refused: {told}{more}; see: interlock budgets list"
+        f"tenants are at their caps, with so many requests refused: {listed}{more}; "
+        "see: interlock budgets list"
     )
 
 
@@ -115,8 +118,8 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
                 "chain": chain,
                 "objective_s": _objective(release, chain),
                 **{
-                    what.value.replace(" ", "_"): count
-                    for what, count in _requests(release, chain, recent).items()
+                    observed.value.replace(" ", "_"): count
+                    for observed, count in _requests(release, chain, recent).items()
                 },
             }
             for release in serving(state)
@@ -128,8 +131,8 @@ def _figures(state: ControlState, recent: Counts) -> dict[str, Any]:
 def _requests(release: Release, chain: str, recent: Counts) -> dict[Observed, int]:
     counts = dict.fromkeys(_REQUESTS, 0)
     for mark, count in recent.items():
-        if mark.what in counts and (mark.release, mark.chain) == (release.number, chain):
-            counts[mark.what] += count
+        if mark.observed in counts and (mark.release, mark.chain) == (release.number, chain):
+            counts[mark.observed] += count
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What is wrong, told from the facts: every sentence says what, where, and what to do."""
+"""Health from the facts: every sentence says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from runtime.core.metering.recent import summed
 
 def examine(facts: Facts) -> Health:
     """Return the three tiers."""
-    recent = summed(told.recent for told in facts.activity.values())
+    recent = summed(activity.recent for activity in facts.activity.values())
     return Health(infrastructure(facts), orchestration(facts, recent), agent(facts, recent))

@@ -11,7 +11,7 @@ from runtime.core.model_set.digest import SHORT
 from runtime.core.swap.state import EXISTING, ControlState, Release
 
 NODE_NEWS_SECONDS = 600.0
-"""How long the death of a node is told: Ray remembers it for ever, also of one that was replaced."""
+"""How long the death of a node is shown: Ray remembers it for ever, also of one that was replaced."""
 
 _BROKEN = ("UNHEALTHY", "DEPLOY_FAILED")
 
@@ -65,13 +65,13 @@ def _store(facts: Facts, cluster: Infrastructure) -> Iterator[Reason]:
 
 def _proxies(cluster: Infrastructure) -> Iterator[Reason]:
     sick = [node for node, status in cluster.proxies.items() if status == "UNHEALTHY"]
-    tell = unhealthy if len(sick) == len(cluster.proxies) else degraded
+    severity = unhealthy if len(sick) == len(cluster.proxies) else degraded
     for node in sick:
-        yield tell(f"Serve's HTTP proxy on node {node} is unhealthy: no client gets an answer there")
+        yield severity(f"Serve's HTTP proxy on node {node} is unhealthy: no client gets an answer there")
 
 
 def _engine_replicas(state: ControlState, cluster: Infrastructure) -> Iterator[Reason]:
-    """Tell of engines that have come up and of which something is missing since."""
+    """Yield engines that had come up and of which a replica is missing now."""
     for engine in state.engines.values():
         users = state.users_of(engine.digest)
         if engine.state not in EXISTING or not users:
@@ -87,7 +87,7 @@ def _engine_replicas(state: ControlState, cluster: Infrastructure) -> Iterator[R
 def _replicas(
     name: str, found: list[Deployment], none_runs: Callable[[str], Reason], hint: str
 ) -> Iterator[Reason]:
-    """Tell if less runs than Serve brings up, or nothing: how many are declared, autoscaling changes."""
+    """Yield a reason if fewer run than Serve brings up; autoscaling changes the declared number."""
     running, brought_up = sum(d.running for d in found), sum(d.wanted for d in found)
     # More that come because load has grown are no fault; those that cannot be placed have a message.
     growing = all(d.status == "UPSCALING" and not d.message for d in found)
@@ -96,10 +96,10 @@ def _replicas(
     if running >= wanted and not broken:
         return
     message = next((d.message.strip().splitlines()[-1].strip() for d in found if d.message.strip()), "")
-    said = (f", Serve calls it {broken}" if broken else "") + (f": {message}" if message else "")
-    tell = degraded if running else none_runs
-    yield tell(
-        f"{running} of {wanted} replicas of {name} run{hint}{said}; Serve tries again; see: serve status"
+    details = (f", Serve calls it {broken}" if broken else "") + (f": {message}" if message else "")
+    severity = degraded if running else none_runs
+    yield severity(
+        f"{running} of {wanted} replicas of {name} run{hint}{details}; Serve tries again; see: serve status"
     )
 
 

@@ -30,22 +30,22 @@ def orchestration(facts: Facts, recent: Counts) -> Tier:
 def _reasons(facts: Facts, recent: Counts) -> Iterator[Reason]:
     state = facts.state
     yield from _release(state)
-    yield from _wish(state)
+    yield from _wanted(state)
     yield from _gateways(facts)
     yield from _uncounted(facts)
     yield from _broken_loops("the manager", facts.loops, facts.now)
-    for name, told in sorted(facts.activity.items()):
-        yield from _broken_loops(name, told.loops, facts.now)
+    for name, activity in sorted(facts.activity.items()):
+        yield from _broken_loops(name, activity.loops, facts.now)
     for release in serving(state):
         for chain, step in steps(release):
             failed = recent.get(Mark(Observed.HOP_FAILED, release.number, chain, step), 0)
             ended = failed + recent.get(Mark(Observed.HOP_DONE, release.number, chain, step), 0)
             verdict = by_share(failed, ended, ERRORS_DEGRADED, ERRORS_UNHEALTHY)
             if verdict is not None:
-                where = f"step {step} of chain {chain} of release {release.number}"
+                scope = f"step {step} of chain {chain} of release {release.number}"
                 yield Reason(
                     verdict,
-                    f"{failed} of {ended} hops of {where} failed within {WINDOW_SECONDS:g} s, on "
+                    f"{failed} of {ended} hops of {scope} failed within {WINDOW_SECONDS:g} s, on "
                     f"{_engine_of_step(release, chain, step)}; see the gateways' log for their errors",
                 )
 
@@ -80,14 +80,14 @@ def _release(state: ControlState) -> Iterator[Reason]:
             for record in state.engines.values()
             if record.digest in live.engines and record.state is not EngineState.LOADED
         ]
-        said = ", ".join(away) or "its engines have yet to answer as they did at their warm-up"
+        cause = ", ".join(away) or "its engines have yet to answer as they did at their warm-up"
         yield unhealthy(
-            f"release {live.number} is live and answers nobody: {said}; it comes back by itself, or: "
+            f"release {live.number} is live and answers nobody: {cause}; it comes back by itself, or: "
             "interlock rollback"
         )
 
 
-def _wish(state: ControlState) -> Iterator[Reason]:
+def _wanted(state: ControlState) -> Iterator[Reason]:
     coming = state.came_to
     if coming is not None and outcome(coming) == "failed":
         reason = (coming.reason or "no reason was kept").splitlines()[0]
@@ -112,22 +112,22 @@ def _gateways(facts: Facts) -> Iterator[Reason]:
         if name in state.gateways and seconds > facts.silent_after
     }
     out = state.lagging | silent.keys()
-    tell = unhealthy if out >= state.gateways.keys() else degraded
+    severity = unhealthy if out >= state.gateways.keys() else degraded
     if not state.gateways:
         yield unhealthy("no gateway reports: see the Gateway deployment with: serve status")
     if state.hearing:
         yield degraded("the manager has restarted and has yet to hear of every gateway")
     for name in sorted(state.lagging):
-        yield tell(f"{name} does not follow the routing table and takes no requests; Serve replaces it")
+        yield severity(f"{name} does not follow the routing table and takes no requests; Serve replaces it")
     for name, seconds in sorted(silent.items()):
-        yield tell(
+        yield severity(
             f"{name} has not reported for {seconds:.0f} s: it is dead or cut off from the manager, "
             "and will be taken as gone"
         )
 
 
 def _broken_loops(process: str, reports: Sequence[LoopReport], now: float) -> Iterator[Reason]:
-    """Tell of the loops of a process that broke lately; metrics count them for good."""
+    """Yield the loops of a process that broke lately; metrics count them for good."""
     for report in reports:
         ago = max(0.0, now - report.at)
         if ago < NEWS_SECONDS:

@@ -53,7 +53,7 @@ def unhealthy(text: str) -> Reason:
 
 
 FEWEST = 3
-"""How many hops or requests have to go wrong to be told of: one of two is a share of half, and no sign."""
+"""How many hops or requests have to go wrong to be reported: one of two is half, and no sign."""
 
 
 def by_share(wrong: int, total: int, bad: float, worse: float) -> Verdict | None:
@@ -119,7 +119,7 @@ class Node:
     ended: float = 0.0
     """Wall time of its death."""
     expected: bool = True
-    """It was told to go: scaled down, or stopped by its operator."""
+    """Its death was intended: scaled down, or stopped by its operator."""
     why: str = ""
 
 
@@ -140,7 +140,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Infrastructure:
-    """What the cluster says of itself."""
+    """The state of the cluster, as Ray and Serve report it."""
 
     nodes: tuple[Node, ...] = ()
     gpus: float = 0.0
@@ -158,17 +158,17 @@ class Facts:
     now: float
     """Wall time in seconds."""
     cluster: Infrastructure | str
-    """What the cluster says, or why it says nothing."""
+    """What the cluster reports, or why it reports nothing."""
     activity: Activities = field(default_factory=dict)
     """What the gateways of ``state`` have counted."""
     silent: Mapping[str, float] = field(default_factory=dict)
-    """For how many seconds each gateway has not been heard."""
+    """For how many seconds each gateway has not reported."""
     silent_after: float = 5.0
     """Seconds after which that is too long: several of a gateway's heartbeats."""
     store: str = ""
     """Why the store does not answer; nothing if it does."""
     loops: tuple[LoopReport, ...] = ()
-    """The manager's own loops that have broken; gateways tell theirs."""
+    """The manager's own loops that have broken; gateways report theirs."""
     store_of_one_node: bool = False
     """The store is a file: a gateway on another node would open one of its own."""
     uncounted: Mapping[str, float] = field(default_factory=dict)

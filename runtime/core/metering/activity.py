@@ -1,4 +1,4 @@
-"""What a gateway has counted of its work: for people who look, and for nothing that the manager decides."""
+"""What a gateway has counted of its work: for people; the manager decides nothing by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Share = tuple[str, str]
 
 @dataclass(frozen=True)
 class GatewayActivity:
-    """Counts of one gateway since it started, unless they say otherwise; sent whole, once a heartbeat."""
+    """Counts of one gateway since it started, unless they say otherwise; sent in full with each heartbeat."""
 
     gateway: str
     metered: Mapping[str, Usage] = field(default_factory=dict)
@@ -34,4 +34,4 @@ class GatewayActivity:
 
 
 Activities = Mapping[str, GatewayActivity]
-"""What gateways have told, by the gateway; one that has told nothing yet is left out."""
+"""The last counts of each gateway, by its name; one that has sent none yet is left out."""

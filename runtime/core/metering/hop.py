@@ -1,4 +1,4 @@
-"""What happened to a hop, as one value: all who count, tell or charge it are told this."""
+"""The end of a hop, as one value for all who count, report or charge it."""
 
 from __future__ import annotations
 

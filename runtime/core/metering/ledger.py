@@ -15,7 +15,7 @@ GROUPS = ("tenant", "key", "session", "chain", "step", "release", "engine", "pur
 """What usage can be summed up by."""
 
 WARM_UPS = "(warm-ups)"
-"""What warm-ups are told as by chain and by step."""
+"""The name of warm-ups in sums by chain and by step."""
 
 
 HOUR_SECONDS, DAY_SECONDS = 3_600, 86_400
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
     ERROR = "error"
     """The engine refused, failed, or was lost."""
     ORPHANED = "orphaned"
-    """The gateway that had asked for it died: the engine alone told of it."""
+    """The gateway that had asked for it died: only the engine reported it."""
 
 
 def hop_outcome(error: Exception) -> Outcome:
@@ -56,7 +56,7 @@ def hop_outcome(error: Exception) -> Outcome:
 
 
 class HopTag(NamedTuple):
-    """Who a hop is for. It goes to the engine with the call, so that the engine, too, can tell."""
+    """Who a hop is for. It goes to the engine with the call, so that the engine can report it, too."""
 
     hop: str
     """Its id, unique for ever. What is counted twice under one id counts once."""
@@ -84,9 +84,9 @@ class HopTag(NamedTuple):
     completion_price: int = 0
 
     @classmethod
-    def read(cls, told: Sequence[Any]) -> HopTag:
-        """Return the tag that was sent as ``told``; a later Interlock's may say more than is known here."""
-        return cls(*told[: len(cls._fields)])
+    def read(cls, values: Sequence[Any]) -> HopTag:
+        """Return the tag that was sent as ``values``; a later Interlock's may have more fields."""
+        return cls(*values[: len(cls._fields)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross processes as values: the other one's tag may have more of them, or fewer."""
@@ -164,9 +164,9 @@ class LedgerRow:
 
 
 def row_of(ended: EndedHop) -> LedgerRow:
-    """Return the row of a hop of which only its engine tells.
+    """Return the row of a hop that only its engine reported.
 
-    A warm-up has no gateway that could tell of it, and has run to its end.
+    A warm-up has no gateway that could report it, and has run to its end.
     """
     live = ended.tag.purpose == Purpose.LIVE
     outcome = Outcome.ORPHANED if live else Outcome.OK

@@ -1,6 +1,6 @@
 """What gateways have seen lately: how hops and requests ended within a trailing window, as counts.
 
-The ledger could not tell it: it has a row per hop, and so nothing of a request that was refused before
+The ledger does not show it: it has a row per hop, and so nothing of a request that was refused before
 its first, nor of the time that a request took besides its hops.
 """
 
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from runtime.errors import DeadlineExceeded, QuotaExhausted, RateLimited, RequestError
 
 WINDOW_SECONDS = 300.0
-"""How far back is looked: long enough for a share to mean something, short enough to show what is now."""
+"""How far back counts go: long enough for a share to mean something, short enough to show what is now."""
 
 PATIENT_SECONDS = 60.0
-"""OpenAI's clients wait as they are told for up to so long. Who is told to wait longer is refused."""
+"""OpenAI's clients obey ``Retry-After`` up to this. A longer wait counts as a refusal."""
 
 OTHERS = "*"
 """Stands for the tenants beyond those that are counted one by one."""
@@ -42,7 +42,7 @@ class Observed(StrEnum):
 class Mark(NamedTuple):
     """What is counted, and of which release and chain: 0 and nothing of a request that none has taken."""
 
-    what: Observed
+    observed: Observed
     release: int
     chain: str
     detail: str = ""

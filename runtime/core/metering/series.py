@@ -1,8 +1,8 @@
 """Prometheus' data model, and counts of many processes added up so that none ever goes backwards.
 
-A process tells all that it has counted since it started. What it has counted more than the last time is
-added to the sums, so they keep what was counted by processes that are gone, and nothing is added twice
-if an answer was lost and is told again.
+A process sends all that it has counted since it started. The difference to its last snapshot is added to
+the sums, so they keep the counts of processes that are gone, and nothing is added twice if an answer was
+lost and is sent again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WINDOW = 20
 """Of how many releases and engines that are gone, the newest ones, counts are shown."""
 
 GONE_KEPT_SECONDS = 86_400.0
-"""For how long the last word of a process that is not heard of is kept: it may only be slow, or cut off, and
+"""For how long the last snapshot of a silent process is kept: it may only be slow, or cut off, and
 all that it has counted would be added once more. By age, for a hiccup may silence any number at once."""
 
 _FORMAT = 1
@@ -75,7 +75,7 @@ class MetricsSnapshot(NamedTuple):
     source: str
     """Its name, unique for ever."""
     sequence: int
-    """Counts what it has told: of two that overtook each other on the way, the later one holds."""
+    """Counts its snapshots: of two that overtook each other on the way, the later one holds."""
     families: list[Family]
 
     def labelled(self, name: str, value: str) -> MetricsSnapshot:
@@ -90,7 +90,7 @@ class MetricsSnapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class _Source:
-    """What a process told last."""
+    """The last snapshot of a process."""
 
     sequence: int = -1
     counted: Mapping[Series, float] = field(default_factory=dict)
@@ -107,24 +107,24 @@ class Sums:
         self._kinds: dict[str, tuple[MetricKind, str]] = {}
         self._totals: dict[str, dict[Series, float]] = {}
         self._sources: dict[str, _Source] = {}
-        """Those that were heard of last come last."""
+        """In the order of their last snapshots."""
 
-    def take(self, told: MetricsSnapshot) -> None:
-        """Add what a process has counted more than it told the last time."""
-        known = self._sources.pop(told.source, _Source())
-        self._sources[told.source] = known
-        if told.sequence <= known.sequence:
+    def take(self, snapshot: MetricsSnapshot) -> None:
+        """Add what a process has counted since its last snapshot."""
+        known = self._sources.pop(snapshot.source, _Source())
+        self._sources[snapshot.source] = known
+        if snapshot.sequence <= known.sequence:
             return
         counted: dict[Series, float] = {}
         present: dict[str, Mapping[Series, float]] = {}
-        for family in told.families:
+        for family in snapshot.families:
             self._kinds[family.name] = family.kind, family.help
             if not family.kind.counts:
                 present[family.name] = family.samples
                 continue
             self._add(self._totals.setdefault(family.name, {}), known.counted, family.samples)
             counted.update(family.samples)
-        self._sources[told.source] = _Source(told.sequence, counted, present)
+        self._sources[snapshot.source] = _Source(snapshot.sequence, counted, present)
 
     @staticmethod
     def _add(
@@ -138,7 +138,7 @@ class Sums:
                 totals[series] = totals.get(series, 0.0) + more
 
     def retain(self, living: Collection[str], now: float) -> None:
-        """Forget the gauges of all other processes and, after ``GONE_KEPT_SECONDS``, what they told last.
+        """Forget the gauges of all other processes and, after ``GONE_KEPT_SECONDS``, their last snapshots.
 
         ``now`` is in seconds since the Unix epoch, for it outlasts this process.
         """
@@ -193,7 +193,7 @@ class Sums:
         return found
 
     def copy(self) -> Sums:
-        """Return what is so now, for another thread to read."""
+        """Return a copy of the sums as they are now, for another thread to read."""
         other = Sums()
         other._kinds = dict(self._kinds)
         other._totals = {name: dict(totals) for name, totals in self._totals.items()}
@@ -203,7 +203,7 @@ class Sums:
     # -- to keep it ---------------------------------------------------------------------------------
 
     def as_json(self) -> dict[str, Any]:
-        """Return what outlasts this process: all counts, and what each process has told of them."""
+        """Return what outlasts this process: all counts, and the share of each process in them."""
         numbers = {series: n for n, series in enumerate(dict.fromkeys(self._every_series()))}
         return {
             "format": _FORMAT,
@@ -225,7 +225,7 @@ class Sums:
 
     @classmethod
     def of_json(cls, kept: Mapping[str, Any]) -> Sums:
-        """Return what ``as_json`` told of, which may have been through JSON. Raises ValueError."""
+        """Return the sums that ``as_json`` returned, which may have been through JSON. Raises ValueError."""
         if kept.get("format") != _FORMAT:
             raise ValueError(f"metrics of format {kept.get('format')!r}; this Interlock knows {_FORMAT} only")
         series = [Series(name, tuple((k, v) for k, v in labels)) for name, *labels in kept["series"]]
@@ -234,7 +234,7 @@ class Sums:
             sums._kinds[name] = MetricKind(kind), text
             if MetricKind(kind).counts:
                 sums._totals[name] = {series[int(n)]: value for n, value in totals.items()}
-        for name, (sequence, counted, *gone) in kept["sources"].items():  # once it was not told since when
+        for name, (sequence, counted, *gone) in kept["sources"].items():  # older sums have no time
             known = {series[int(n)]: v for n, v in counted.items()}
             sums._sources[name] = _Source(sequence, known, gone=gone[0] if gone else None)
         return sums

@@ -1,7 +1,7 @@
 """What ``deployment_config`` may say: Ray Serve's options of a deployment, by name.
 
-Ray is known to ``runtime.serve`` alone, and tells of a wrong option once a deployment is made of it. A test
-holds these names against the Ray that is installed.
+Only ``runtime.serve`` knows Ray, which reports a wrong option no sooner than a deployment is made of it. A
+test compares these names with those of the Ray that is installed.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def faults_of_deployment(key: Key, config: Mapping[str, Any]) -> Iterator[Proble
 def _unknown(key: Key, config: Mapping[str, Any], valid: Collection[str]) -> Iterator[Problem]:
     for name in config:
         if name not in valid:
-            said = f"unknown key; valid here: {', '.join(sorted(valid))}"
-            yield Problem((*key, name), said, nearest(name, valid), first=True)
+            reason = f"unknown key; valid here: {', '.join(sorted(valid))}"
+            yield Problem((*key, name), reason, nearest(name, valid), first=True)
 
 
 def _replicas(key: Key, config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The engines of a model set: what each kind is told, and what a replica of it takes of a cluster."""
+"""The engines of a model set: the settings of each kind, and what a replica of it takes of a cluster."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LLMConfigSpec(Spec):
 
     @field_validator("placement_group_config")
     @classmethod
-    def _says_what_is_set_aside(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_placement(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         try:
             placement = _Placement.model_validate(value or {})
         except ValidationError as error:

@@ -1,7 +1,7 @@
 """Reading a model set that an older Interlock has taken: today's rules are for what is wanted today.
 
 What a release was made of is history, and its engines may run: it must not become unreadable by a key that
-has another name now, or by a rule that was made since. So nothing is refused here that can be told.
+has another name now, or by a rule that was made since. So nothing is refused here that can be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def as_it_was(kind: type[_Model], value: Any) -> _Model:
     """Return ``value``, which ``kind`` was dumped to once, as ``kind`` is now.
 
     Keys that it does not have any more are left out; parts that it does not allow any more stand at their
-    defaults, if there are any; and no rule about several parts together is asked.
+    defaults, if there are any; and rules about several parts together are not applied.
 
     Raises:
         ValueError: a part is missing, or of another kind, that nothing stands in for.

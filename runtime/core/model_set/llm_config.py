@@ -1,4 +1,4 @@
-"""What ``ray.serve.llm`` is told of an engine: what the set says, and what Interlock adds to it.
+"""The ``LLMConfig`` of an engine: what the set declares, and what Interlock adds to it.
 
 What the set says itself always wins.
 """
@@ -40,7 +40,7 @@ def _deployment(declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _engine_defaults(spec: VllmEngineSpec) -> dict[str, Any]:
-    # Without it vLLM does not tell how much of a prompt it found in its prefix cache.
+    # Without it vLLM does not report how much of a prompt it found in its prefix cache.
     defaults: dict[str, Any] = {"enable_prompt_tokens_details": True}
     if spec.gpu_share is not None:
         # vLLM does not start unless so much of the GPU is free, even where kv_cache_memory_bytes says what

@@ -120,7 +120,7 @@ def parse(document: Any, source: str, read: Callable[[str], str]) -> ModelSet:
 
 
 def parse_document(document: Document, read: Callable[[str], str]) -> ModelSet:
-    """Return the model set that a document declares; what is wrong with the document as such is not told.
+    """Return the model set that a document declares; what is wrong with the document as such is not reported.
 
     Raises:
         ModelSetError: with the file, the line, the key's path, the reason and the nearest valid key, and

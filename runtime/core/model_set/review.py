@@ -99,7 +99,7 @@ def _at_most(key: Key, number: int, name: str, most: int) -> Iterator[Problem]:
         yield Problem((*key, name), f"is more than {most}")
 
 
-_WHOLE = {
+_INTEGERS = {
     "tensor_parallel_size": _MAX_SHARDS,
     "pipeline_parallel_size": _MAX_SHARDS,
     "max_model_len": _MAX_CONTEXT,
@@ -110,7 +110,7 @@ _WHOLE = {
 
 
 def _vllm_arguments(key: Key, kwargs: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, most in _WHOLE.items():
+    for name, most in _INTEGERS.items():
         value = kwargs.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= most):
             yield Problem((*key, name), f"is a whole number from 1 to {most}")
@@ -216,9 +216,9 @@ def _rendered(key: Key, chain: Chain, tries: Iterator[int]) -> Iterator[Problem]
             except UnrenderedPrompt as error:
                 failed.add(position)
                 choices = ", ".join(f"{name} is {result[0]}" for name, result in chosen.items())
-                where = f"samples[{number}]" + (f" where {choices}" if choices else "")
+                failing = f"samples[{number}]" + (f" where {choices}" if choices else "")
                 yield Problem(
-                    (*key, "steps", position, step.kind.name, "prompt"), f"fails on {where}: {error}"
+                    (*key, "steps", position, step.kind.name, "prompt"), f"fails on {failing}: {error}"
                 )
 
 

@@ -78,9 +78,9 @@ def _conversation(sample: Sample) -> list[Message]:
 
 @dataclass(frozen=True)
 class Round:
-    """Runs that are made for one purpose, which ``says`` tells to whoever watches."""
+    """Runs that are made for one purpose, which ``label`` names in progress reports."""
 
-    says: str
+    label: str
     runs: tuple[Run, ...]
     at_once: int = 0
     """How many of each run are under way together, with all the others; 0: one run after the other."""
@@ -102,7 +102,7 @@ def rounds(content: Content) -> tuple[Round, ...]:
         Round("prompt lengths", _lengths(content)),
         *(_together(samples, size) for size in sorted(set(model_set.warmup.at_once))),
         *([Round("probes", probes(model_set), recorded=True)] * PROBES),
-        Round(_heads_say(model_set), (*_heads(model_set), *_samples(model_set, _HEAD))),
+        Round(_heads_label(model_set), (*_heads(model_set), *_samples(model_set, _HEAD))),
     )
 
 
@@ -199,7 +199,7 @@ def _outcomes(chain: Chain) -> dict[str, Sequence[Result]]:
     return {step.id: step.kind.outcomes for step in chain.steps if step.kind.outcomes}
 
 
-def _heads_say(model_set: ModelSet) -> str:
+def _heads_label(model_set: ModelSet) -> str:
     chains = model_set.chains.values()
     there = sum(math.prod(map(len, _outcomes(chain).values())) for chain in chains)
     run = sum(len(combinations(chain)) for chain in chains)

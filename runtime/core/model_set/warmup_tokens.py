@@ -85,7 +85,7 @@ def _call_bound(run: Run, call: Call, engine: EngineSpec) -> Usage:
     if call.operation is Operation.CLASSIFY:
         return Usage(prompt=_prompt_bound(body["input"], engine, _ENCODER_TOKENS))
     prompt = _prompt_bound(str(body), engine, _TEMPLATE_TOKENS)
-    cut = _whole(body.get("truncate_prompt_tokens")) or prompt
+    cut = _integer(body.get("truncate_prompt_tokens")) or prompt
     return Usage(prompt=min(prompt, cut), completion=_answer_bound(body, engine))
 
 
@@ -98,10 +98,10 @@ def _answer_bound(body: Mapping[str, Any], engine: EngineSpec) -> int:
     longest = (
         engine.tokens if isinstance(engine, FakeEngineSpec) else engine.context_length or _CONTEXT_LENGTH
     )
-    limit = _whole(body.get("max_tokens")) or _whole(body.get(UNASKED_CAP)) or longest
-    return min(limit, longest) * (_whole(body.get("n")) or 1)
+    limit = _integer(body.get("max_tokens")) or _integer(body.get(UNASKED_CAP)) or longest
+    return min(limit, longest) * (_integer(body.get("n")) or 1)
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     """Return a number that a body holds, or None for anything that is none: the engine will refuse it."""
     return value if isinstance(value, int) and value > 0 else None

@@ -1,6 +1,6 @@
 """The body of a chat completion request: its form, for validation and for the API's description.
 
-What is said of a fault is said in the API's own words: the member's place, what it must be, and one of
+A fault is described in the API's own words: the member's place, what it must be, and one of
 OpenAI's codes. A client's own text is repeated in part only.
 """
 
@@ -106,22 +106,24 @@ def checked(body: Mapping[str, Any]) -> ChatBody:
 
 
 _LOOKED_AT = 64
-"""How many faults of a body are looked at for the one that is told."""
+"""How many faults of a body are examined to choose the one that is reported."""
 
 
 def _refusal(body: Mapping[str, Any], error: ValidationError) -> InvalidRequest:
     details = error.errors(include_url=False, include_input=False)
     member = details[0]["loc"][:1]
-    # Of a member that may be several things each tells of itself: what got furthest says most.
+    # Each alternative of a union reports its own fault: the one that got furthest says most.
     of_it = [detail for detail in details[:_LOOKED_AT] if detail["loc"][:1] == member]
     chosen = max(of_it, key=lambda detail: (len(_within(body, detail["loc"])), not _of_type(detail)))
     place = _within(body, chosen["loc"])
-    says = [_says(chosen)]
+    faults = [_fault_text(chosen)]
     if _of_type(chosen) or chosen["type"] == "literal_error":
-        says += [_says(other) for other in of_it if _of_type(other) and _within(body, other["loc"]) == place]
+        faults += [
+            _fault_text(other) for other in of_it if _of_type(other) and _within(body, other["loc"]) == place
+        ]
     if chosen["type"] == "missing":
         place = [*place, str(chosen["loc"][-1])]
-    param, why = ".".join(place), " or ".join(dict.fromkeys(says)).replace("or must be", "or")
+    param, why = ".".join(place), " or ".join(dict.fromkeys(faults)).replace("or must be", "or")
     return InvalidRequest(f"{param}: {why}", param=param, code=_code(chosen["type"]))
 
 
@@ -196,5 +198,5 @@ _WORDS: Mapping[str, _Words] = {
 """What to say of each of pydantic's findings."""
 
 
-def _says(detail: ErrorDetails) -> str:
+def _fault_text(detail: ErrorDetails) -> str:
     return _WORDS.get(detail["type"], _other)(detail)

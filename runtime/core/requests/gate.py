@@ -54,7 +54,7 @@ _OF_THE_OPERATOR = frozenset(SetMembers.__annotations__) | {
 """Members that vLLM knows; those of them that are not taken are for the operator alone."""
 
 _MOST_ENTRIES = 1024
-"""Members of a member: each that is wrong would be told of."""
+"""Members of a member: each wrong one would be reported."""
 
 _REPEATED = 2
 """How often a pattern has to come at least to be a repetition."""
@@ -77,9 +77,9 @@ def read_chat(raw: bytes) -> ChatRequest:
         InvalidRequest: it is no chat request, or one that says what no client may; names the member.
 
     """
-    said: Mapping[str, Any] = checked(_taken(read_object(raw)))
+    body: Mapping[str, Any] = checked(_taken(read_object(raw)))
     members: dict[str, Any] = {
-        name: value for name, value in said.items() if value is not None and value != {}
+        name: value for name, value in body.items() if value is not None and value != {}
     }
     messages, chain = members.pop("messages"), members.pop("model")
     stream = members.pop("stream", False)
@@ -98,7 +98,7 @@ def _taken(body: dict[str, Any]) -> dict[str, Any]:
         if name in _TAKEN:
             if isinstance(value, dict) and len(value) > _MOST_ENTRIES:
                 raise _refused(name, f"has {len(value)} entries; {_MOST_ENTRIES} at most")
-            if name not in OPENABLE or not _asks_for_nothing(name, value):
+            if name not in OPENABLE or not _is_default(name, value):
                 taken[name] = value
         elif name not in IGNORED:
             _refuse_unless_empty(name, value)
@@ -110,7 +110,7 @@ def _taken(body: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_unless_empty(name: str, value: Any) -> None:
     known = name in _INSTEAD or name in _OF_THE_OPERATOR
-    if known and _asks_for_nothing(name, value):
+    if known and _is_default(name, value):
         return
     if name in _INSTEAD:
         raise _unsupported(name, f"is not taken; {_INSTEAD[name]}")
@@ -122,7 +122,7 @@ def _refuse_unless_empty(name: str, value: Any) -> None:
     raise InvalidRequest(f"{param!r}: there is no such member{hint}", param=param, code="unknown_parameter")
 
 
-def _asks_for_nothing(name: str, value: Any) -> bool:
+def _is_default(name: str, value: Any) -> bool:
     """Say whether a member has the value that it has if it is not sent."""
     if name == "add_generation_prompt":
         return value is None or value is True

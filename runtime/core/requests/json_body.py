@@ -30,8 +30,8 @@ _QUOTES = 2 * 2 * MOST_VALUES
 """Those around so many values with a name each."""
 
 
-def read_object(raw: bytes, what: str = "the body") -> dict[str, Any]:
-    """Return the JSON object in ``raw``, which is named ``what`` in errors.
+def read_object(raw: bytes, label: str = "the body") -> dict[str, Any]:
+    """Return the JSON object in ``raw``, which errors call ``label``.
 
     Raises:
         InvalidRequest: it is none; it has a name twice in one object, more than ``MOST_VALUES`` values, or
@@ -40,17 +40,17 @@ def read_object(raw: bytes, what: str = "the body") -> dict[str, Any]:
     """
     outside = _outside_of_strings(raw)
     if outside is None or _values(outside) > MOST_VALUES:
-        raise _unreadable(f"{what} has more than {MOST_VALUES} values")
+        raise _unreadable(f"{label} has more than {MOST_VALUES} values")
     if _too_deep(outside):
-        raise _unreadable(f"{what} nests objects and arrays more than {MOST_DEPTH} deep")
+        raise _unreadable(f"{label} nests objects and arrays more than {MOST_DEPTH} deep")
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise _unreadable(f"{what} is not valid JSON: {error}") from error
+        raise _unreadable(f"{label} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise _unreadable(f"{what} must be a JSON object")
+        raise _unreadable(f"{label} must be a JSON object")
     if outside.count(b":") != _names(value):
-        raise _unreadable(f"{what} has {_twice(raw)!r} twice in one object; which of the two counts?")
+        raise _unreadable(f"{label} has {_twice(raw)!r} twice in one object; which of the two counts?")
     return value
 
 

@@ -140,21 +140,21 @@ def _image(part: Mapping[str, Any], at: str) -> dict[str, Any]:
 
 
 def _of_assistant(message: Mapping[str, Any], at: str) -> Message:
-    told: Message = {}
+    normal: Message = {}
     reasoning = message.get("reasoning")
     if reasoning is None:
         reasoning = message.get("reasoning_content")
     if reasoning is not None:
-        told["reasoning"] = _string(reasoning, f"{at}.reasoning")
+        normal["reasoning"] = _string(reasoning, f"{at}.reasoning")
     calls = message.get("tool_calls")
     if calls is None or calls == []:
-        return told
+        return normal
     if not isinstance(calls, list):
         _refuse(f"{at}.tool_calls", "must be an array", "invalid_type")
     if len(calls) > MOST_TOOL_CALLS:
         _refuse(f"{at}.tool_calls", f"has {len(calls)} calls; {MOST_TOOL_CALLS} at most")
-    told["tool_calls"] = [_tool_call(call, f"{at}.tool_calls.{n}") for n, call in enumerate(calls)]
-    return told
+    normal["tool_calls"] = [_tool_call(call, f"{at}.tool_calls.{n}") for n, call in enumerate(calls)]
+    return normal
 
 
 def _tool_call(call: Any, at: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """What a chat completion request may say beside its messages: each member, its form and its bounds.
 
-One list for all who say it: clients (``ClientMembers``; ``OpenedMembers`` where their chain opens more to
-them) and model sets, which may say more (``SetMembers``), since an operator may know what a client has no
-business with. A member that is in
-neither is not OpenAI's, or says something that the chain says itself. Null is OpenAI's "not given".
+One list for clients (``ClientMembers``; ``OpenedMembers`` where their chain opens more to them) and for model
+sets, which may use more (``SetMembers``): an operator may set what a client may not. A member that is in
+neither is not OpenAI's, or sets something that the chain sets itself. Null is OpenAI's "not given".
 """
 
 from __future__ import annotations
@@ -219,7 +218,7 @@ def faults_of(members: Mapping[str, Any]) -> Iterator[MemberFault]:
     except ValidationError as error:
         chosen: dict[str | int, ErrorDetails] = {}
         for detail in error.errors(include_url=False, include_input=False):
-            # Each alternative of a union tells of itself: what is of the right type says more.
+            # Each alternative of a union reports its own fault: that of the right type says more.
             kept = chosen.setdefault(detail["loc"][0], detail)
             if kept["type"].endswith("_type") and not detail["type"].endswith("_type"):
                 chosen[detail["loc"][0]] = detail
@@ -227,17 +226,17 @@ def faults_of(members: Mapping[str, Any]) -> Iterator[MemberFault]:
 
 
 def _fault(members: Mapping[str, Any], detail: ErrorDetails) -> MemberFault:
-    where = _where(members, detail["loc"])
+    path = _path(members, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return MemberFault(where, "no such sampling member", nearest(str(where[-1]), _MEMBERS))
+        return MemberFault(path, "no such sampling member", nearest(str(path[-1]), _MEMBERS))
     if detail["type"] == "missing":
-        return MemberFault((*where, detail["loc"][-1]), "is missing")
-    return MemberFault(where, detail["msg"][0].lower() + detail["msg"][1:])
+        return MemberFault((*path, detail["loc"][-1]), "is missing")
+    return MemberFault(path, detail["msg"][0].lower() + detail["msg"][1:])
 
 
-def _where(members: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _path(members: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Return ``location`` as far as it is in ``members``: pydantic adds the names of alternatives."""
-    where: list[str | int] = []
+    path: list[str | int] = []
     node = members
     for part in location:
         inside = (
@@ -245,8 +244,8 @@ def _where(members: Any, location: tuple[str | int, ...]) -> tuple[str | int, ..
         )
         if inside:
             node = node[part]
-            where.append(part)
-    return tuple(where)
+            path.append(part)
+    return tuple(path)
 
 
 __all__ = [
@@ -264,5 +263,5 @@ __all__ = [
 def one_cap(members: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``members`` with the cap on an answer under one name; of two the newer name's counts."""
     newer = members.get("max_completion_tokens")
-    said = {name: value for name, value in members.items() if name != "max_completion_tokens"}
-    return said if newer is None else {**said, "max_tokens": newer}
+    renamed = {name: value for name, value in members.items() if name != "max_completion_tokens"}
+    return renamed if newer is None else {**renamed, "max_tokens": newer}

@@ -1,4 +1,4 @@
 """Releases and their swap: the transition table, events folded into the state, the policy that decides.
 
-No effects: what is due is told as values, and ``control`` acts.
+Pure: work that is due is returned as values, and ``control`` acts.
 """

@@ -1,8 +1,8 @@
-"""What an operator may ask of the releases, and whether it fits the state: decided by its owner.
+"""Operators' commands on releases, and whether a command fits the state.
 
-A command names the *edition* of the releases that it was decided by. Every change of a release's
-state, and every new wish, makes a new edition, so of two operators who saw the same one only the
-first wins.
+A command names the *edition* of the releases that it was based on. Every change of a release's state,
+and every newly wanted set, makes a new edition, so of two operators who saw the same one only the first
+wins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.errors import CommandRefused, EtagMissing, StaleEtag, UnknownReleas
 
 
 class Action(StrEnum):
-    """What can be asked."""
+    """The commands."""
 
     PROMOTE = "promote"  # send new requests to a release that is standby, or draining; or keep the live one
     ABORT = "abort"  # give up a candidate
@@ -27,7 +27,7 @@ class Action(StrEnum):
 
 
 ANY_EDITION = -1
-"""The operator says that any edition will do (``If-Match: *``)."""
+"""The operator accepts any edition (``If-Match: *``)."""
 
 MOST_RELEASES = 2**31 - 1
 """The greatest number that a release can have: a column of the store holds no greater one."""
@@ -37,11 +37,11 @@ _MAX_ACTOR = 256
 
 @dataclass(frozen=True)
 class Command:
-    """One operator's wish. ``release`` is None where the state says which one is meant."""
+    """One operator's command. ``release`` is None where the state determines which one is meant."""
 
     action: Action
     actor: str
-    """Who asks, for the audit log."""
+    """Who gave it, for the audit log."""
     edition: int | None
     release: int | None = None
 
@@ -54,7 +54,7 @@ def check(state: ControlState, command: Command, at: float) -> ev.Commanded:
         StaleEtag: the releases have changed since.
         UnknownRelease: there is no such release, or none that could be meant.
         WrongState: the release cannot do this from its state.
-        CommandRefused: its actor's name is none that the audit log can keep.
+        CommandRefused: the audit log cannot keep its actor's name.
 
     """
     _check_actor(command)

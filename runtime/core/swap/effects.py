@@ -1,8 +1,7 @@
 """The work that can be due, as values: what it is, what it works on, and the event that it ends in.
 
-An effect is found in two places: here, and where it is run (``control.effects``). ``ended`` is there for one
-that can end in one way only; the others say in their docstrings what they may come to, and who runs them
-makes the event.
+Each effect is declared here and run in ``control.effects``. One that can end in one way only has ``ended``;
+the docstrings of the others name the events that they may end in, which their runner makes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Subject = tuple[str, str | int]
 
 
 class _Effect(ABC):
-    """What all have."""
+    """Base of all effects."""
 
     @property
     @abstractmethod
@@ -30,12 +29,12 @@ class _Effect(ABC):
 
     @property
     def shown(self) -> str:
-        """Under which name people see how far it is."""
+        """The subject under which its progress is shown."""
         return "manager"
 
 
 class EndsOneWay(_Effect):
-    """What comes to one event and no other, unless it breaks."""
+    """An effect that ends in one event and no other, unless it breaks."""
 
     @abstractmethod
     def ended(self, at: float) -> ev.Event:
@@ -129,7 +128,7 @@ class WarmRelease(_PreparesRelease):
 
 @dataclass(frozen=True)
 class ProbeRelease(_PreparesRelease):
-    """Ask the engines what they were asked at the warm-up, and compare: ReleaseProbed or ProbeFailed."""
+    """Repeat the warm-up's probes and compare the answers: ReleaseProbed or ProbeFailed."""
 
     works_on = "warm"
 
@@ -152,7 +151,7 @@ class AwaitIdle(_OfRelease, EndsOneWay):
 
 @dataclass(frozen=True)
 class UntilTime(EndsOneWay):
-    """Wait until the wall clock says ``until``; nothing else is done."""
+    """Wait until the wall clock reaches ``until``; nothing else is done."""
 
     until: float
 
@@ -216,7 +215,7 @@ class WatchGateway(EndsOneWay):
 
 
 @dataclass(frozen=True)
-class HearGateways(EndsOneWay):
+class AwaitGateways(EndsOneWay):
     """Wait, after a restart, until every gateway has reported or has been silent for too long."""
 
     @property
@@ -242,5 +241,5 @@ Effect = (
     | AwaitDeadline
     | AwaitAcknowledgement
     | WatchGateway
-    | HearGateways
+    | AwaitGateways
 )

@@ -1,6 +1,6 @@
 """Things that happened. The durable ones are the journal: folding them again gives the same state.
 
-``at`` is wall time in seconds. What gateways report is not durable: they say it again.
+``at`` is wall time in seconds. Reports of gateways are not durable: gateways send them again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Wanted(Event):
 
     type: Literal["wanted"] = "wanted"
     change: str
-    """Digest of the ``user_config`` that asked: the same one again is no change."""
+    """Digest of the ``user_config`` that asked for it: the same one again is no change."""
     source: str
     content: Content
 
@@ -82,7 +82,7 @@ class ReleaseWarmed(Event):
     release: int
     usage: Usage = Usage()
     answers: dict[str, tuple[str, ...]] = {}
-    """What its probes were answered, by the place of the probe in the model set."""
+    """The answers to its probes, by the place of the probe in the model set."""
     seconds: float = 0.0
 
 
@@ -206,7 +206,7 @@ class EngineFound(Event):
 
 
 class GatewayReported(Event):
-    """A gateway said what it routes by and holds."""
+    """A gateway reported the table that it routes by and the leases that it holds."""
 
     report: GatewayReport
 
@@ -230,7 +230,7 @@ class RoomAwaited(Event):
 
 
 class ManagerRestarted(Event):
-    """The manager has read its journal: there may be gateways that it has not heard of yet."""
+    """The manager has read its journal: there may be gateways that have not reported to it yet."""
 
 
 class GatewaysHeard(Event):
@@ -238,14 +238,14 @@ class GatewaysHeard(Event):
 
 
 class Progressed(Event):
-    """An effect tells how far it is; for people only."""
+    """An effect reports its progress; for people only."""
 
     subject: str
     text: str
     stage: Stage | None = None
     """Of an engine that comes up."""
     since: float | None = None
-    """Wall time at which the load began that it tells of."""
+    """Wall time at which the load began."""
     waits: str | None = None
     """Why replicas of an engine have no place yet."""
 
@@ -277,7 +277,7 @@ Durable = (
 """Events that are written to the journal before they count."""
 
 _EARLIER_TYPES = {"release_idle": "release_drained"}
-"""What events were called by an earlier Interlock, and what they are called now."""
+"""Types of events as an earlier Interlock wrote them, and their names now."""
 
 _CODEC: TypeAdapter[Durable] = TypeAdapter(Annotated[Durable, Field(discriminator="type")])
 
@@ -289,8 +289,8 @@ def encode(event: Durable, put_away: Callable[[Any], Any] | None = None) -> str:
     """
     if put_away is None or not isinstance(event, Wanted):
         return event.model_dump_json()
-    told = event.model_dump(mode="json")
-    return json.dumps(told | {"content": put_away(told["content"])})
+    fields = event.model_dump(mode="json")
+    return json.dumps(fields | {"content": put_away(fields["content"])})
 
 
 def decode(text: str, fetch: Callable[[Any], Any] | None = None) -> Durable:
@@ -298,33 +298,32 @@ def decode(text: str, fetch: Callable[[Any], Any] | None = None) -> Durable:
 
     ``fetch`` returns the model set for what stands for it.
 
-    A wish for a set that cannot be read any more is one that was refused; if it is wanted still, it is
-    read anew.
+    A wanted set that cannot be read any more becomes a refused one; if it is still wanted, it is read anew.
 
     Raises:
-        ValueError: it is of no kind that is known here, or has not what belongs to its kind.
+        ValueError: its type is unknown here, or a field of its type is missing or wrong.
 
     """
-    told = json.loads(text)
-    match told:
+    fields = json.loads(text)
+    match fields:
         case {"type": "wanted"} if fetch is not None:
-            told["content"] = fetch(told.get("content"))
+            fields["content"] = fetch(fields.get("content"))
         case {"type": str(kind)} if kind in _EARLIER_TYPES:
-            told["type"] = _EARLIER_TYPES[kind]
+            fields["type"] = _EARLIER_TYPES[kind]
     try:
-        return _CODEC.validate_python(told)
+        return _CODEC.validate_python(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["loc"][:1] == ("wanted",):
-            return _wish_as_it_was(told)
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+            return _wanted_as_written(fields)
+        path = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {first['msg']}" if path else first["msg"]) from error
 
 
-def _wish_as_it_was(told: dict[str, Any]) -> Wanted | Refused:
-    rest = {"at": told.get("at"), "change": told.get("change"), "source": told.get("source")}
+def _wanted_as_written(fields: dict[str, Any]) -> Wanted | Refused:
+    rest = {"at": fields.get("at"), "change": fields.get("change"), "source": fields.get("source")}
     try:
-        return Wanted(**rest, content=as_it_was(Content, told.get("content")))
+        return Wanted(**rest, content=as_it_was(Content, fields.get("content")))
     except ValueError as error:
-        reason = f"an older Interlock took this set, and this one cannot read what it kept of it: {error}"
+        reason = f"an older Interlock took this set, and this one cannot read what it stored of it: {error}"
         return Refused(**{**rest, "change": ""}, reason=reason)

@@ -1,4 +1,4 @@
-"""The fold: what is so after an event.
+"""The fold: the state after an event.
 
 ``fold(state, event)`` is pure and total over the events of ``core.swap.events``: an event that does not
 fit raises ``IllegalTransition`` and changes nothing. What to do about a state is ``core.swap.policy``'s.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runtime.core.swap import events as ev
-from runtime.core.swap.folds import engines, gateways, releases, wishes
+from runtime.core.swap.folds import engines, gateways, releases, wanted
 from runtime.core.swap.folds.changes import Folds
 from runtime.core.swap.policy.table import routing_table
 from runtime.core.swap.release import ReleaseState
@@ -30,7 +30,7 @@ def fold(state: ControlState, event: ev.Event) -> ControlState:
 
 
 def _count(before: ControlState, state: ControlState, event: ev.Durable) -> ControlState:
-    """Number what a durable event led to: its revision, and since when some things have been so.
+    """Count a durable event: set the revision, the edition and the time of the last route change.
 
     A command makes an edition even where it changes no state yet: the next one was decided without it.
     """
@@ -45,20 +45,24 @@ def _count(before: ControlState, state: ControlState, event: ev.Durable) -> Cont
 
 
 def _note_route_change(before: ControlState, state: ControlState, at: float) -> ControlState:
-    """Note if gateways are to route otherwise than before.
+    """Record a change of what gateways route by.
 
-    Whoever lagged is waited for again: it may have followed the change before meanwhile, and take requests.
+    Gateways that lagged are waited for again: they may have caught up meanwhile and take requests.
     """
     if _routes(before) == _routes(state):
         return state
     cutovers = {release.promoted for release in state.taken}
-    kept = {revision: told for revision, told in state.acknowledgements.items() if revision in cutovers}
+    kept = {
+        revision: acknowledgement
+        for revision, acknowledgement in state.acknowledgements.items()
+        if revision in cutovers
+    }
     routed = RouteChange(state.revision, at)
     return replace(state, routed=routed, acknowledgements=kept, lagging=frozenset())
 
 
 def _routes(state: ControlState) -> tuple[int | None, RoutingTable]:
-    """Return what gateways route by, whenever that came to be, and who is live, which may not answer yet."""
+    """Return the live release, which may not answer yet, and the table without its version."""
     live = state.live.number if state.live is not None else None
     return live, replace(routing_table(state), version=0)
 
@@ -72,12 +76,12 @@ def _count_moves(before: ControlState, state: ControlState) -> ControlState:
 
 
 def _progressed(state: ControlState, event: ev.Progressed) -> ControlState:
-    told = EffectProgress(event.text, event.stage, event.since, event.waits)
-    return replace(state, progress={**state.progress, event.subject: told})
+    progress = EffectProgress(event.text, event.stage, event.since, event.waits)
+    return replace(state, progress={**state.progress, event.subject: progress})
 
 
 _FOLDS: Folds = {
-    **wishes.FOLDS,
+    **wanted.FOLDS,
     **releases.FOLDS,
     **engines.FOLDS,
     **gateways.FOLDS,

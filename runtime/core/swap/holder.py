@@ -1,4 +1,4 @@
-"""Who works on a store: one manager at a time, which says again and again that it is there."""
+"""Who works on a store: one manager at a time, which renews its hold by heartbeats."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import Enum
 from pydantic import BaseModel, ConfigDict
 
 BEAT_SECONDS = 2.0
-"""How often the manager that holds a store says so."""
+"""How often the manager that holds a store sends a heartbeat."""
 
 PATIENCE_SECONDS = 10.0
-"""How long another one watches it, to take over from one that is silent, or give way to one that is not.
+"""How long another manager watches it before it takes over from a silent one, or gives way to a live one.
 
 So long, too, an application that was renamed has to end before the new one is refused.
 """
 
 
 class Holder(BaseModel):
-    """A manager's process, for others that look at the same store."""
+    """A manager's process, as others that open the same store see it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class Holder(BaseModel):
         return (self.cluster, self.application) == (other.cluster, other.application)
 
     def __str__(self) -> str:
-        """Return who it is for people."""
+        """Return it as text for people."""
         return f"the manager of application {self.application!r} (process {self.pid} on {self.host})"
 
 
@@ -53,9 +53,9 @@ class Verdict(Enum):
 def decide(
     own: Holder, holder: Holder | None, *, ended: bool, beats: bool, deployed: bool, watched: float
 ) -> Verdict:
-    """Return what ``own`` does about ``holder``, which it has watched for so many seconds.
+    """Return what ``own`` does about ``holder``, which it has ``watched`` for so many seconds.
 
-    ``ended`` says that its process is known to be over, ``beats`` that it has said since that it is there,
+    ``ended`` says that its process is known to be over, ``beats`` that it has sent a heartbeat since,
     ``deployed`` that its application is in this Ray cluster: then it comes back, or works on another store,
     of which this one is a copy, and two would take the same engines for theirs.
     """
@@ -77,9 +77,9 @@ def refusal(own: Holder, holder: Holder, *, beats: bool) -> str:
     if not beats:
         last = f"the store was last in use by {holder}, whose application is still in this Ray cluster"
         return f"{last}: remove that, or, {_OF_A_COPY}"
-    where = "this Ray cluster" if own.cluster == holder.cluster else "another Ray cluster"
+    cluster = "this Ray cluster" if own.cluster == holder.cluster else "another Ray cluster"
     return (
-        f"the store is in use by {holder} of {where}, and one manager at a time may work on it: "
+        f"the store is in use by {holder} of {cluster}, and one manager at a time may work on it: "
         f"give {own.application!r} a store of its own (store_url in its args, or INTERLOCK_STORE_URL), "
         "or remove the other"
     )

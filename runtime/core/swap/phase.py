@@ -1,4 +1,4 @@
-"""What an engine is at while it comes up, as people follow it."""
+"""The phases of an engine that comes up, as shown to people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EnginePhase(StrEnum):
 
 _ORDER = list(EnginePhase)
 
-_SAID = {
+_LABELS = {
     EnginePhase.FETCHING: "fetching weights",
     EnginePhase.LOADING: "loading weights",
     EnginePhase.ALLOCATING: "allocating the KV cache",
@@ -41,27 +41,27 @@ class Stage:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Return what is greater the further on a stage is."""
+        """Return a sort key: the further a stage is, the greater."""
         return _ORDER.index(self.phase), self.percent or 0
 
     def __str__(self) -> str:
         """Return the stage for people."""
-        said = _SAID.get(self.phase, self.phase.value)
-        return said if self.percent is None else f"{said} {self.percent} %"
+        label = _LABELS.get(self.phase, self.phase.value)
+        return label if self.percent is None else f"{label} {self.percent} %"
 
 
-def furthest_behind(heard: Sequence[Stage], ready: int, target: int) -> Stage:
+def furthest_behind(reported: Sequence[Stage], ready: int, target: int) -> Stage:
     """Return the stage of the replica that the others wait for.
 
-    ``heard`` is what each replica that ever came up for the engine said last, the newest last;
-    ``ready`` of the ``target`` replicas run. A replica that died while it came up cannot take its word
-    back: so only as many words count as replicas are still to come.
+    ``reported`` has the last report of each replica that ever started for the engine, the newest last;
+    ``ready`` of the ``target`` replicas run. A replica that died while it came up cannot withdraw its
+    report: so only as many of the newest count as replicas are still missing.
     """
     missing = target - ready
     if missing <= 0:
         return Stage(EnginePhase.RUNNING)
-    coming = [stage for stage in heard if stage.phase is not EnginePhase.CHECKING][-missing:]
-    checked = max(0, len(heard) - len(coming) - ready)
+    coming = [stage for stage in reported if stage.phase is not EnginePhase.CHECKING][-missing:]
+    checked = max(0, len(reported) - len(coming) - ready)
     if len(coming) + checked < missing:
         return Stage(EnginePhase.PLACING)
     return min(coming, key=lambda stage: stage.order, default=Stage(EnginePhase.CHECKING))

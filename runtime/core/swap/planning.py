@@ -1,4 +1,4 @@
-"""Laying a swap out before anything is touched: what is loaded, where it fits, what it costs."""
+"""Planning a swap before anything is touched: what is loaded, where it fits, what it costs."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def plan(
 ) -> SwapPlan:
     """Return what a swap to ``candidate`` would do and cost now.
 
-    ``resources`` is what Ray hands out, if it says so.
+    ``resources`` is what Ray has to give, if it reports it.
     """
     model_set = candidate.model_set
     reused = {d for d in candidate.engines.values() if d in state.engines and _is_kept(state, d)}

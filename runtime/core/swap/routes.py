@@ -67,7 +67,7 @@ class RoutingTable:
 
     @property
     def stamp(self) -> TableStamp:
-        """What tells whether it is newer than another one."""
+        """Its stamp, by which two tables are compared."""
         return TableStamp(self.epoch, self.version)
 
 
@@ -103,10 +103,10 @@ class GatewayReport:
 
 @dataclass(frozen=True)
 class RouteChange:
-    """When what gateways route by changed last: the live release, whether requests wait, who is resident."""
+    """The last change of routes: of the live release, of the pause, or of the resident releases."""
 
     revision: int = 0
-    """Of the event that changed it, and the version of the table that says so; 0 before the first."""
+    """Revision of the event that made it, and version of the table that has it; 0 before the first."""
     at: float = 0.0
     """Wall time."""
 

@@ -1,6 +1,6 @@
-"""The state as text, without what gateways tell again: in it a journal's events are folded already.
+"""The state as text, without what gateways report again: it replaces the journal's events up to a revision.
 
-It is the beginning of a journal whose first events are gone. So it is read as events are: by what it was.
+It outlives the Interlock that wrote it. So it is read leniently, as events are (``core.model_set.history``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from runtime.core.swap.state import (
 _VERSION = 1
 
 _NUMBERS = ("revision", "edition", "paused", "cutovers", "failures")
-"""What of the state is a number."""
+"""Fields of the state that are numbers."""
 
 _RELEASE = TypeAdapter(Release)
 _REFUSED = TypeAdapter(RefusedSet)
@@ -41,17 +41,17 @@ Store = Callable[[Any], Any]
 """Puts a model set's JSON away, and returns what stands for it; or the other way round."""
 
 
-def _as_it_is(told: Any) -> Any:
-    return told
+def _unchanged(document: Any) -> Any:
+    return document
 
 
-def encode(state: ControlState, put_away: Store = _as_it_is) -> str:
+def encode(state: ControlState, put_away: Store = _unchanged) -> str:
     """Return the durable part of ``state``."""
-    told = {name: getattr(state, name) for name in _NUMBERS}
+    numbers = {name: getattr(state, name) for name in _NUMBERS}
     return json.dumps(
         {
             "version": _VERSION,
-            **told,
+            **numbers,
             "routed": _ROUTED.dump_python(state.routed, mode="json"),
             "wanted": _WANTED.dump_python(state.wanted, mode="json"),
             "history": dict(state.history),
@@ -62,54 +62,54 @@ def encode(state: ControlState, put_away: Store = _as_it_is) -> str:
 
 
 def _release(release: Numbered, put_away: Store) -> Any:
-    """Return it as JSON. One without content is a set that was refused."""
+    """Return it as JSON. A set that was refused has no content."""
     if isinstance(release, RefusedSet):
         return _REFUSED.dump_python(release, mode="json") | {"content": None}
     durable = replace(release, room_awaited=False)
-    told = _RELEASE.dump_python(durable, mode="json")
-    return told | {"content": put_away(told["content"])}
+    fields = _RELEASE.dump_python(durable, mode="json")
+    return fields | {"content": put_away(fields["content"])}
 
 
-def decode(text: str, fetch: Store = _as_it_is) -> ControlState:
+def decode(text: str, fetch: Store = _unchanged) -> ControlState:
     """Return the state that ``encode`` wrote.
 
     Raises:
         ValueError: it is not one, or a later Interlock's.
 
     """
-    told = json.loads(text)
-    if not isinstance(told, dict) or told.get("version") != _VERSION:
+    document = json.loads(text)
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
         raise ValueError("it is of another version")
-    releases = [_release_of(each, fetch) for each in told["releases"]]
-    engines = [_engine_of(each) for each in told["engines"]]
-    numbers: dict[str, Any] = {name: int(told.get(name, 0)) for name in _NUMBERS}
+    releases = [_release_of(each, fetch) for each in document["releases"]]
+    engines = [_engine_of(each) for each in document["engines"]]
+    numbers: dict[str, Any] = {name: int(document.get(name, 0)) for name in _NUMBERS}
     return ControlState(
         **numbers,
-        # An earlier version did not say when routes changed: it was then or before.
-        routed=_ROUTED.validate_python(told.get("routed", {"revision": numbers["revision"]})),
-        wanted=_WANTED.validate_python(told.get("wanted")),
-        history=_HISTORY.validate_python(told.get("history", {})),
+        # An earlier version did not record when routes changed: it was at this revision or before.
+        routed=_ROUTED.validate_python(document.get("routed", {"revision": numbers["revision"]})),
+        wanted=_WANTED.validate_python(document.get("wanted")),
+        history=_HISTORY.validate_python(document.get("history", {})),
         releases={release.number: release for release in releases},
         engines={engine.digest: engine for engine in engines},
     )
 
 
-def _release_of(told: dict[str, Any], fetch: Store) -> Numbered:
-    kept = told.get("content")
-    if kept is None:
-        return _REFUSED.validate_python(told)
-    return _RELEASE.validate_python({**told, "content": content_of(fetch(kept))})
+def _release_of(fields: dict[str, Any], fetch: Store) -> Numbered:
+    content = fields.get("content")
+    if content is None:
+        return _REFUSED.validate_python(fields)
+    return _RELEASE.validate_python({**fields, "content": content_of(fetch(content))})
 
 
-def content_of(told: Any) -> Content:
-    """Return a model set that was taken once."""
+def content_of(document: Any) -> Content:
+    """Return a model set that was accepted once, perhaps by the rules of an older Interlock."""
     try:
-        return Content.model_validate(told)
+        return Content.model_validate(document)
     except ValueError:
-        return as_it_was(Content, told)
+        return as_it_was(Content, document)
 
 
-def _engine_of(told: dict[str, Any]) -> EngineRecord:
-    spec = told.get("spec")
-    engine = _ENGINE.validate_python({**told, "spec": None})
+def _engine_of(fields: dict[str, Any]) -> EngineRecord:
+    spec = fields.get("spec")
+    engine = _ENGINE.validate_python({**fields, "spec": None})
     return engine if spec is None else replace(engine, spec=part_as_it_was(EngineSpec, spec))

@@ -1,6 +1,6 @@
-"""What the manager decides by: releases, engines, gateways, as frozen values.
+"""The control state: releases, engines, gateways, as frozen values.
 
-``core.swap.fold`` says how an event changes it, ``core.swap.policy`` what to do about it.
+``core.swap.fold`` applies events to it, ``core.swap.policy`` decides by it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Release:
     plan: SwapPlan | None = None
     """What was to be loaded for it, and where it fits."""
     approved: bool = False
-    """An operator has said that it may go live, which a set with a manual cutover waits for each time."""
+    """An operator has approved that it goes live; a set with a manual cutover waits for this each time."""
     room_awaited: bool = False
     """What others free has been waited for long enough: it is planned by what is free now; not durable."""
     warm: bool = False
@@ -75,7 +75,7 @@ class Release:
     """None of its engines has slept since it was last seen to answer as it did at its warm-up."""
     warmup: Usage = NOTHING
     answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What its probes were answered at the warm-up, by the place of the probe in the model set."""
+    """The answers to its probes at the warm-up, by the place of the probe in the model set."""
     was_live: bool = False
     promoted: int = 0
     """Revision at which it last went live."""
@@ -111,7 +111,7 @@ class RefusedSet:
     entered: Mapping[ReleaseState, float] = field(default_factory=dict)
     """Wall time at which it last entered each state."""
 
-    # What is asked of whatever has a number, and is nothing of a set that came to no release.
+    # What every numbered entry has, at its value for a set that became no release.
     content: ClassVar[None] = None
     was_live: ClassVar[bool] = False
     warm: ClassVar[bool] = False
@@ -124,7 +124,7 @@ Numbered = Release | RefusedSet
 
 @dataclass(frozen=True)
 class Change:
-    """The last wish: the ``user_config`` it came with, and what it leads to."""
+    """The last wanted change: the ``user_config`` it came with, and the release it leads to."""
 
     change: str
     source: str
@@ -136,26 +136,26 @@ class Change:
 
 @dataclass(frozen=True)
 class EffectProgress:
-    """How far an effect is, for people; not durable."""
+    """The progress of an effect, for people; not durable."""
 
     text: str
     stage: Stage | None = None
     """Of an engine that comes up."""
     since: float | None = None
-    """Wall time at which the load began that it tells of."""
+    """Wall time at which the load began."""
     waits: str | None = None
     """Why replicas of an engine have no place yet."""
 
 
 @dataclass(frozen=True)
 class ReleaseIndex:
-    """What follows from the releases alone, found out once for as long as they stay as they are."""
+    """What follows from the releases alone, computed once for as long as they do not change."""
 
     releases: Mapping[int, Numbered] = field(default_factory=dict)
 
     @cached_property
     def taken(self) -> tuple[Release, ...]:
-        """Releases: what is left without the sets that were refused."""
+        """All releases, without the sets that were refused."""
         return tuple(r for r in self.releases.values() if isinstance(r, Release))
 
     @cached_property
@@ -170,7 +170,7 @@ class ReleaseIndex:
 
     @cached_property
     def unretired(self) -> tuple[Release, ...]:
-        """Releases of which something may still become; the others are kept to be told of."""
+        """Releases that are not retired; retired ones are only kept for display."""
         return tuple(r for r in self.taken if r.state is not ReleaseState.RETIRED)
 
     @cached_property
@@ -190,7 +190,7 @@ class ReleaseIndex:
 
 @dataclass(frozen=True)
 class EngineIndex:
-    """What follows from the engines alone, found out once for as long as they stay as they are."""
+    """What follows from the engines alone, computed once for as long as they do not change."""
 
     engines: Mapping[str, EngineRecord] = field(default_factory=dict)
 
@@ -225,7 +225,7 @@ class ControlState:
     revision: int = 0
     """How many durable events have been folded."""
     edition: int = 0
-    """Revision at which a release last changed its state, or the wish changed: what operators decide by."""
+    """Revision at which a release last changed its state, or another was wanted: operators decide by it."""
     paused: int = 0
     """Revision since which new requests wait, because the live release must sleep; 0 if they do not."""
     wanted: Change | None = None
@@ -237,14 +237,14 @@ class ControlState:
     acknowledgements: Mapping[int, Acknowledgement] = field(default_factory=dict)
     """By the revision of a change of routes: the last one, and those with which releases last went live.
 
-    Not durable: gateways say it again.
+    Not durable: gateways report it again.
     """
     lagging: frozenset[str] = frozenset()
     """Gateways that have not taken the newest table in time: out of readiness, and not waited for."""
     hearing: bool = False
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
     progress: Mapping[str, EffectProgress] = field(default_factory=dict)
-    """By what it is of: ``engine <digest>``, ``release <number>``."""
+    """By subject: ``engine <digest>``, ``release <number>``."""
     cutovers: int = 0
     """How many releases have ever gone live, by a swap or a rollback."""
     failures: int = 0
@@ -256,7 +256,7 @@ class ControlState:
     of_engines: EngineIndex = field(default=EngineIndex(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin anew what was derived from other releases or engines."""
+        """Reset what was derived from other releases or engines."""
         if self.of_releases.releases is not self.releases:
             object.__setattr__(self, "of_releases", ReleaseIndex(self.releases))
         if self.of_engines.engines is not self.engines:
@@ -269,7 +269,7 @@ class ControlState:
 
     @property
     def taken(self) -> tuple[Release, ...]:
-        """Releases: what is left without the sets that were refused."""
+        """All releases, without the sets that were refused."""
         return self.of_releases.taken
 
     @property
@@ -279,7 +279,7 @@ class ControlState:
 
     @property
     def unretired(self) -> tuple[Release, ...]:
-        """Releases of which something may still become; the others are kept to be told of."""
+        """Releases that are not retired; retired ones are only kept for display."""
         return self.of_releases.unretired
 
     @property
@@ -289,12 +289,12 @@ class ControlState:
 
     @property
     def coming(self) -> Release | None:
-        """The release that the last wish leads to, live already or not; None if there is none, or no more."""
+        """The wanted release, live already or not; None if there is none, or no more."""
         return self.release(self.wanted.release) if self.wanted is not None else None
 
     @property
     def came_to(self) -> Numbered | None:
-        """What the last wish has come to: a release, or a set that was refused; None if there is none."""
+        """What the last change led to: a release, or a set that was refused; None if there is none."""
         return self.releases.get(self.wanted.release) if self.wanted is not None else None
 
     def release(self, number: int) -> Release | None:
@@ -355,7 +355,7 @@ class ControlState:
         )
 
     def is_wanted(self, release: Numbered) -> bool:
-        """Say whether the last wish leads to this."""
+        """Say whether the last change led to this."""
         return self.wanted is not None and self.wanted.release == release.number
 
 

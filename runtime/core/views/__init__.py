@@ -1,4 +1,4 @@
-"""What people are told of the state: status, progress, what is waited for, the audit log.
+"""The state for people: status, progress, what is waited for, the audit log.
 
-Nothing here decides: it only puts into words.
+Nothing here decides; it only describes.
 """

@@ -1,4 +1,4 @@
-"""Who asked for what, when, and what it was before: one entry for each wish, command and change."""
+"""Who asked for what, when, and what it was before: one entry for each deploy, command and change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from runtime.core.swap.state import ControlState
 from runtime.errors import CommandRefused
 
 MAX_AUDIT = 1000
-"""The most entries that are told at once."""
+"""The most entries of one answer."""
 
 CONFIG = "serve config"
-"""The actor of a wish that came with ``user_config``."""
+"""The actor of a change that came with ``user_config``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AuditEntry:
 
 
 def entry_of(event: ev.Event, before: ControlState, after: ControlState) -> AuditEntry | None:
-    """Return what the audit log says of ``event``; None of what nobody asked for, or what is no change."""
+    """Return what the audit log says of ``event``; None if nobody asked for it, or nothing changes."""
     live = before.live.number if before.live else None
     match event:
         case ev.Commanded():
@@ -55,9 +55,9 @@ def cap_changed(at: float, actor: str, before: Cap | None, after: Cap | None) ->
         return None
     action = "set_budget" if after is not None else "remove_budget"
     was = f"it was {before}" if after is not None else str(before)
-    told = [str(after)] if after is not None else []
-    told += [was] if before is not None else []
-    return AuditEntry(at, actor, action, None, None, "accepted", "; ".join(told))
+    details = [str(after)] if after is not None else []
+    details += [was] if before is not None else []
+    return AuditEntry(at, actor, action, None, None, "accepted", "; ".join(details))
 
 
 def refused(command: Command, refusal: CommandRefused, state: ControlState, at: float) -> AuditEntry:

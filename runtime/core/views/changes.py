@@ -1,4 +1,4 @@
-"""What happens to releases and engines, one event for each: what ``GET /admin/v1/events`` tells."""
+"""What happens to releases and engines, one event for each: what ``GET /admin/v1/events`` sends."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ Change = Annotated[ReleaseChange | EngineChange, Field(discriminator="kind")]
 MissedBy = Literal["", "read_too_slowly", "manager_gone"]
 
 
-class Happened(Form):
+class NumberedChange(Form):
     """A change and its id, which is greater than those of all before it."""
 
     id: int
     change: Change
 
 
-class Heard(Form):
-    """What has happened after an id, the oldest first. ``last`` is the id to ask from next.
+class ChangeBatch(Form):
+    """The changes after an id, the oldest first. ``last`` is the id to ask from next.
 
-    ``missed`` says why what happened in between is not known: then nothing else is told.
+    ``missed`` says why changes in between are not known: then there are none in it.
     """
 
-    happened: list[Happened]
+    happened: list[NumberedChange]
     last: int
     missed: MissedBy = ""
 
@@ -106,5 +106,5 @@ def _of_engines(before: ControlState, after: ControlState, at: float) -> Iterato
 
 
 def _phase(state: ControlState, digest: str) -> str | None:
-    told = state.progress.get(f"engine {digest}")
-    return told.stage.phase if told and told.stage else None
+    progress = state.progress.get(f"engine {digest}")
+    return progress.stage.phase if progress and progress.stage else None

@@ -1,6 +1,6 @@
 """The forms in which the control state is read: one schema for the API, the command line and tests.
 
-Names, order and values of the members are part of the admin API. Who reads an answer of another version keeps
+Names, order and values of the members are part of the admin API. A reader of another version's answer keeps
 the members that it does not know, and has defaults for those that are missing.
 """
 
@@ -19,7 +19,7 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the members that were told, as plain JSON in their order."""
+        """Return the members that were set, as plain JSON in their order."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -51,7 +51,7 @@ class Plan(Form):
 
 
 class Wanted(Form):
-    """The last wish, and what became of it."""
+    """The last wanted change, and what became of it."""
 
     change: str = ""
     release: int
@@ -135,7 +135,7 @@ class ReleaseList(Form):
 
 
 class Status(Form):
-    """The whole control state. What a command leads to is told without ``installation`` and ``manager``."""
+    """The whole control state. The answer to a command lacks ``installation`` and ``manager``."""
 
     revision: int
     edition: int

@@ -1,4 +1,4 @@
-"""How long things take against how long they took last: what people see and what the log says."""
+"""How long things take, against how long they took last: for the status and the log."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def elapsed_text(elapsed: float, expected: float | None) -> str:
 
 
 def expected_load(state: ControlState, engine: str) -> float | None:
-    """Return how many seconds the engine should take to load, or None if nothing tells."""
+    """Return how many seconds the engine should take to load, or None if that is unknown."""
     known = [state.history[name] for name in state.load_names(engine) if name in state.history]
     return max(known, default=None)
 
 
 def expected_state(state: ControlState, release: Release) -> float | None:
-    """Return how many seconds the release's present state should take, or None if nothing tells."""
+    """Return how many seconds the release's present state should take, or None if that is unknown."""
     if release.state is ReleaseState.LOADING:
         return _expected_loading(state, release)
     if release.state is ReleaseState.WARMING:

@@ -1,4 +1,4 @@
-"""What an operator sees: the control state, put into the forms of the admin API."""
+"""The control state in the forms of the admin API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runtime.core.views.waiting import faults, prefix_cache, waits_for
 
 
 def outcome(release: Numbered) -> Outcome:
-    """Return ``live``, ``failed`` or ``in progress``: what became of the wish for this release."""
+    """Return ``live``, ``failed`` or ``in progress``: what became of the deploy of this release."""
     if release.state is ReleaseState.LIVE:
         return "live"
     if release.reason is not None and release.state in OVER:
@@ -35,7 +35,7 @@ def outcome(release: Numbered) -> Outcome:
 def status(state: ControlState, activity: Activities) -> Status:
     """Return the whole state for ``GET /admin/v1/status``, with what its gateways have counted."""
     live = state.live
-    metered = total(usage for told in activity.values() for usage in told.metered.values())
+    metered = total(usage for counts in activity.values() for usage in counts.metered.values())
     return Status(
         revision=state.revision,
         edition=state.edition,
@@ -55,8 +55,8 @@ def status(state: ControlState, activity: Activities) -> Status:
 def _overruns(activity: Activities) -> dict[str, dict[str, int]]:
     """Return how many hops took longer than their share, by chain and by step, over all gateways."""
     counts: dict[str, dict[str, int]] = {}
-    for told in activity.values():
-        for (chain, step), count in told.overruns.items():
+    for each in activity.values():
+        for (chain, step), count in each.overruns.items():
             steps = counts.setdefault(chain, {})
             steps[step] = steps.get(step, 0) + count
     return counts
@@ -82,7 +82,7 @@ def _entry(state: ControlState, activity: Activities, numbered: Numbered) -> Rel
 
 
 def _refused(state: ControlState, refused: RefusedSet) -> ReleaseEntry:
-    """Return what is told of a release that has nothing, with every member."""
+    """Return the entry of a set that was refused, with every member."""
     entry = ReleaseEntry(
         number=refused.number,
         source=refused.source,
@@ -149,14 +149,14 @@ def _reused(state: ControlState, release: Release, digest: str) -> bool:
 
 
 def _engine(state: ControlState, engine: EngineRecord) -> EngineEntry:
-    told = state.progress.get(f"engine {engine.digest}")
+    progress = state.progress.get(f"engine {engine.digest}")
     return EngineEntry(
         digest=engine.digest,
         kind=engine.spec.kind if engine.spec else None,
         state=engine.state,
-        phase=told.stage.phase if told and told.stage else None,
-        progress=told.text if told else None,
-        since=told.since if told else None,
+        phase=progress.stage.phase if progress and progress.stage else None,
+        progress=progress.text if progress else None,
+        since=progress.since if progress else None,
         expected_s=expected_load(state, engine.digest),
         reason=engine.reason,
         loaded_by=engine.loaded_by,
@@ -165,7 +165,7 @@ def _engine(state: ControlState, engine: EngineRecord) -> EngineEntry:
 
 
 def _gateway(state: ControlState, activity: Activities, report: GatewayReport) -> GatewayEntry:
-    told = activity.get(report.gateway, GatewayActivity(report.gateway))
+    counts = activity.get(report.gateway, GatewayActivity(report.gateway))
     return GatewayEntry(
         id=report.gateway,
         table=report.version,
@@ -173,6 +173,6 @@ def _gateway(state: ControlState, activity: Activities, report: GatewayReport) -
         leases=sum(report.leases.values()),
         lagging=report.gateway in state.lagging,
         cutover_ms=report.cutover_s * 1000.0,
-        tasks=told.tasks,
-        clients=told.clients,
+        tasks=counts.tasks,
+        clients=counts.clients,
     )

@@ -25,8 +25,8 @@ def waits_for(state: ControlState, release: Numbered) -> str:
     if not _holds_requests_up(state, release):
         return _reason(state, release)
     waiting = state.waiting
-    said = "1 request waits" if waiting == 1 else f"{waiting or 'new'} requests wait"
-    return f"{_reason(state, release)}; {said}"
+    requests = "1 request waits" if waiting == 1 else f"{waiting or 'new'} requests wait"
+    return f"{_reason(state, release)}; {requests}"
 
 
 def _holds_requests_up(state: ControlState, release: Release) -> bool:
@@ -41,8 +41,8 @@ def _reason(state: ControlState, release: Release) -> str:
         case ReleaseState.PENDING:
             return _plan(state, release)
         case ReleaseState.LOADING:
-            said = f"{_not_loaded(state, release)} of {len(release.engines)} engines to load"
-            return "; ".join([said, *_no_place(state, release)])
+            loading = f"{_not_loaded(state, release)} of {len(release.engines)} engines to load"
+            return "; ".join([loading, *_no_place(state, release)])
         case ReleaseState.WARMING:
             warming = state.progress.get(f"release {release.number}")
             return warming.text if warming else "warm-up"
@@ -74,8 +74,8 @@ def _not_loaded(state: ControlState, release: Release) -> int:
 
 def _no_place(state: ControlState, release: Release) -> list[str]:
     """Return which of its engines have replicas without a place, and what the cluster says of it."""
-    told = {engine: state.progress.get(f"engine {engine}") for engine in sorted(release.engines)}
-    return [f"{state.engine_name(engine)}: {t.waits}" for engine, t in told.items() if t and t.waits]
+    progress = {engine: state.progress.get(f"engine {engine}") for engine in sorted(release.engines)}
+    return [f"{state.engine_name(engine)}: {t.waits}" for engine, t in progress.items() if t and t.waits]
 
 
 def faults(state: ControlState, release: Release) -> list[str]:
@@ -110,7 +110,7 @@ def _gateways(state: ControlState, release: Release) -> str:
 
 def prefix_cache(activity: Activities, release: Release) -> tuple[int, float | None]:
     """Return how many first requests are counted, and which share of their prompt came from the cache."""
-    counted = (told.first_requests.get(release.number) for told in activity.values())
+    counted = (each.first_requests.get(release.number) for each in activity.values())
     first = [count for count in counted if count is not None]
     prompt = sum(usage.prompt for _, usage in first)
     cached = sum(usage.cached for _, usage in first)

@@ -51,8 +51,8 @@ def made_up(call: Call, text: str = "") -> Result:
     return Text(text)
 
 
-def result_of(operation: Operation, told: Mapping[str, Any]) -> Result:
-    """Return a call's result as it was ``told``, by the members' names."""
+def result_of(operation: Operation, members: Mapping[str, Any]) -> Result:
+    """Return a call's result from its ``members``, as they crossed from the engine."""
     if operation is Operation.CLASSIFY:
-        return Choice(told["choice"], told["scores"])
-    return Text(told["text"])
+        return Choice(members["choice"], members["scores"])
+    return Text(members["text"])

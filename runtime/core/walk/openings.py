@@ -17,10 +17,10 @@ _GREEDY = 1e-5
 
 
 def check_chain_takes(chain: Chain, ask: Ask) -> None:
-    """Check what a client says against what ``chain``, which it asks, takes from clients and says itself.
+    """Check a request's parameters against those that ``chain`` takes from clients and sets itself.
 
     Raises:
-        InvalidRequest: the chain does not open a member to clients, or says what does not go with one.
+        InvalidRequest: the chain does not open a member to clients, or sets one that conflicts with it.
 
     """
     name, members = ask.chain, ask.params
@@ -41,23 +41,24 @@ def check_chain_takes(chain: Chain, ask: Ask) -> None:
 
 
 def _check_answer(name: str, chain: Chain, members: Mapping[str, Any]) -> None:
-    """Check what the last engine is told in all: some goes together only with what the set says."""
-    said = chain.answering.said(chain.max_tokens, members)
-    choices, temperature = said.get("n") or 1, said.get("temperature")
-    if choices > 1 and temperature is not None and temperature < _GREEDY and not said.get("use_beam_search"):
+    """Check the parameters of the last engine together: a client's may not go with the set's."""
+    params = chain.answering.params_of(chain.max_tokens, members)
+    choices, temperature = params.get("n") or 1, params.get("temperature")
+    greedy = temperature is not None and temperature < _GREEDY and not params.get("use_beam_search")
+    if choices > 1 and greedy:
         whose = "" if "temperature" in members else f", which the model set says for chain {name!r}"
         remedy = "" if "temperature" in members else ": send a temperature above 0 beside it"
         at = "n" if "n" in members else "temperature"
         raise _refused(at, f"there is one likeliest answer at temperature 0{whose}{remedy}; n is {choices}")
-    least, most = said.get("min_tokens") or 0, said.get("max_tokens", chain.max_tokens)
+    least, most = params.get("min_tokens") or 0, params.get("max_tokens", chain.max_tokens)
     if least > most:
         whose = "max_tokens" if "max_tokens" in members else f"what the model set says for chain {name!r}"
         raise _refused("min_tokens", f"must be at most {most}, {whose}")
 
 
-def _closed(param: str, chain: str, key: str, what: str = "") -> InvalidRequest:
-    said = what or shown(param)
-    why = f"{said}: chain {chain!r} does not take this from clients; its model set can open it: {key}"
+def _closed(param: str, chain: str, key: str, subject: str = "") -> InvalidRequest:
+    subject = subject or shown(param)
+    why = f"{subject}: chain {chain!r} does not take this from clients; its model set can open it: {key}"
     return InvalidRequest(why, param=shown(param), code="unsupported_parameter")
 
 

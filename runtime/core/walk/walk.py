@@ -67,7 +67,7 @@ class Walk:
         step = self.step
         if step is None:
             return ()
-        calls = step.kind.calls(self._asked(step))
+        calls = step.kind.calls(self._input_of(step))
         self._open = {call.id: call for call in calls}
         return calls
 
@@ -104,7 +104,7 @@ class Walk:
         if step is not None and step.id in self._given:
             self._pass(step, self._given[step.id])
 
-    def _asked(self, step: Step) -> StepInput:
+    def _input_of(self, step: Step) -> StepInput:
         answers = step.id == self._chain.answer
         params = self._params if answers else {}
         return StepInput(step.id, self._messages, params, answers, self._chain.max_tokens, self._render)

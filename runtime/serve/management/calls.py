@@ -18,7 +18,7 @@ from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Form, Status
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
 
@@ -73,7 +73,7 @@ METHODS = {
     "health": Method(None, _JSON, 10.0),
     "command": Method(Command, Status, 30.0),
     "plan": Method(str | _JSON, _JSON, 600.0),  # a model's files are hashed for it, if they are new
-    "changes": Method(int | None, Heard, POLL_SECONDS + 5.0),
+    "changes": Method(int | None, ChangeBatch, POLL_SECONDS + 5.0),
     "audit": Method(int, list[_JSON], 30.0),
 }
 """By the name of what does it."""

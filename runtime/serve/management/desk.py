@@ -12,7 +12,7 @@ from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Status
 from runtime.errors import InterlockError
 from runtime.serve.management.calls import METHODS, encode, refusal_of
@@ -31,7 +31,7 @@ class Answering(Protocol):
     async def health(self) -> dict[str, Any]: ...  # noqa: D102
     async def command(self, command: Command) -> Status: ...  # noqa: D102
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]: ...  # noqa: D102
-    async def changes(self, after: int | None) -> Heard: ...  # noqa: D102
+    async def changes(self, after: int | None) -> ChangeBatch: ...  # noqa: D102
     async def audit(self, limit: int) -> list[dict[str, Any]]: ...  # noqa: D102
 
 

@@ -19,7 +19,7 @@ from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
 from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Status
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
 from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_refusal, encode, error_of
@@ -115,9 +115,9 @@ class ManagerLink:
         """Return the newest entries of the audit log."""
         return cast("list[dict[str, Any]]", await self._ask("audit", limit))
 
-    async def changes(self, after: int | None) -> Heard:
+    async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
-        return cast("Heard", await self._ask("changes", after))
+        return cast("ChangeBatch", await self._ask("changes", after))
 
     # -- asking -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from runtime.api import events
 from runtime.control.feed import Feed
 from runtime.core.swap import events as ev
-from runtime.core.views.changes import Heard
+from runtime.core.views.changes import ChangeBatch
 from runtime.errors import EngineUnavailable
 from tests.unit.api.test_api import CHAT_SCOPE, app_of, serving
 from tests.unit.world import content
@@ -275,7 +275,9 @@ async def test_manager_restarts():
 # A manager that has been replaced between two polls does not pass for the one before.
 async def test_manager_is_replaced_between_polls():
     async with serving() as (world, _):
-        answers = iter([Heard(happened=[], last=5), Heard(happened=[], last=9, missed="manager_gone")])
+        answers = iter(
+            [ChangeBatch(happened=[], last=5), ChangeBatch(happened=[], last=9, missed="manager_gone")]
+        )
         asked = []
 
         async def changes(after):

@@ -173,7 +173,7 @@ async def test_degraded_is_not_refused():
         async for _ in call.chunks():
             pass
         await call.aclose()
-        assert [mark.what for mark in recent(world) if not mark.detail] == [Observed.IN_TIME]
+        assert [mark.observed for mark in recent(world) if not mark.detail] == [Observed.IN_TIME]
         assert Mark(Observed.IN_TIME, 1, "cheap") in recent(world)
 
 
@@ -195,7 +195,7 @@ async def test_clients_doing():
             await post(client, messages=[{"role": "user", "content": "word " * 5000}])
             await post(client, model="made-up")
             await post(client, messages=[])
-        assert {mark.what for mark in recent(world)} == {Observed.HOP_DONE}
+        assert {mark.observed for mark in recent(world)} == {Observed.HOP_DONE}
         assert await told(world) == ({}, "")
 
 

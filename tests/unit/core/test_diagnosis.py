@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.core.health.agent import TENANTS_TOLD
+from runtime.core.health.agent import MAX_TENANTS_NAMED
 from runtime.core.health.diagnosis import examine
 from runtime.core.health.infrastructure import NODE_NEWS_SECONDS
 from runtime.core.health.report import (
@@ -357,7 +357,7 @@ def test_numbers():
 
 # Of many tenants at their caps those with most refusals are named, and that there are others.
 def test_many_tenants():
-    tenants = {Mark(Observed.REFUSED, 1, "agent", f"t{n}"): n for n in range(1, TENANTS_TOLD + 2)}
+    tenants = {Mark(Observed.REFUSED, 1, "agent", f"t{n}"): n for n in range(1, MAX_TENANTS_NAMED + 2)}
     [said] = told(facts(activity=activity(tenants)))["agent"]["reasons"][1:]
     assert "t6 6, t5 5, t4 4, t3 3, t2 2 and others" in said
     few = {Mark(Observed.REFUSED, 1, "agent", "t1"): 1, Mark(Observed.REFUSED, 1, "agent", OTHERS): 1}

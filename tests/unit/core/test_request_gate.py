@@ -282,7 +282,7 @@ def test_template_variables():
     chain = chain_of({"chat_template_kwargs": {"tone": "dry", "enable_thinking": True}})
     chain = chain.model_copy(update={"template_variables": ("enable_thinking",)})
     body = raw(chat_template_kwargs={"enable_thinking": False})
-    said = chain.answering.said(9, taken(body, chain).params)
+    said = chain.answering.params_of(9, taken(body, chain).params)
     assert said["chat_template_kwargs"] == {"tone": "dry", "enable_thinking": False}
     assert "template_variables: [enable_thinking]" in str(refusal(body))
 
@@ -322,14 +322,14 @@ def test_images():
 @pytest.mark.parametrize("of_client", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("of_set", ["max_tokens", "max_completion_tokens"])
 def test_one_cap(of_client, of_set):
-    said = chain_of({of_set: 64}).answering.said(1024, read_chat(raw(**{of_client: 7})).ask.params)
+    said = chain_of({of_set: 64}).answering.params_of(1024, read_chat(raw(**{of_client: 7})).ask.params)
     assert said == {"max_tokens": 7}
-    assert chain_of({of_set: 64}).answering.said(1024, {}) == {"max_tokens": 64}
+    assert chain_of({of_set: 64}).answering.params_of(1024, {}) == {"max_tokens": 64}
 
 
 # A cap that is the chain's alone is marked as one that nobody asked for.
 def test_a_cap_that_nobody_asked_for():
-    assert PLAIN.answering.said(1024, {}) == {"interlock_max_tokens": 1024}
+    assert PLAIN.answering.params_of(1024, {}) == {"interlock_max_tokens": 1024}
 
 
 # What the set says is why a request is refused, and the refusal says so and what to send instead.
@@ -344,7 +344,7 @@ def test_the_set_is_why():
 
 # A client's cap below the set's least makes that least smaller: the client has not said it.
 def test_the_sets_least_yields():
-    assert chain_of({"min_tokens": 16}).answering.said(9, {"max_tokens": 4})["min_tokens"] == 4
+    assert chain_of({"min_tokens": 16}).answering.params_of(9, {"max_tokens": 4})["min_tokens"] == 4
 
 
 # The form is told as JSON Schema, with what is needed, and the bounds.

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.core.declaration.document import MAX_TOLD, document_of
+from runtime.core.declaration.document import MAX_PROBLEMS, document_of
 from runtime.core.model_set.model_set import parse
 from runtime.core.model_set.review import review, reviewed
 from runtime.errors import ModelSetError
@@ -197,7 +197,7 @@ def test_all_at_once():
         "engines": {**document(1)["engines"]} | {f"e{n}": {"kind": "fake"} for n in range(50)},
     }
     lines = str(refusal(many)).splitlines()
-    assert (len(lines), lines[-1]) == (MAX_TOLD + 1, "v1.yaml: and 30 more")
+    assert (len(lines), lines[-1]) == (MAX_PROBLEMS + 1, "v1.yaml: and 30 more")
 
 
 # A prompt file that is missing does not hide a misspelt key.

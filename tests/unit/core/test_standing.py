@@ -21,7 +21,7 @@ def at(now, wall=None):
 # A gateway that was never answered may not route, and one that was may for as long as the silence lasts.
 def test_silence():
     assert Standing(SILENCE).fault(at(0.0))
-    heard = Standing(SILENCE).told(stamp(3), stamp(3), at(5.0), at(6.0))
+    heard = Standing(SILENCE).answered(stamp(3), stamp(3), at(5.0), at(6.0))
     assert not heard.fault(at(15.0))
     assert "out of date" in heard.fault(at(15.1))
     assert "out of date" in heard.fault(at(6.0, wall=20.0))  # the machine was suspended
@@ -32,17 +32,17 @@ def test_behind():
     assert BEHIND_SECONDS < ACKNOWLEDGE_TIMEOUT
     behind = (
         Standing(SILENCE)
-        .told(stamp(3), stamp(3), at(0.0), at(0.0))
-        .told(stamp(4), stamp(3), at(1.0), at(1.0))
+        .answered(stamp(3), stamp(3), at(0.0), at(0.0))
+        .answered(stamp(4), stamp(3), at(1.0), at(1.0))
     )
     assert not behind.fault(at(5.9))
-    assert "engines" in behind.told(stamp(4), stamp(3), at(6.0), at(6.0)).fault(at(6.1))
+    assert "engines" in behind.answered(stamp(4), stamp(3), at(6.0), at(6.0)).fault(at(6.1))
     assert not behind.installed(at(6.0)).fault(at(6.1))
 
 
 # While there is no manager it goes on, unless it was out of date before it knew that.
 def test_alone():
-    heard = Standing(SILENCE).told(stamp(3), stamp(3), at(0.0), at(0.0))
+    heard = Standing(SILENCE).answered(stamp(3), stamp(3), at(0.0), at(0.0))
     assert not heard.alone(at(9.0), at(9.5)).fault(at(18.0))
     assert heard.alone(at(11.0), at(11.0)).fault(at(11.0))
 
@@ -54,7 +54,7 @@ class Pair:
         self.now, self.heard, self.newest, self.version = 0.0, 0.0, 1, 1
         self.kept = 1
         """The oldest table whose engines the manager still keeps for this gateway."""
-        self.standing = Standing(SILENCE).told(stamp(1), stamp(1), at(0.0), at(0.0))
+        self.standing = Standing(SILENCE).answered(stamp(1), stamp(1), at(0.0), at(0.0))
 
     def wait(self, seconds):
         """Let time pass; a manager that has not heard the gateway for so long takes it as gone."""
@@ -73,7 +73,7 @@ class Pair:
         self.wait(there)
         self.heard, newest = self.now, self.newest
         self.wait(back)
-        self.standing = self.standing.told(stamp(newest), stamp(self.version), asked, at(self.now))
+        self.standing = self.standing.answered(stamp(newest), stamp(self.version), asked, at(self.now))
         if poll and newest > self.version:
             self.standing, self.version = self.standing.installed(asked), newest
 

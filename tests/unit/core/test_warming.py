@@ -33,7 +33,7 @@ def chosen(chain):
 # Samples come first, then lengths, then batches from small to large, probes, and the prompts' heads last.
 def test_order_of_the_rounds():
     wanted = content(1, warmup={"at_once": [8, 2, 8], "prompt_tokens": [64, 32]})
-    assert [(each.says, each.at_once, len(each.runs)) for each in rounds(wanted)] == [
+    assert [(each.label, each.at_once, len(each.runs)) for each in rounds(wanted)] == [
         ("samples", 0, 1),
         ("prompt lengths", 0, 2),
         ("2 runs together, 2 of each sample", 2, 1),
@@ -86,7 +86,7 @@ def test_combinations(count, choices, made):
 def test_combinations_left_out_are_said(count, says):
     declared = document(1)
     declared["chains"]["other"] = routes(count, 3)
-    assert rounds(content_of(declared))[-1].says == says
+    assert rounds(content_of(declared))[-1].label == says
 
 
 # A head is made without asking the route: the prompt is rendered as if it had chosen, for one token.

@@ -22,7 +22,7 @@ from runtime.core.metering.series import Family, MetricKind, MetricsSnapshot, Se
 from runtime.core.metering.usage import Usage
 from runtime.core.swap.commands import Action, Command
 from runtime.core.swap.routes import GatewayReport, RoutedRelease, RoutingTable, TableStamp
-from runtime.core.views.changes import EngineChange, Happened, Heard, ReleaseChange
+from runtime.core.views.changes import ChangeBatch, EngineChange, NumberedChange, ReleaseChange
 from runtime.core.views.forms import Status
 from runtime.errors import (
     CommandError,
@@ -79,15 +79,15 @@ STATUS = Status(revision=3, edition=2, live=1, wanted=None, releases=[], engines
 
 TABLE = RoutingTable(9, 2, {number: routed(number) for number in (1, 2)}, paused=8)
 
-HEARD = Heard(
+HEARD = ChangeBatch(
     happened=[
-        Happened(
+        NumberedChange(
             id=8,
             change=ReleaseChange(
                 kind="release", number=2, name=None, from_state=None, to_state="live", reason=None, at=1.5
             ),
         ),
-        Happened(
+        NumberedChange(
             id=9,
             change=EngineChange(
                 kind="engine",
@@ -171,7 +171,7 @@ async def linked(manager):
         ("plan", "sets/v2.yaml", {"fits": True}),
         ("plan", {"name": "set", "engines": {"writer": {"kind": "fake"}}}, {"fits": False}),
         ("audit", 10, [{"at": 1.5, "actor": None}]),
-        ("changes", None, Heard(happened=[], last=7, missed="")),
+        ("changes", None, ChangeBatch(happened=[], last=7, missed="")),
         ("changes", 7, HEARD),
     ],
 )

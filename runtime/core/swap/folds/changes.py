@@ -15,22 +15,24 @@ Folds = Mapping[type[ev.Event], Callable[[ControlState, Any], ControlState]]
 
 
 def put(state: ControlState, release: Numbered) -> ControlState:
-    """Have what has this number be so."""
+    """Put ``release`` under its number, in the place of what was there."""
     return replace(state, releases={**state.releases, release.number: release})
 
 
 def move(state: ControlState, number: int, move: Move, at: float) -> ControlState:
-    """Move what has this number as the table has it. Raises IllegalTransition: the table has no such move."""
+    """Move a release or refused set. Raises IllegalTransition: the transition table has no such move."""
     release = state.releases.get(number) or release_of(state, number)
     target = after(release.state, move)
     return put(state, replace(release, state=target, entered={**release.entered, target: at}))
 
 
-def remember(state: ControlState, what: str, seconds: float) -> ControlState:
-    """Remember how long it took, for those who will ask how long it takes."""
-    return replace(state, history={**state.history, what: seconds}) if seconds else state
+def remember(state: ControlState, task: str, seconds: float) -> ControlState:
+    """Remember how many seconds ``task`` took, to estimate how long it will take."""
+    return replace(state, history={**state.history, task: seconds}) if seconds else state
 
 
 def over(state: ControlState, *subjects: str) -> ControlState:
-    """Forget how far these were."""
-    return replace(state, progress={what: p for what, p in state.progress.items() if what not in subjects})
+    """Forget the progress of ``subjects``, which have ended."""
+    return replace(
+        state, progress={subject: p for subject, p in state.progress.items() if subject not in subjects}
+    )

@@ -66,7 +66,7 @@ def _engine_unloaded(state: ControlState, event: ev.EngineUnloaded) -> ControlSt
         known = record.state if record else "unknown"
         raise IllegalTransition(f"engine {event.engine[:SHORT]} is {known} and was reported unloaded")
     if state.users_of(event.engine):
-        # A release needs it: it starts anew. If it failed, the reason stays, and says to wait first.
+        # A release needs it, so it is loaded anew. If it failed, the reason stays: the next load waits first.
         engines[event.engine] = replace(record, state=EngineState.ABSENT)
     return over(replace(state, engines=engines), f"engine {event.engine}")
 
@@ -82,7 +82,7 @@ def _engine_slept(state: ControlState, event: ev.EngineSlept) -> ControlState:
 
 
 def _engine_waking(state: ControlState, event: ev.EngineWaking) -> ControlState:
-    """Wake it. A sleep that was not seen to end may have happened all the same."""
+    """Wake it. A sleep whose end nobody saw may have happened all the same."""
     allowed = frozenset({EngineState.ASLEEP, EngineState.SLEEPING})
     return _unprove(_set_engine(state, event.engine, EngineState.WAKING, allowed), event.engine)
 
@@ -106,7 +106,7 @@ def _engine_doubted(state: ControlState, event: ev.EngineDoubted) -> ControlStat
 
 
 def garble(state: ControlState, digests: Collection[str], reason: str) -> ControlState:
-    """Let these engines go for what they answered; whoever needs them waits for new ones, and is cold."""
+    """Unload these engines because their answers changed; releases that need them wait for new ones, cold."""
     gone = {
         digest: replace(state.engines[digest], state=EngineState.FAILED, reason=reason, slept=False)
         for digest in digests

@@ -1,4 +1,4 @@
-"""What gateways say, and who of them is waited for."""
+"""Reports of gateways, and which gateways are waited for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _gateway_lost(state: ControlState, event: ev.GatewayLost) -> ControlState:
 
 
 def _gateways_lag(state: ControlState, event: ev.GatewaysLag) -> ControlState:
-    """Note who is behind, to be waited for no longer: these gateways are out of readiness by now."""
+    """Stop waiting for the gateways that are behind: they are out of readiness by now."""
     newest = state.routed.revision
     if event.revision != newest:
         raise IllegalTransition(f"routes changed again at {newest}: nobody has to follow {event.revision}")

@@ -8,10 +8,10 @@ from functools import lru_cache
 from runtime.core.swap.effects import (
     AwaitAcknowledgement,
     AwaitDeadline,
+    AwaitGateways,
     AwaitIdle,
     AwaitRoom,
     Effect,
-    HearGateways,
     LoadEngine,
     PlanRelease,
     ProbeRelease,
@@ -37,7 +37,7 @@ def due(state: ControlState) -> frozenset[Effect]:
     effects |= _watches(frozenset(state.gateways))
     effects.update(_acknowledgements(state))
     if state.hearing:
-        effects.add(HearGateways())
+        effects.add(AwaitGateways())
     return frozenset(effects)
 
 

@@ -1,4 +1,4 @@
-"""How long what was begun may take, and what it means if it takes longer."""
+"""Time limits of states and effects, and the reason that is given when one passes."""
 
 from __future__ import annotations
 

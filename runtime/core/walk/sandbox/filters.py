@@ -53,7 +53,7 @@ def check_format(text: Any) -> None:
 
 
 def foresee(meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Count what a filter or a method is told, and what it will make of that; return what it is given."""
+    """Count a filter's or method's arguments and what it will make of them; return the value it gets."""
     given = [*args, *kwargs.values()]
     check_numbers(given)
     meter.weigh(given)

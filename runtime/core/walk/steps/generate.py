@@ -57,32 +57,37 @@ class Generate(Spec):
             raise at((), f"bad template: line {fault.line}: {fault.reason}")
         return text
 
-    def calls(self, asked: StepInput) -> Sequence[Call]:
+    def calls(self, step_input: StepInput) -> Sequence[Call]:
         """Return the one call: the conversation under the step's prompt. Raises UnrenderedPrompt."""
-        messages = list(asked.messages)
+        messages = list(step_input.messages)
         if self.prompt is not None:
-            messages = under(asked.render(self.prompt), messages)
-        body = {**self.said(asked.max_tokens, asked.params), "messages": messages}
-        return [Call(asked.step, asked.step, self.engine, Operation.GENERATE, body, asked.answers)]
+            messages = under(step_input.render(self.prompt), messages)
+        body = {**self.params_of(step_input.max_tokens, step_input.params), "messages": messages}
+        return [
+            Call(step_input.step, step_input.step, self.engine, Operation.GENERATE, body, step_input.answers)
+        ]
 
-    def said(self, most: int, client: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the engine is told beside the messages.
+    def params_of(self, most: int, client: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the engine gets beside the messages.
 
-        The client's word counts before the set's; null is OpenAI's "not given". ``most`` is the cap if
+        A client's member overrides the set's; null is OpenAI's "not given". ``most`` is the cap if
         neither has one.
         """
         theirs = one_cap({name: value for name, value in client.items() if value is not None})
         ours = one_cap(self.sampling)
-        said = {**ours, **theirs}
+        params = {**ours, **theirs}
         if "chat_template_kwargs" in ours and "chat_template_kwargs" in theirs:
-            said["chat_template_kwargs"] = {**ours["chat_template_kwargs"], **theirs["chat_template_kwargs"]}
-        cap = said.get("max_tokens")
+            params["chat_template_kwargs"] = {
+                **ours["chat_template_kwargs"],
+                **theirs["chat_template_kwargs"],
+            }
+        cap = params.get("max_tokens")
         if cap is None:
-            said.pop("max_tokens", None)
-            return {**said, UNASKED_CAP: most}
+            params.pop("max_tokens", None)
+            return {**params, UNASKED_CAP: most}
         if ours.get("min_tokens") and "min_tokens" not in theirs:
-            said["min_tokens"] = min(ours["min_tokens"], cap)
-        return said
+            params["min_tokens"] = min(ours["min_tokens"], cap)
+        return params
 
     def take(self, results: Mapping[str, Result]) -> Result:
         """Return what the one call has come to."""

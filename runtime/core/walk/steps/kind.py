@@ -1,4 +1,4 @@
-"""What every kind of step says of itself, and what it is told of the walk."""
+"""What every kind of step declares, and its input from the walk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.core.walk.call import Call, Result
 
 
 class StepInput(NamedTuple):
-    """What a step is asked with: the conversation, and what has come before it in the walk."""
+    """The input of a step: the conversation, and the results of earlier steps."""
 
     step: str
     """The step's id."""
@@ -63,7 +63,7 @@ class StepKind(Protocol):
         """All results that it can have, if they are few; else none."""
         ...
 
-    def calls(self, asked: StepInput) -> Sequence[Call]:
+    def calls(self, step_input: StepInput) -> Sequence[Call]:
         """Return the calls that it wants made, all at once. Raises UnrenderedPrompt."""
         ...
 

@@ -37,11 +37,11 @@ class Route(Spec):
         """Each choice."""
         return [self._chosen(name) for name in self.choices]
 
-    def calls(self, asked: StepInput) -> Sequence[Call]:
+    def calls(self, step_input: StepInput) -> Sequence[Call]:
         """Return the one call: what the user said last, and the choices."""
         choices = {name: list(examples) for name, examples in self.choices.items()}
-        body = {"input": last_user_text(asked.messages), "choices": choices}
-        return [Call(asked.step, asked.step, self.engine, Operation.CLASSIFY, body)]
+        body = {"input": last_user_text(step_input.messages), "choices": choices}
+        return [Call(step_input.step, step_input.step, self.engine, Operation.CLASSIFY, body)]
 
     def take(self, results: Mapping[str, Result]) -> Result:
         """Return what the one call has come to."""

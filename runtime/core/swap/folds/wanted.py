@@ -1,4 +1,4 @@
-"""What is wanted: by a model set that was asked for, and by operators."""
+"""Which release is wanted: by a new model set, or by an operator's command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from runtime.core.swap.state import Change, ControlState, RefusedSet, Release, r
 
 
 def _wanted(state: ControlState, event: ev.Wanted) -> ControlState:
-    """Take a wish. The change that was taken last is no change: a restart or a re-deploy repeats it."""
+    """Want the set of a deploy. The last change again is no change: restarts and re-deploys repeat it."""
     if state.wanted is not None and state.wanted.change == event.change:
         return state
     return _want(state, Change(event.change, event.source, 0, event.at), event.content)
 
 
 def _want(state: ControlState, change: Change, content: Content) -> ControlState:
-    """Want the resident release with this content, or a new one. A manual cutover is asked for again."""
+    """Want the resident release with this content, or a new one. A manual cutover needs a new approval."""
     same = [r for r in state.holding if r.content.digest == content.digest]
     if same:
         state = put(state, replace(same[-1], approved=False))
@@ -43,7 +43,7 @@ def _next_number(state: ControlState) -> int:
 
 
 def _commanded(state: ControlState, event: ev.Commanded) -> ControlState:
-    """Do what an operator said; ``core.swap.commands`` has checked that it fits."""
+    """Carry out a command; ``core.swap.commands`` has checked that it fits the state."""
     release = release_of(state, event.release)
     if event.action == "abort":
         state = put(state, replace(release, reason=f"aborted by {event.actor}"))
