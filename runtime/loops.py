@@ -1,8 +1,8 @@
 """Long-lived loops: named, watched, and started again with growing pauses when they break.
 
-An exception that nobody foresaw must end neither silently what nobody else does, nor a whole process that
-serves. Every loop that lives as long as its process runs under a ``LoopWatch``, which logs what it broke by
-and tells it to health and to metrics.
+An unexpected exception must neither end a loop silently nor bring down a process that serves. Every loop
+that lives as long as its process runs under a ``LoopWatch``, which logs the exception and reports it to
+health and metrics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.errors import InternalError
 _log = logging.getLogger(__name__)
 
 _MOST_TEXT = 300
-"""Characters of an error that are told: a driver's may quote a whole statement."""
+"""Characters of an error that are kept: a driver's may quote a whole SQL statement."""
 
 
 async def _without_end(loop: Callable[[], Awaitable[object]]) -> None:
@@ -36,7 +36,7 @@ class _Record:
     error: str = ""
     at: float = 0.0
     since: float = 0.0
-    """When it broke last, by the clock that measures."""
+    """When it broke last, by the monotonic clock."""
 
 
 class LoopWatch:

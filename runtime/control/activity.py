@@ -1,4 +1,4 @@
-"""What gateways have counted, kept as each told it last."""
+"""The last counts of each gateway."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from runtime.core.metering.activity import Activities, GatewayActivity
 
 
 class KnownActivity:
-    """Keeps it while a gateway is known. Each heartbeat tells it again, so it need not outlast a manager."""
+    """Keeps counts while a gateway is known. Heartbeats repeat them, so they need not outlast a manager."""
 
     def __init__(self) -> None:
-        self._told: dict[str, GatewayActivity] = {}
+        self._counts: dict[str, GatewayActivity] = {}
 
-    def take(self, told: GatewayActivity) -> None:
-        """Take what a gateway tells."""
-        self._told[told.gateway] = told
+    def take(self, counts: GatewayActivity) -> None:
+        """Take the counts of a gateway in the place of its last ones."""
+        self._counts[counts.gateway] = counts
 
     def of(self, gateways: Collection[str]) -> Activities:
-        """Return what ``gateways``, which are those that are known, have told; others' is forgotten."""
-        self._told = {name: told for name, told in self._told.items() if name in gateways}
-        return self._told
+        """Return the counts of ``gateways``, all that are known; those of others are forgotten."""
+        self._counts = {name: counts for name, counts in self._counts.items() if name in gateways}
+        return self._counts

@@ -1,9 +1,9 @@
-"""One application's metrics out of those of many processes: gateways tell theirs, engines are asked.
+"""One application's metrics from those of many processes: gateways send theirs, engines are asked.
 
-Whatever is shown is kept in the store first. So no count ever shown is taken back, whichever processes
-die: one that lives tells everything again, and what the store has stays. While the store is away, metrics
-are shown all the same, for then they are wanted most; only if the manager and another process die before it
-is back, what that one had told since is taken back.
+Counts are saved in the store before they are shown. So no counter ever goes backwards, whichever processes
+die: one that lives sends all its counts again, and the store keeps the rest. While the store is away, metrics
+are shown all the same, for then they are needed most; only if the manager and another process die before it
+is back, the counts of that process since then are lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.observe.control_metrics import control_families
 _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0
-"""How long an engine may take to tell; a scrape waits for no more. What it told before is shown then."""
+"""How long a scrape waits for an engine's counts. If they come later, its last ones are shown."""
 
 
 class MetricsPort(Protocol):
@@ -42,7 +42,7 @@ class MetricsPort(Protocol):
 
 
 class Aggregator:
-    """Adds up what processes tell. ``state`` returns the manager's state as it is."""
+    """Adds up the counts of all processes. ``state`` returns the control state."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Aggregator:
         loops: Callable[[], Family],
         clock: Clock,
     ) -> None:
-        """Add up; ``loops`` tells how often the manager's own loops were started again."""
+        """Add up; ``loops`` returns how often the manager's own loops were started again."""
         self._loops = loops
         self._clock = clock
-        self._source, self._tellings = f"manager-{uuid.uuid4().hex}", 0
+        self._source, self._sequence = f"manager-{uuid.uuid4().hex}", 0
         self._cluster = cluster
         self._store = store
         self._state = state
@@ -63,63 +63,63 @@ class Aggregator:
         self._restoring = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._replicas: dict[str, frozenset[str]] = {}
-        """By engine: the replicas that told something when it was asked last."""
+        """By engine: the replicas that answered when it was asked last."""
         self.uncounted: dict[str, float] = {}
         """By shortened digest: tokens of an engine that no call has counted, at the last scrape."""
 
-    async def take(self, told: MetricsSnapshot) -> None:
-        """Take what a gateway has counted. Raises StoreUnavailable: it tells again."""
-        (await self._restored()).take(told)
+    async def take(self, snapshot: MetricsSnapshot) -> None:
+        """Take what a gateway has counted. Raises StoreUnavailable: it sends it again."""
+        (await self._restored()).take(snapshot)
 
-    async def scrape(self, told: MetricsSnapshot) -> list[Family]:
-        """Return the metrics of the whole application; ``told`` is the word of the gateway that asks.
+    async def scrape(self, snapshot: MetricsSnapshot) -> list[Family]:
+        """Return the metrics of the whole application; ``snapshot`` is that of the gateway that asks.
 
         Raises:
             StoreUnavailable: what was counted before this manager started is not known yet.
-            Fenced: a newer manager tells the metrics.
+            Fenced: a newer manager serves the metrics.
 
         """
         sums = await self._restored()
-        sums.take(told)
+        sums.take(snapshot)
         async with self._turn:
             engines = [e.digest for e in self._state().engines.values() if e.state in EXISTING]
-            await asyncio.gather(*(self.ask(engine) for engine in engines))
-            self._tellings += 1
-            sums.take(MetricsSnapshot(self._source, self._tellings, [self._loops()]))
-            self._let_go(sums, engines)
+            await asyncio.gather(*(self.collect(engine) for engine in engines))
+            self._sequence += 1
+            sums.take(MetricsSnapshot(self._source, self._sequence, [self._loops()]))
+            self._forget_gone(sums, engines)
             shown = sums.copy()
-            await self._keep(shown)
+            await self._save(shown)
         families = [*control_families(self._state()), *shown.families()]
         self.uncounted = _uncounted(families)
         return families
 
-    async def ask(self, engine: str) -> None:
-        """Let every replica of an engine tell what it has counted; one that does not is asked again later."""
+    async def collect(self, engine: str) -> None:
+        """Add the counts of every replica of an engine. One that does not answer is asked again later."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                told = await self._cluster.metrics(engine)
+                snapshots = await self._cluster.metrics(engine)
         except (EngineUnavailable, TimeoutError) as error:
-            _log.info("engine %s does not tell its metrics: %r", engine[:SHORT], error)
+            _log.info("engine %s did not report its metrics: %r", engine[:SHORT], error)
             return
         sums = await self._restored()
-        for replica in told:
-            sums.take(replica.labelled("engine", engine[:SHORT]))
-        self._replicas[engine] = frozenset(replica.source for replica in told)
+        for snapshot in snapshots:
+            sums.take(snapshot.labelled("engine", engine[:SHORT]))
+        self._replicas[engine] = frozenset(snapshot.source for snapshot in snapshots)
 
-    def _let_go(self, sums: Sums, engines: Collection[str]) -> None:
+    def _forget_gone(self, sums: Sums, engines: Collection[str]) -> None:
         state = self._state()
         self._replicas = {e: replicas for e, replicas in self._replicas.items() if e in engines}
-        # After a restart, gateways and replicas that are well may not have been heard yet.
+        # After a restart, healthy gateways and replicas may not have reported yet.
         if not state.hearing and len(self._replicas) == len(engines):
             replicas = (r for replicas in self._replicas.values() for r in replicas)
             sums.retain({self._source, *state.gateways, *replicas}, self._clock.wall())
         sums.prune({engine[:SHORT] for engine in state.engines})
 
-    async def _keep(self, sums: Sums) -> None:
+    async def _save(self, sums: Sums) -> None:
         try:
             await self._store.save(sums)
         except StoreUnavailable as error:
-            _log.warning("metrics are shown that are not kept: %s", error)
+            _log.warning("metrics are shown but could not be saved in the store: %s", error)
 
     async def _restored(self) -> Sums:
         async with self._restoring:
@@ -129,8 +129,10 @@ class Aggregator:
 
 
 def _uncounted(families: Collection[Family]) -> dict[str, float]:
-    told = (family.samples.items() for family in families if family.name == UNCOUNTED)
-    return {series.value_of("engine") or "": value for samples in told for series, value in samples if value}
+    gauges = (family.samples.items() for family in families if family.name == UNCOUNTED)
+    return {
+        series.value_of("engine") or "": value for samples in gauges for series, value in samples if value
+    }
 
 
 class MemoryMetrics:

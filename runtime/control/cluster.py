@@ -26,9 +26,9 @@ class AppStatus:
     failure: str | None = None
     """Why it will not come up, if that is known."""
     stage: Stage | None = None
-    """What the replica that is furthest behind is at, if that is known."""
+    """The stage of the replica that is furthest behind, if known."""
     waits: str | None = None
-    """Why replicas have no place yet, if the cluster says so."""
+    """Why replicas have no place yet, if the cluster reports it."""
 
     @property
     def running(self) -> bool:
@@ -52,7 +52,7 @@ class Cluster(Protocol):
         ...
 
     async def delete(self, engine: str) -> None:
-        """Ask for the application to be deleted; ``observe`` tells when it is gone."""
+        """Ask for the application to be deleted; ``observe`` returns None once it is gone."""
         ...
 
     async def engines(self, known: Collection[str] = ()) -> frozenset[str]:
@@ -69,7 +69,7 @@ class Cluster(Protocol):
 
     @property
     def silent_nodes(self) -> tuple[str, ...]:
-        """Nodes that did not tell of their devices when all were asked last."""
+        """Nodes that did not report their devices when all were asked last."""
         ...
 
     async def devices(self) -> list[Device]:
@@ -77,7 +77,7 @@ class Cluster(Protocol):
         ...
 
     async def resources(self) -> Resources | None:
-        """Return what Ray hands out and what of it is free; None where nobody counts."""
+        """Return what Ray has to give and what of it is free; None where nobody counts."""
         ...
 
     async def infrastructure(self) -> Infrastructure:

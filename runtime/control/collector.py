@@ -1,7 +1,7 @@
-"""Bringing into the ledger what only engines know of: hops whose gateway died, and warm-ups.
+"""Collecting into the ledger the hops that only engines know: those whose gateway died, and warm-ups.
 
 Every replica keeps the hops that ended on it until they have been collected from there. A hop that
-its gateway has written already is left as it is; one that is missing is written from the engine's word.
+its gateway has written already is left as it is; one that is missing is written by the engine's count.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PERIOD_SECONDS = 2.0
 """How often engines are asked."""
 
 AGE_SECONDS = 5.0
-"""How long a hop's gateway has for its own word, which says more, before the engine's counts."""
+"""How long a hop's gateway has to write its own row, which has more, before the engine's is written."""
 
 PATIENCE_SECONDS = 20.0
 """How long one engine may keep the others waiting."""
 
 SILENT_SECONDS = 600.0
-"""How long the reservations of dead gateways are kept for an engine that does not tell what they came to."""
+"""How long reservations of dead gateways are kept for an engine that does not report what was spent."""
 
 AT_ONCE = 2_000
 """Hops of one answer."""
@@ -39,7 +39,7 @@ class CollectedLedger(Protocol):
     """The ledger as the collector needs it."""
 
     async def write(self, rows: Sequence[LedgerRow]) -> int:
-        """Write those of ``rows`` that tell anything new; return how many."""
+        """Write those of ``rows`` that are new; return how many."""
         ...
 
     async def sweep(self, lag: float) -> int:
@@ -57,13 +57,13 @@ class Collector:
         self._cluster = cluster
         self._ledger = ledger
         self._clock = clock
-        self._seen: dict[str, float] = {}
-        """By engine that there is: since when it is asked."""
-        self._heard: dict[str, float] = {}
-        """By engine: until when everything that ended on it is in the ledger, by our clock."""
-        self._asked = False
-        """Whether all engines that there are have been asked once."""
-        self._kept: dict[str, dict[str, int]] = {}
+        self._known_since: dict[str, float] = {}
+        """By existing engine: since when it is asked."""
+        self._complete_until: dict[str, float] = {}
+        """By engine: every hop that ended on it before this time, by our clock, is in the ledger."""
+        self._has_asked_all = False
+        """Whether all existing engines have been asked once."""
+        self._cursors: dict[str, dict[str, int]] = {}
         """By engine and replica: the number of the last hop that is in the ledger."""
 
     async def run(self, engines: Callable[[], Collection[str]]) -> None:
@@ -71,11 +71,13 @@ class Collector:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             there = list(engines())
-            self._kept = {engine: kept for engine, kept in self._kept.items() if engine in there}
-            self._heard = {engine: heard for engine, heard in self._heard.items() if engine in there}
-            self._seen = {engine: self._seen.get(engine, self._clock.now()) for engine in there}
+            self._cursors = {engine: cursors for engine, cursors in self._cursors.items() if engine in there}
+            self._complete_until = {
+                engine: until for engine, until in self._complete_until.items() if engine in there
+            }
+            self._known_since = {engine: self._known_since.get(engine, self._clock.now()) for engine in there}
             await asyncio.gather(*(self._try(engine) for engine in there))
-            self._asked = True
+            self._has_asked_all = True
 
     async def sweep(self) -> None:
         """Sweep reservations, time and again, until cancelled."""
@@ -88,34 +90,38 @@ class Collector:
     def _lag(self) -> float | None:
         """Return for how many seconds what ended may not be in the ledger yet; None if nobody knows."""
         now, lag = self._clock.now(), 0.0
-        for engine, seen in self._seen.items():
-            heard = self._heard.get(engine)
-            if now - (seen if heard is None else heard) > SILENT_SECONDS:
+        for engine, since in self._known_since.items():
+            until = self._complete_until.get(engine)
+            if now - (since if until is None else until) > SILENT_SECONDS:
                 continue
-            if heard is None:
+            if until is None:
                 return None
-            lag = max(lag, now - heard)
-        return lag if self._asked else None
+            lag = max(lag, now - until)
+        return lag if self._has_asked_all else None
 
     async def _try(self, engine: str) -> None:
         begun = self._clock.now()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self.collect(engine, AGE_SECONDS)
-            self._heard[engine] = begun - AGE_SECONDS
+            self._complete_until[engine] = begun - AGE_SECONDS
         except (EngineUnavailable, TimeoutError) as error:
-            _log.info("engine %s does not tell which hops have ended: %s", engine[:SHORT], error)
+            _log.info(
+                "engine %s did not report its ended hops, and is asked again: %s", engine[:SHORT], error
+            )
         except Exception:  # noqa: BLE001 - whatever it is, the other engines are asked, and this one again
-            _log.exception("hops that ended on engine %s are collected later", engine[:SHORT])
+            _log.exception(
+                "hops that ended on engine %s could not be collected; trying again", engine[:SHORT]
+            )
 
     async def _try_to_sweep(self, lag: float) -> None:
         try:
             released = await self._ledger.sweep(lag)
         except StoreUnavailable as error:
-            _log.warning("reservations are swept later: %s", error)
+            _log.warning("could not release reservations of dead gateways; trying again: %s", error)
             return
         if released:
-            _log.info("%d reservations of requests whose gateway has died are released", released)
+            _log.info("released %d reservations of requests whose gateway has died", released)
 
     async def collect(self, engine: str, age: float = 0.0) -> None:
         """Bring every hop that ended at least ``age`` seconds ago on ``engine`` into the ledger.
@@ -124,20 +130,20 @@ class Collector:
             EngineUnavailable: its replicas cannot be asked.
 
         """
-        kept = self._kept.setdefault(engine, {})
+        cursors = self._cursors.setdefault(engine, {})
         while True:
-            batches = await self._cluster.ended(engine, kept, age, AT_ONCE)
-            await self._keep(batches)
-            kept.update({batch.replica: batch.hops[-1].number for batch in batches if batch.hops})
+            batches = await self._cluster.ended(engine, cursors, age, AT_ONCE)
+            await self._write(batches)
+            cursors.update({batch.replica: batch.hops[-1].number for batch in batches if batch.hops})
             if not any(len(batch.hops) == AT_ONCE for batch in batches):
                 return
 
-    async def _keep(self, batches: Sequence[Batch]) -> None:
+    async def _write(self, batches: Sequence[Batch]) -> None:
         rows = [row_of(ended) for batch in batches for ended in batch.hops]
         added = await self._ledger.write(rows) if rows else 0
         live = sum(row.tag.purpose == Purpose.LIVE for row in rows)
         if added and live:
-            _log.info("%d hops are in the ledger by their engine's word, of %d that ended", added, len(rows))
+            _log.info("wrote %d of %d ended hops to the ledger by their engine's count", added, len(rows))
 
 
 class NoCollectedLedger:

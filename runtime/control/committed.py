@@ -1,4 +1,4 @@
-"""The control state, and how alone it changes: an event is folded, journaled, and only then counts."""
+"""The control state and the only way to change it: an event is folded, journaled, and only then counts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from runtime.loops import LoopWatch
 
 _log = logging.getLogger(__name__)
 
-_TELLING = "tell observers"
-"""Under which name it is told that an observer broke."""
+_NOTIFY = "tell observers"
+"""The name of the loop in health and metrics when an observer breaks."""
 
 Observer = Callable[[ControlState, ControlState], None]
-"""Hears of each change of the state, before and after, once it counts; what a start folds again is none.
+"""Called with the state before and after each change, once that counts; not for events replayed at a start.
 
-What goes by a settled state alone (the table, what is waited for, effects) is brought in line as it settles.
+What depends on a settled state alone (the table, the log of waits, effects) is updated when it settles.
 """
 
 
@@ -51,7 +51,7 @@ class CommittedState:
             await self._journal.append(folded.revision, event, entry_of(event, self.state, folded))
             _log.info("journal %d: %s", folded.revision, line_of(event))
         before, self.state = self.state, folded
-        self._tell(before)
+        self._notify(before)
 
     async def note(self, entry: AuditEntry) -> None:
         """Write an audit entry that no event goes with. Raises Fenced."""
@@ -61,14 +61,14 @@ class CommittedState:
         """Shorten the journal, if it is long. Raises Fenced."""
         await self._journal.shorten(self.state)
 
-    def _tell(self, before: ControlState) -> None:
-        """Tell the observers that the state is another; one that breaks is told to health, and no other."""
+    def _notify(self, before: ControlState) -> None:
+        """Notify the observers of a change. One that breaks is reported to health; the others still run."""
         for observer in self.observers:
             try:
                 observer(before, self.state)
-            except Exception as error:  # noqa: BLE001 - the change counts, whatever becomes of who is told
-                _log.error("an observer broke on a change of the state")
-                self._loops.broke(_TELLING, error)
+            except Exception as error:  # noqa: BLE001 - the change counts, whatever an observer does
+                _log.error("an observer failed on a change of the state")
+                self._loops.broke(_NOTIFY, error)
 
 
 def _log_moves(before: ControlState, after: ControlState) -> None:

@@ -18,7 +18,7 @@ from runtime.control.committed import CommittedState
 from runtime.control.effects import Effects
 from runtime.control.feed import Feed
 from runtime.control.hub import Hub
-from runtime.control.inbox import CommandAsked, Ended, Inbox, Item, SettleAgain, is_told
+from runtime.control.inbox import Ended, Inbox, Item, PendingCommand, SettleAgain, is_report
 from runtime.control.journal import JournalPort
 from runtime.control.journal_writer import line_of
 from runtime.control.recovery import Recovery
@@ -36,8 +36,8 @@ from runtime.loops import LoopWatch
 
 _log = logging.getLogger(__name__)
 
-_TAKING, _DECIDING = "take events", "decide"
-"""Under which names it is told that an event could not be taken, or the state settled."""
+_TAKE_EVENTS, _DECIDE = "take events", "decide"
+"""The names of the loop's two parts in health and metrics: taking events, and settling the state."""
 
 
 class Controller:
@@ -75,7 +75,7 @@ class Controller:
 
     @property
     def state(self) -> ControlState:
-        """What all events that count have led to."""
+        """The state after all committed events."""
         return self._committed.state
 
     def post(self, event: ev.Event) -> None:
@@ -88,7 +88,7 @@ class Controller:
         Raises:
             CommandRefused: it does not fit the state; nothing was done.
             EngineUnavailable: this manager ends; another takes commands.
-            InternalError: it met a bug, and was not carried out.
+            InternalError: a bug kept it from being carried out.
 
         """
         return await self._inbox.ask(command)
@@ -111,7 +111,7 @@ class Controller:
         """
         beside: list[asyncio.Task[None]] = []
         try:
-            await self._recover()  # before it is known which engines there are, none can be asked
+            await self._recover()  # no engine can be asked before the engines are known
             self._recovery.ends()
             loops = {
                 "collect": lambda: self._collector.run(self._loaded),
@@ -152,18 +152,18 @@ class Controller:
         while True:
             await self._take(item)
             following = self._inbox.following()
-            more = following is not None and is_told(following)
-            if not (is_told(item) and (more or self._inbox.settles_again)):
+            more = following is not None and is_report(following)
+            if not (is_report(item) and (more or self._inbox.settles_again)):
                 await self._try_to_settle()
                 await self._committed.shorten_journal()
             item = await self._inbox.take()
 
     async def _take(self, item: Item) -> None:
-        """Take an item; one that breaks what takes it is left out, logged, and told to health.
+        """Take an item; one that raises is left out, logged, and reported to health.
 
-        It must not end the manager: the next one would meet it again, or another like it.
+        It must not end the manager: the next manager would get it again, or another like it.
         """
-        if isinstance(item, CommandAsked):
+        if isinstance(item, PendingCommand):
             await self._answer(item)
             return
         event = self._running.retire(item) if isinstance(item, Ended) else item
@@ -174,27 +174,27 @@ class Controller:
         except Fenced:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it breaks by, what comes after it counts
-            pause = self._broke(_TAKING, error, f"event {type(event).__name__} is left out")
+            pause = self._broke(_TAKE_EVENTS, error, f"event {type(event).__name__} is left out")
             if isinstance(item, Ended):  # it is due as before, and would be done again at once
                 self._running.rest(item.effect, pause)
 
-    async def _answer(self, asked: CommandAsked) -> None:
-        """Carry a command out; whatever comes of it, whoever asked gets an answer."""
+    async def _answer(self, pending: PendingCommand) -> None:
+        """Carry a command out; whatever happens, its sender gets an answer."""
         try:
-            state = await self._obey(asked.command)
+            state = await self._obey(pending.command)
         except CommandRefused as refusal:
-            asked.refuse(refusal)
+            pending.refuse(refusal)
         except Exception as error:
-            asked.refuse(InternalError(f"the command broke the manager's loop: {type(error).__name__}"))
+            pending.refuse(InternalError(f"the command broke the manager's loop: {type(error).__name__}"))
             if isinstance(error, Fenced):
                 raise
-            self._broke(_TAKING, error, f"command {asked.command.action} was not carried out")
+            self._broke(_TAKE_EVENTS, error, f"command {pending.command.action} was not carried out")
         except asyncio.CancelledError:
-            asked.refuse(EngineUnavailable("this manager ends; ask again what became of the command"))
+            pending.refuse(EngineUnavailable("this manager ends; ask again what became of the command"))
             raise
         else:
-            if not asked.done.done():
-                asked.done.set_result(state)
+            if not pending.done.done():
+                pending.done.set_result(state)
 
     async def _obey(self, command: Command) -> ControlState:
         try:
@@ -216,14 +216,14 @@ class Controller:
         except Fenced:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it breaks by, events and commands go on
-            pause = self._broke(_DECIDING, error, "the state could not be settled")
+            pause = self._broke(_DECIDE, error, "the state could not be settled")
             self._inbox.settle_after(pause)
         else:
             self._inbox.settles_again = False
-            self.loops.recovered(_DECIDING)
+            self.loops.recovered(_DECIDE)
 
-    def _broke(self, loop: str, error: Exception, what: str) -> float:
-        _log.error("%s", what)
+    def _broke(self, loop: str, error: Exception, message: str) -> float:
+        _log.error("%s", message)
         return self.loops.broke(loop, error)
 
     async def _settle(self) -> None:
@@ -233,5 +233,5 @@ class Controller:
             if self.state is before:
                 raise IllegalTransition(f"the policy decided what the table refuses: {line_of(decision)}")
         self.hub.publish(policy.routing_table(self.state))
-        self._waits.tell(self.state)
+        self._waits.log(self.state)
         self._running.reconcile(policy.due(self.state))

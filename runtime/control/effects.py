@@ -1,4 +1,4 @@
-"""Doing what the policy says is due (``core.swap.effects``). Each ends in the event that tells how it went.
+"""Running the effects that the policy says are due (``core.swap.effects``). Each ends in an event.
 
 Effects may be cancelled at any await and may be started again after a restart of the manager, so
 each asks the cluster what is there before it does anything.
@@ -40,17 +40,17 @@ SLEEP_LIMIT_SECONDS = 120.0
 """How long a sleep or a wake may take before it is asked for again: a call that hangs would stay for ever."""
 
 COLLECT_LIMIT_SECONDS = 10.0
-"""How long an engine that is to go may take to tell which hops have ended on it, each time it is asked."""
+"""How long an engine that is to go may take to report its ended hops, each time it is asked."""
 
 COLLECT_RETRY_SECONDS = 2.0
 """Pause before it is asked again."""
 
-UNTOLD_LIMIT_SECONDS = 30.0
-"""How long an engine that does not tell keeps what it takes: a broken one may never tell."""
+SILENT_LIMIT_SECONDS = 30.0
+"""How long an engine that does not answer keeps its devices: a broken one may never answer."""
 
-UNKEPT_LIMIT_SECONDS = 1800.0
-"""The same while the ledger does not take what it tells: with its replicas it would be lost. While the store
-is away, nothing that follows could be journaled either."""
+UNWRITTEN_LIMIT_SECONDS = 1800.0
+"""The same while the ledger does not take its hops, which would be lost with its replicas. While the store is
+away, nothing that follows could be journaled either."""
 
 IDLE_LIMIT_SECONDS = 60.0
 """How long an engine without leases is waited for. What is still in flight then has no client left."""
@@ -133,27 +133,29 @@ class Effects:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _collect_last(self, engine: str) -> None:
-        """Bring what the engine alone knows of into the ledger; with its replicas it would be lost."""
-        await self._metrics.ask(engine)
+        """Collect what only the engine has counted: it would be lost with its replicas."""
+        await self._metrics.collect(engine)
         begun = self._clock.now()
         while (failed := await self._try_to_collect(engine)) is not None:
-            told = not isinstance(failed, EngineUnavailable | TimeoutError)
-            if self._clock.now() - begun >= (UNKEPT_LIMIT_SECONDS if told else UNTOLD_LIMIT_SECONDS):
+            answered = not isinstance(failed, EngineUnavailable | TimeoutError)
+            if self._clock.now() - begun >= (UNWRITTEN_LIMIT_SECONDS if answered else SILENT_LIMIT_SECONDS):
                 _log.error(
-                    "engine %s goes, and what ended on it is not in the ledger: %r", engine[:SHORT], failed
+                    "engine %s is deleted, and hops that ended on it are not in the ledger: %r",
+                    engine[:SHORT],
+                    failed,
                 )
                 return
-            text = f"waits until what ended on it is in the ledger: {failed}"
+            text = f"waits until its ended hops are in the ledger: {failed}"
             self._post(ev.Progressed(at=self._clock.wall(), subject=f"engine {engine}", text=text))
             await asyncio.sleep(COLLECT_RETRY_SECONDS)
 
     async def _try_to_collect(self, engine: str) -> Exception | None:
-        """Return what stood in the way, None if nothing did."""
+        """Collect the hops that ended on the engine; return the error if that failed."""
         try:
             async with asyncio.timeout(COLLECT_LIMIT_SECONDS):
                 await self._collector.collect(engine)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again, and told
-            _log.warning("what ended on engine %s is collected later: %r", engine[:SHORT], error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again, and shown
+            _log.warning("hops that ended on engine %s could not be collected yet: %r", engine[:SHORT], error)
             return error
         return None
 
@@ -165,7 +167,7 @@ class Effects:
             await self._cluster.sleep(engine)
 
     async def _until_idle(self, engine: str) -> None:
-        """Return once nothing is in flight, or the limit has passed: a broken engine may never say so."""
+        """Return once nothing is in flight, or the limit has passed: a broken engine may never be idle."""
         try:
             async with asyncio.timeout(IDLE_LIMIT_SECONDS):
                 while not await self._is_idle(engine):
@@ -178,11 +180,11 @@ class Effects:
         try:
             return await self._cluster.idle(engine)
         except EngineUnavailable as error:
-            _log.info("engine %s does not say whether it is idle: %s", engine[:SHORT], error)
+            _log.info("engine %s did not answer whether it is idle: %s", engine[:SHORT], error)
         try:
             status = await self._cluster.observe(engine)
         except EngineUnavailable as error:
-            _log.info("the cluster does not tell of engine %s: %s", engine[:SHORT], error)
+            _log.info("the cluster did not report the status of engine %s: %s", engine[:SHORT], error)
             return False
         return status is None or status.ready == 0
 
@@ -205,7 +207,7 @@ class Effects:
         begun = self._clock.now()
         try:
             warmed = await warm(
-                *(release.content, self._cluster, partial(self._tell_warmup, number), self._tag(number))
+                *(release.content, self._cluster, partial(self._report_warmup, number), self._tag(number))
             )
         except InterlockError as error:
             if release.state not in CANDIDATE:
@@ -230,5 +232,5 @@ class Effects:
     def _tag(self, release: int) -> HopTag:
         return HopTag("", release=release, purpose=Purpose.WARMUP, started=self._clock.wall())
 
-    def _tell_warmup(self, number: int, text: str) -> None:
+    def _report_warmup(self, number: int, text: str) -> None:
         self._post(ev.Progressed(at=self._clock.wall(), subject=f"release {number}", text=text))

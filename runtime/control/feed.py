@@ -1,6 +1,7 @@
-"""What has happened of late, for whoever follows it: each asks for what came after what it has heard.
+"""The latest changes, for clients that follow them: each asks for those after the last one that it received.
 
-Nothing is kept for one who follows. What happened is kept once and bounded; who asks too late is told so.
+Nothing is kept per client. The changes are kept once, up to a limit; a client that asks too late learns that
+it has missed some.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OF_AN_EPOCH = 1_000_000
 
 
 class Feed:
-    """Keeps the newest changes. ``observe`` is told of each change of the control state."""
+    """Keeps the newest changes. ``observe`` is called with each change of the control state."""
 
     def __init__(self, clock: Clock, epoch: int, kept: int = KEPT) -> None:
         self._clock = clock
@@ -30,7 +31,7 @@ class Feed:
         self._news = asyncio.Event()
 
     def observe(self, before: ControlState, after: ControlState) -> None:
-        """Keep what has become of releases and engines."""
+        """Keep the changes of releases and engines."""
         found = list(changes(before, after, self._clock.wall()))
         for change in found:
             self._last += 1
@@ -39,8 +40,8 @@ class Feed:
             self._news.set()
             self._news = asyncio.Event()
 
-    async def heard(self, after: int | None) -> ChangeBatch:
-        """Return what has happened after an id, as soon as something has, or nothing after a while.
+    async def changes_after(self, after: int | None) -> ChangeBatch:
+        """Return the changes after an id as soon as there are any, or none after a while.
 
         None asks for the newest id, at once.
         """
@@ -56,4 +57,4 @@ class Feed:
                 return ChangeBatch(happened=[], last=after)
         if self._kept[0].id > after + 1:
             return ChangeBatch(happened=[], last=self._last, missed="read_too_slowly")
-        return ChangeBatch(happened=[known for known in self._kept if known.id > after], last=self._last)
+        return ChangeBatch(happened=[change for change in self._kept if change.id > after], last=self._last)

@@ -1,4 +1,4 @@
-"""Gathering the facts of health, in bounded time: what does not answer by then is told as not known."""
+"""Gathering the facts of health, in bounded time: what does not answer by then counts as not known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 3.0
 """How long the cluster and the store are waited for: together, and less than a gateway waits for all."""
 
 ASTRAY_SECONDS = 30.0
-"""For how long a gateway is told of that does not follow, for its store is not the manager's."""
+"""For how long a gateway is shown that does not follow because its store is not the manager's."""
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 class Checkup:
     """Gathers the facts and lets them be judged. ``ask_store`` returns once the store has answered.
 
-    A gateway that is not heard for ``silent_after`` seconds is told of; the manager waits longer before
+    A gateway that has not reported for ``silent_after`` seconds is a finding; the manager waits longer before
     it takes it as gone.
     """
 
@@ -75,27 +75,27 @@ class _Question(Generic[_T]):
 
     def __init__(self, ask: Callable[[], Awaitable[_T]]) -> None:
         self._ask = ask
-        self._asking: asyncio.Task[_T | str] | None = None
+        self._pending: asyncio.Task[_T | str] | None = None
 
     async def answer(self) -> _T | str:
         """Return the answer, or in words why there is none."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._asked())
+        if self._pending is None or self._pending.done():
+            self._pending = asyncio.create_task(self._result())
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await asyncio.shield(self._asking)
+                return await asyncio.shield(self._pending)
         except TimeoutError:
             return f"no answer within {PATIENCE_SECONDS:g} s"
 
-    async def _asked(self) -> _T | str:
+    async def _result(self) -> _T | str:
         try:
             return await self._ask()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is told
-            _log.info("health is not known: %r", error)
-            return _told(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            _log.info("a health check got no answer: %r", error)
+            return _text(error)
 
 
-def _told(error: Exception) -> str:
-    said = str(error) or type(error).__name__
+def _text(error: Exception) -> str:
+    text = str(error) or type(error).__name__
     detail = error.detail if isinstance(error, StoreUnavailable) else ""
-    return f"{said} ({detail})" if detail else said
+    return f"{text} ({detail})" if detail else text

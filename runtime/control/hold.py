@@ -1,7 +1,7 @@
 """Holding the store: a second manager on it does not start, instead of taking the journal from the first.
 
-The journal's epoch fences whoever is late. Alone it made two managers that both were started again take it
-from each other for ever.
+The journal's epoch fences the older manager. That alone would let two managers that Serve restarts take the
+journal from each other for ever.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from runtime.store.holder import Held
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""How often the row is looked at while somebody else's word is in it."""
+POLL_SECONDS = 1.0
+"""How often the row is read while another manager is in it."""
 
 
 class HolderPort(Protocol):
-    """Where it is written who works on the store. Every call may raise StoreUnavailable."""
+    """The row that names the manager that works on the store. Every call may raise StoreUnavailable."""
 
     async def read(self) -> Held:
-        """Return what it says now."""
+        """Return the row."""
         ...
 
     async def take(self, own: Holder, seen: Held) -> bool:
@@ -34,11 +34,11 @@ class HolderPort(Protocol):
         ...
 
     async def beat(self, own: Holder) -> bool:
-        """Say that ``own`` is still there; False if another has taken over."""
+        """Renew the hold of ``own`` by a heartbeat; False if another has taken over."""
         ...
 
     async def leave(self, own: Holder) -> None:
-        """Say that nobody works on the store any more, unless another does already."""
+        """Clear the row, unless another manager is in it already."""
         ...
 
 
@@ -67,12 +67,12 @@ class StoreHold:
         """Return once this manager holds the store.
 
         Raises:
-            StoreHeld: another one works on it, and says again and again that it does.
+            StoreHeld: another one works on it, and its heartbeats go on.
             StoreUnavailable: the store does not answer.
 
         """
         while not await self._try_to_take():
-            _log.info("another manager was quicker to take the store: it is looked at again")
+            _log.info("another manager took the store first; reading its row again")
 
     async def _try_to_take(self) -> bool:
         first = seen = await self._row.read()
@@ -95,11 +95,11 @@ class StoreHold:
                 return await self._row.take(self._own, seen)
             if verdict is Verdict.REFUSE and holder is not None:
                 raise StoreHeld(refusal(self._own, holder, beats=beats))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             seen = await self._row.read()
 
     async def keep(self) -> None:
-        """Say that this manager is there, for as long as it is. While the store is away nobody takes it over.
+        """Send heartbeats until cancelled. While the store is away nobody takes it over.
 
         Raises:
             Fenced: another one has taken the store over.
@@ -109,7 +109,7 @@ class StoreHold:
             try:
                 held = await self._row.beat(self._own)
             except StoreUnavailable as error:
-                _log.info("the store does not hear that this manager works on it: %s", error)
+                _log.info("could not write a heartbeat to the store: %s", error)
             else:
                 if not held:
                     raise Fenced("another manager has taken the store over, so this one stops")

@@ -21,7 +21,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class CommandAsked:
+class PendingCommand:
     """An operator's command; ``done`` gets the state that it led to, or the reason why it was refused."""
 
     command: Command
@@ -38,13 +38,13 @@ class SettleAgain:
     """The state could not be settled a while ago."""
 
 
-Item = ev.Event | Ended | CommandAsked | SettleAgain
+Item = ev.Event | Ended | PendingCommand | SettleAgain
 
 
-def is_told(item: Item) -> bool:
-    """Say whether an item only tells something, so that what comes right after it may be told, too.
+def is_report(item: Item) -> bool:
+    """Say whether an item only reports something, so that it may be settled together with the next one.
 
-    What a command does and what an effect found out depends on what has been decided by then.
+    Commands and the results of effects depend on what has been decided by then.
     """
     if isinstance(item, Ended):
         return item.event is None
@@ -52,7 +52,7 @@ def is_told(item: Item) -> bool:
 
 
 class Inbox:
-    """Hands items out in the order in which they came. Whoever asked is answered, also when it closes."""
+    """A queue of items. Every command gets an answer, also when the inbox closes."""
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Item] = asyncio.Queue()
@@ -69,13 +69,13 @@ class Inbox:
     async def ask(self, command: Command) -> ControlState:
         """Put a command behind the others, and return the state that it led to.
 
-        Raises what it was refused with; EngineUnavailable: nobody takes commands any more.
+        Raises the error that it was refused with; EngineUnavailable: no commands are taken any more.
         """
         if self._closed:
             raise EngineUnavailable("this manager has ended; another one is coming")
-        asked = CommandAsked(command, asyncio.get_running_loop().create_future())
-        self.put(asked)
-        return await asked.done
+        pending = PendingCommand(command, asyncio.get_running_loop().create_future())
+        self.put(pending)
+        return await pending.done
 
     def settle_after(self, seconds: float) -> None:
         """Have the state settled again after a pause, once."""
@@ -101,10 +101,10 @@ class Inbox:
         self._closed = True
 
     def turn_away(self) -> None:
-        """Answer those whose commands wait: nobody takes them any more."""
+        """Refuse the commands that wait: no commands are taken any more."""
         waiting = [self._following]
         while not self._items.empty():
             waiting.append(self._items.get_nowait())
         for item in waiting:
-            if isinstance(item, CommandAsked):
+            if isinstance(item, PendingCommand):
                 item.refuse(EngineUnavailable("this manager ends; another one is coming"))

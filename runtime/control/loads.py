@@ -1,4 +1,4 @@
-"""Bringing an engine up: asked for, watched, told of, and given up when its time is over."""
+"""Bringing an engine up: create it, watch it, report progress, and give up when its time is over."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Load:
     since: float
     expected: float | None
     shown: AppStatus | None = None
-    """What the cluster said of it last."""
+    """Its last status."""
 
 
 def _so_far(status: AppStatus | None) -> str:
@@ -98,7 +98,7 @@ class Loads:
             except EngineUnavailable as error:
                 if not tries_left:
                     raise
-                self._tell_load(load, f"is asked for again: {error}")
+                self._report(load, f"is asked for again: {error}")
                 await asyncio.sleep(CREATE_RETRY_SECONDS)
             else:
                 return
@@ -112,15 +112,15 @@ class Loads:
             if status is not None and status != load.shown:
                 replicas = f"{status.ready} of {status.target} replicas run"
                 text = f"{status.stage}, {replicas}" if status.stage else replicas
-                self._tell_load(load, f"{text}; {status.waits}" if status.waits else text, status)
+                self._report(load, f"{text}; {status.waits}" if status.waits else text, status)
                 load.shown = status
             if status is not None and status.running:
                 seconds = self._clock.now() - load.begun
                 return ev.EngineLoaded(at=self._clock.wall(), engine=load.engine, seconds=seconds)
             await asyncio.sleep(poll_seconds(self._clock.now() - load.begun))
 
-    def _tell_load(self, load: _Load, text: str, status: AppStatus | None = None) -> None:
-        """Tell how far a load is. Call this for a change only: it is logged."""
+    def _report(self, load: _Load, text: str, status: AppStatus | None = None) -> None:
+        """Report the progress of a load. Call this for a change only: it is logged."""
         times = elapsed_text(self._clock.now() - load.begun, load.expected)
         _log.info("engine %s: %s, %s", load.engine[:SHORT], text, times)
         subject = f"engine {load.engine}"
@@ -135,5 +135,5 @@ class Loads:
         try:
             return await self._cluster.observe(engine)
         except EngineUnavailable as error:
-            _log.info("the cluster does not tell of engine %s: %s", engine[:SHORT], error)
+            _log.info("the cluster did not report the status of engine %s: %s", engine[:SHORT], error)
             return None

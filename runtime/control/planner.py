@@ -1,4 +1,4 @@
-"""Laying a swap out on the devices as they are, before anything is touched."""
+"""Planning a swap on the devices as they are, before anything is touched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Planner:
         """Return what a swap to ``content`` would do and cost now.
 
         Raises:
-            EngineUnavailable: no node says what room there is, or some do not and the others have none.
+            EngineUnavailable: no node reports its memory, or some do not and the others have no room.
 
         """
         devices, resources = await asyncio.gather(self._cluster.devices(), self._cluster.resources())
@@ -30,5 +30,5 @@ class Planner:
         silent = self._cluster.silent_nodes
         if silent and (reason := refusal(plan)) is not None:
             nodes = f"node {silent[0]} does" if len(silent) == 1 else f"nodes {', '.join(silent)} do"
-            raise EngineUnavailable(f"{nodes} not tell what memory there is, and elsewhere: {reason}")
+            raise EngineUnavailable(f"{nodes} not report free memory, and on the others: {reason}")
         return plan

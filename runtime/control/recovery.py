@@ -1,4 +1,4 @@
-"""What a manager that starts finds in the cluster otherwise than its journal has it."""
+"""How the cluster differs from the journal of a manager that starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.core.swap.state import EXISTING, ControlState
 from runtime.errors import EngineUnavailable
 
 RECOVERY_SECONDS = 5.0
-"""How long who asks for the state waits for a manager that has just started."""
+"""How long a question about the state waits for a manager that has just started."""
 
 
 class Recovery:
@@ -25,7 +25,7 @@ class Recovery:
         self._over = asyncio.Event()
 
     async def differences(self, state: ControlState) -> Iterator[ev.Durable]:
-        """Return which engines are missing, and which are there that nobody knows."""
+        """Return the engines that are missing from the cluster, and those that the journal does not know."""
         return self._differences(state, await self._cluster.engines(state.engines))
 
     def _differences(self, state: ControlState, exist: frozenset[str]) -> Iterator[ev.Durable]:
@@ -37,7 +37,7 @@ class Recovery:
             yield ev.EngineFound(at=self._clock.wall(), engine=digest)
 
     def ends(self) -> None:
-        """Let those go on who wait for it."""
+        """End the waits for it."""
         self._over.set()
 
     async def until_over(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeping the store's size bounded: sums are made of what is over, and what is older than it is kept goes."""
+"""Keeping the store's size bounded: finished periods are summed up, and expired rows are deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def retain(store: RetentionPort) -> None:
         try:
             await store.keep()
         except StoreUnavailable as error:
-            _log.warning("the ledger is summed up later: %s", error)
+            _log.warning("could not sum up the ledger; trying again: %s", error)
 
 
 class NoRetention:

@@ -1,7 +1,7 @@
-"""Which gateways the manager before knew: they may route by its table and hold leases, and nobody else.
+"""Which gateways the previous manager knew: only they may route by its table and hold leases.
 
-A manager that starts has not heard anybody. With their names it waits for those who have yet to speak, and
-for no longer than they need; without them it has to wait as long as a silent one is waited for.
+A manager that starts has no reports yet. With the names it waits for just those gateways, and no longer than
+they need; without them it has to wait as long as for a silent gateway.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from runtime.errors import EngineUnavailable
 
 _log = logging.getLogger(__name__)
 
-_LOOKS = 5
-"""How often a wait looks at the clock: what it is late by is not counted, for this process stood still."""
+_CHECKS = 5
+"""How many times a wait checks the clock. A late check shows that this process stood still: the delay does
+not count."""
 
 
 class Roster(Protocol):
@@ -48,42 +49,42 @@ class MemoryRoster:
 
 
 class RollCall:
-    """Waits for those whom the manager before knew, and keeps the names of those whom this one knows."""
+    """Waits for the gateways of the previous manager, and saves the names of those that this one knows."""
 
     def __init__(self, clock: Clock, roster: Roster) -> None:
         self._clock = clock
         self._roster = roster
-        self._kept: frozenset[str] | None = None
+        self._saved: frozenset[str] | None = None
         self._missing: set[str] | None = None
-        """Who has not spoken yet; None while it is not known who there may be."""
+        """Gateways that have not reported yet; None while their names are not known."""
         self._complete = asyncio.Event()
         self._turn = asyncio.Lock()
 
     async def begin(self, *, first: bool) -> None:
-        """Learn whom the manager before knew; nobody if this one is the ``first``."""
+        """Load the names of the previous manager's gateways; the ``first`` manager has none."""
         try:
-            self._kept = await self._roster.load()
+            self._saved = await self._roster.load()
         except EngineUnavailable as error:
-            _log.warning("it is not known which gateways there were: %s", error)
+            _log.warning("could not read which gateways there were: %s", error)
         if first:
             self._missing = set()
-        elif self._kept is not None:
-            self._missing = set(self._kept)
-        self._look()
+        elif self._saved is not None:
+            self._missing = set(self._saved)
+        self._check()
 
-    def hear(self, gateway: str) -> None:
-        """Note that a gateway has spoken."""
+    def mark_present(self, gateway: str) -> None:
+        """Note that a gateway has reported."""
         if self._missing is not None:
             self._missing.discard(gateway)
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._missing is not None and not self._missing:
             self._complete.set()
 
     async def until_complete(self, seconds: float) -> None:
-        """Return once all have spoken, or after ``seconds`` in which they could: then they are gone."""
-        step, left = seconds / _LOOKS, seconds
+        """Return once all have reported, or after ``seconds`` in which they could: the others are gone."""
+        step, left = seconds / _CHECKS, seconds
         while left > TICK and not self._complete.is_set():
             begun = self._clock.now()
             try:
@@ -102,15 +103,15 @@ class RollCall:
         """
         async with self._turn:
             if self._missing is None:
-                return  # a part would pass for the whole
+                return  # a partial list would pass for the full one
             there = frozenset(known) | self._missing
-            if there == self._kept:
+            if there == self._saved:
                 return
             try:
                 await self._roster.save(there)
             except EngineUnavailable as error:
-                if self._kept is None or gateway not in self._kept:
+                if self._saved is None or gateway not in self._saved:
                     raise
-                _log.info("which gateways there are is kept later: %s", error)
+                _log.info("could not save the names of the gateways yet: %s", error)
             else:
-                self._kept = there
+                self._saved = there

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunningEffects:
-    """Keeps a task for each due effect, and tells the inbox when one ends. ``post`` is for progress only."""
+    """Keeps a task for each due effect; the end of one goes into the inbox. ``post`` is for progress only."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class RunningEffects:
         self._due: frozenset[Effect] = frozenset()
         """What was due when the state was last settled."""
         self._started: set[Effect] = set()
-        """Effects that run and have not been told to stop."""
+        """Effects that run and are not being cancelled."""
         self._tasks: dict[Subject, asyncio.Task[ev.Event | None]] = {}
-        """Tasks by what they work on, with those that have been told to stop and have not ended."""
+        """Tasks by subject, with those that are being cancelled and have not ended."""
 
     def reconcile(self, due: frozenset[Effect]) -> None:
         """Cancel what is not due any more, and start what is and does not run."""
@@ -62,7 +62,7 @@ class RunningEffects:
         return ended.event if ended.effect in self._due else None
 
     def rest(self, effect: Effect, seconds: float) -> None:
-        """Do nothing for a while in the place of an effect that would else be done again at once."""
+        """Pause for a while in the place of an effect that would else run again at once."""
         self._start(effect, asyncio.sleep(seconds, None))
 
     async def stop(self) -> None:
@@ -79,7 +79,7 @@ class RunningEffects:
         self._started.add(effect)
 
     def _ended(self, effect: Effect, task: asyncio.Task[ev.Event | None]) -> None:
-        """Tell the loop. A task that is cancelled before its first step ends, too, without running."""
+        """Put the end into the inbox: also of a task that was cancelled before its first step."""
         self._inbox.put(Ended(effect, None if task.cancelled() else task.result()))
 
     async def _run(self, effect: Effect) -> ev.Event | None:

@@ -1,4 +1,4 @@
-"""Saying in the log what releases wait for, seldom enough to be read."""
+"""Logging what releases wait for, seldom enough to be read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from runtime.core.views.waiting import waits_for
 _log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 10.0
-"""How often a reason is said again of which only the numbers have changed."""
+"""How often a reason is logged again if only its numbers have changed."""
 
 _NUMBER = re.compile(r"\d+")
 
 
 class WaitLog:
-    """Remembers what it said of each release, and when."""
+    """Remembers what it logged of each release, and when."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._said: dict[int, tuple[str, float]] = {}
+        self._logged: dict[int, tuple[str, float]] = {}
 
-    def tell(self, state: ControlState) -> None:
+    def log(self, state: ControlState) -> None:
         """Log each reason for waiting that is new. A release that failed waits for nothing."""
-        self._said = {r.number: self._said[r.number] for r in state.unretired if r.number in self._said}
+        self._logged = {r.number: self._logged[r.number] for r in state.unretired if r.number in self._logged}
         for release in state.unretired:
             number = release.number
             text = "" if release.reason else waits_for(state, release)
             if self._is_new(number, text):
-                self._said[number] = text, self._clock.now()
+                self._logged[number] = text, self._clock.now()
                 if text:
                     _log.info("release %d waits for: %s%s", number, text, self._times(state, release))
 
@@ -45,10 +45,10 @@ class WaitLog:
         return f"; {elapsed_text(elapsed, expected_state(state, release))}"
 
     def _is_new(self, number: int, text: str) -> bool:
-        said, at = self._said.get(number, ("", float("-inf")))
-        if _kind(text) != _kind(said):
+        last, at = self._logged.get(number, ("", float("-inf")))
+        if _kind(text) != _kind(last):
             return True
-        return text != said and self._clock.now() - at >= AGAIN_SECONDS
+        return text != last and self._clock.now() - at >= AGAIN_SECONDS
 
 
 def _kind(text: str) -> str:

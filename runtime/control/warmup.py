@@ -1,4 +1,4 @@
-"""Making the runs of a warm-up: each call goes to every replica of its engine.
+"""Running a warm-up: each call goes to every replica of its engine.
 
 Which runs there are, and in which order, is ``core.model_set.warming``'s.
 """
@@ -34,7 +34,7 @@ class Warmed:
 
 
 NO_TAG = HopTag("", purpose=Purpose.WARMUP)
-"""Nobody in particular warms up."""
+"""The tag of a warm-up that belongs to no release."""
 
 
 @dataclass(frozen=True)

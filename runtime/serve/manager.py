@@ -182,7 +182,7 @@ class SwapManager:
 
     async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
-        return await self._controller.feed.heard(after)
+        return await self._controller.feed.changes_after(after)
 
     # -- its life -----------------------------------------------------------------------------------
 

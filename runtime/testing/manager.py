@@ -144,4 +144,4 @@ class LocalManager:
 
     async def changes(self, after: int | None) -> ChangeBatch:
         """Return what has happened to releases and engines after an id, or after a while nothing."""
-        return await self._unless_gone(self._present.feed.heard(after))
+        return await self._unless_gone(self._present.feed.changes_after(after))

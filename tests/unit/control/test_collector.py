@@ -124,7 +124,7 @@ async def test_unloading_waits_for_the_ledger():
 @pytest.mark.parametrize(
     ("error", "limit"),
     [
-        (EngineUnavailable("gone"), effects.UNTOLD_LIMIT_SECONDS),
+        (EngineUnavailable("gone"), effects.SILENT_LIMIT_SECONDS),
         (ValueError("a row that no database takes"), 60.0),
     ],
 )
@@ -135,7 +135,7 @@ async def test_unloading_waits_no_longer_than_its_limit(monkeypatch, error, limi
         async def breaks(*_args, **_options):
             raise error
 
-        monkeypatch.setattr(effects, "UNKEPT_LIMIT_SECONDS", 60.0)  # in truth half an hour
+        monkeypatch.setattr(effects, "UNWRITTEN_LIMIT_SECONDS", 60.0)  # in truth half an hour
         monkeypatch.setattr(world.controller._collector, "collect", breaks)
         world.want(two)
         await world.until_live(two)

@@ -143,9 +143,9 @@ async def test_waiting_is_not_logged_at_every_report(caplog):
     caplog.set_level(logging.INFO, "runtime.control")
     log = WaitLog(LoopClock())
     for second in range(31):
-        log.tell(state_with(ReleaseState.DRAINING, leases=3, oldest=float(second)))
+        log.log(state_with(ReleaseState.DRAINING, leases=3, oldest=float(second)))
         await asyncio.sleep(1)
-    log.tell(state_with(ReleaseState.DRAINING))
+    log.log(state_with(ReleaseState.DRAINING))
     oldest = [f"release 2 waits for: draining: 3 leases, oldest {n} s" for n in (0, 10, 20, 30)]
     assert caplog.messages == [*oldest, "release 2 waits for: draining: its engines to be idle"]
     assert AGAIN_SECONDS == 10

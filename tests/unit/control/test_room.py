@@ -57,7 +57,7 @@ async def test_a_silent_node():
         world.cluster.silent_nodes = ("dark",)
         await live(world, sized(1))
         world.want(sized(2))
-        await world.until(lambda s: "node dark does not tell" in str(s.progress))
+        await world.until(lambda s: "node dark does not report" in str(s.progress))
         assert world.state.releases[2].state is ReleaseState.PENDING
         world.cluster.silent_nodes = ()
         await world.until(lambda s: s.releases[2].reason is not None)
