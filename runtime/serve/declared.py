@@ -33,9 +33,9 @@ def check_gateway(config: DeploymentConfig) -> None:
     _check_calls("Gateway", config.max_ongoing_requests, GATEWAY_CALLS, "probes and streams")
 
 
-def _check_calls(name: str, declared: int, least: int, what: str) -> None:
+def _check_calls(name: str, declared: int, least: int, calls: str) -> None:
     if declared < least:
         raise DeploymentRefused(
-            f"{name}: max_ongoing_requests: {declared}: {what} would hold each other up; leave it out, "
+            f"{name}: max_ongoing_requests: {declared}: {calls} would hold each other up; leave it out, "
             f"or give at least {least} (budgets and limits bound what clients may ask)"
         )

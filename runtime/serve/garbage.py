@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 
 _YOUNG = 50_000
-"""How many more objects than before there may be until the collector looks at the new ones.
+"""How many new objects there may be before the collector runs on them.
 
 By default it is 700, to which a few requests that begin together come, and all of those are alive: what a
 request leaves behind is hardly ever in a cycle.
@@ -16,18 +16,18 @@ request leaves behind is hardly ever in a cycle.
 OF_STREAMS = 500_000
 """The same where requests come together: a stream is 370 objects, Serve's and Starlette's with it.
 
-At 50,000 a look at the first 140 streams, or at the next, kept all waiting for some fifty milliseconds.
+At 50,000 a collection after every 140 streams kept all waiting for some fifty milliseconds.
 """
 
-_LOOK_SECONDS = 1.0
-_WORTH_A_LOOK = 5_000
-"""New objects below which a look at rest is not worth it."""
+_PERIOD_SECONDS = 1.0
+_MIN_NEW_OBJECTS = 5_000
+"""New objects below which a collection at rest is not worth it."""
 
 
 def leave_startup_alone(young: int = _YOUNG) -> None:
-    """Take what has been imported and built so far out of the collector's sight, and have it look seldom.
+    """Exempt what has been imported and built so far from collection, and let the collector run seldom.
 
-    It looks for old garbage only once a quarter of all old objects are new. Ray, Serve and FastAPI are so
+    It collects old objects only once a quarter of all old objects are new. Ray, Serve and FastAPI are so
     many that requests' leftovers gathered for minutes, and the pass that ended it looked at all of them.
     """
     gc.collect()
@@ -36,11 +36,11 @@ def leave_startup_alone(young: int = _YOUNG) -> None:
 
 
 async def collect_at_rest(at_rest: Callable[[], bool]) -> None:
-    """Have the collector look whenever nobody waits for this process: there is little to look at then.
+    """Run the collector whenever nobody waits for this process: there is little to collect then.
 
     What swaps and errors leave in cycles would gather until there are ``OF_STREAMS`` of it.
     """
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        if at_rest() and gc.get_count()[0] > _WORTH_A_LOOK:
+        await asyncio.sleep(_PERIOD_SECONDS)
+        if at_rest() and gc.get_count()[0] > _MIN_NEW_OBJECTS:
             gc.collect()

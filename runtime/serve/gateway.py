@@ -46,7 +46,7 @@ class Gateway:
         check_gateway(serve.get_replica_context()._deployment_config)  # noqa: SLF001 - no public way to one's own
         clock, meter = SystemClock(), Meter()
         loops = LoopWatch("gateway", clock)
-        self._deployed_beside = manager  # for Serve; what is asked of it goes over the link
+        self._deployed_beside = manager  # for Serve; calls to it go over the link
         registry = Registry(serve.get_replica_context().app_name)
         self._manager = ManagerLink(registry, tls.calling())
         name = f"gateway-{uuid.uuid4().hex[:8]}"
@@ -65,7 +65,7 @@ class Gateway:
             loops=loops,
             installation=installation.id,
         )
-        # A power cut takes the ledger's last rows only, and what asked for them is gone with it.
+        # A power cut loses the ledger's last rows only, with the requests that they are of.
         quick = partial(open_store, settings.store_url, survives_power_cut=False)
         self._quick_store = await asyncio.to_thread(quick)
         self._spend(clock, meter)

@@ -37,7 +37,7 @@ from runtime.serve.management import desk as manager_desk
 from runtime.serve.management.calls import SILENT_S
 from runtime.serve.management.own_process import has_ended, is_deployed, own_holder
 from runtime.serve.management.registry import Registry
-from runtime.serve.management.wishes import Wishes
+from runtime.serve.management.set_requests import ModelSetRequests
 from runtime.serve.serve_log import log_with_serve
 from runtime.settings import Settings
 from runtime.store.asynchronous.holder import AsyncHolderRow
@@ -58,7 +58,7 @@ from runtime.store.sql.urls import check_shared
 _log = logging.getLogger(__name__)
 
 _MISSED_HEARTBEATS = 5
-"""After so many a gateway is told of as silent: one or two go missing when a machine is busy."""
+"""After so many a gateway is reported as silent: one or two go missing when a machine is busy."""
 
 _MOST_CALLS = 10_000
 """How many calls of gateways are answered at once; each gateway has a few."""
@@ -89,7 +89,7 @@ class SwapManager:
         self._controller = _controller_of(
             *(settings, clock, store, self._journal, self._cluster, self._installation.id, registry)
         )
-        self._wishes = Wishes(settings, clock, self._controller.post)
+        self._set_requests = ModelSetRequests(settings, clock, self._controller.post)
         self._checkup = Checkup(
             self._controller,
             self._cluster,
@@ -113,7 +113,7 @@ class SwapManager:
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the wanted model set and return at once: this replica must not leave routing for long."""
-        self._wishes.take(user_config)
+        self._set_requests.submit(user_config)
 
     # -- what gateways ask, over their links (serve.management.desk) -----------------------------------
 
@@ -125,30 +125,30 @@ class SwapManager:
         """Take a gateway's report; return which table is the newest."""
         return self._controller.hub.report(report)
 
-    async def activity(self, told: GatewayActivity) -> None:
+    async def activity(self, counts: GatewayActivity) -> None:
         """Take what a gateway has counted for status and health."""
-        self._controller.hub.activity.take(told)
+        self._controller.hub.activity.take(counts)
 
     async def leave(self, gateway: str) -> None:
         """Take a gateway's goodbye."""
         self._controller.hub.leave(gateway)
 
-    async def count(self, told: MetricsSnapshot) -> None:
-        """Take what a gateway has counted for Prometheus. Raises StoreUnavailable: it must tell again."""
-        await self._controller.metrics.take(told)
+    async def count(self, snapshot: MetricsSnapshot) -> None:
+        """Take what a gateway has counted for Prometheus. Raises StoreUnavailable: it must send it again."""
+        await self._controller.metrics.take(snapshot)
 
-    async def metrics(self, told: MetricsSnapshot) -> bytes:
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted, as Prometheus' text.
 
         Raises:
-            EngineUnavailable, StoreUnavailable: it is not known yet. Told by then, counts would go backwards.
+            EngineUnavailable, StoreUnavailable: it is not known yet. Without it, counters would go backwards.
 
         """
         await self._controller.until_recovered()
-        return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(told))
+        return await asyncio.to_thread(text_of, await self._controller.metrics.scrape(snapshot))
 
     async def status(self) -> Status:
-        """Return the control state for people, and what the manager itself holds.
+        """Return the control state for people, and the counts of the manager's own process.
 
         Raises:
             EngineUnavailable: it is not known yet.
@@ -156,8 +156,8 @@ class SwapManager:
         """
         await self._controller.until_recovered()
         own = ManagerEntry(tasks=len(asyncio.all_tasks()), clients=self._cluster.clients)
-        told = {"installation": self._installation.id, "manager": own}
-        return self._status(self._controller.state).model_copy(update=told)
+        update = {"installation": self._installation.id, "manager": own}
+        return self._status(self._controller.state).model_copy(update=update)
 
     async def health(self) -> dict[str, Any]:
         """Return the three tiers of health, within seconds whatever does not answer."""
@@ -172,7 +172,7 @@ class SwapManager:
 
     async def plan(self, wanted: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return what a swap to the model set would do. Raises ModelSetError, EngineUnavailable."""
-        _, content = await asyncio.to_thread(self._wishes.content, wanted)
+        _, content = await asyncio.to_thread(self._set_requests.content, wanted)
         await self._controller.until_recovered()
         return (await Planner(self._cluster).plan(content, self._controller.state)).as_json()
 
@@ -181,13 +181,13 @@ class SwapManager:
         return await self._journal.audit(limit)
 
     async def changes(self, after: int | None) -> ChangeBatch:
-        """Return what has happened to releases and engines after an id, or after a while nothing."""
+        """Return the changes of releases and engines after an id, or none after a while."""
         return await self._controller.feed.changes_after(after)
 
     # -- its life -----------------------------------------------------------------------------------
 
     def _stop_answering(self, _ended: asyncio.Task[None]) -> None:
-        """Let no gateway take this manager for the one that decides."""
+        """Stop answering gateways: this manager no longer decides."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._server.close(_LAST_ANSWERS_S))
 
@@ -198,22 +198,22 @@ class SwapManager:
                 task.result()
 
     async def __del__(self) -> None:
-        """Decide nothing any more; then let gateways look for another, and the next manager begin at once.
+        """Stop deciding; then let gateways find another manager, and the next manager start at once.
 
         Serve calls this when it stops the replica.
         """
         if not self._tasks:
-            return  # it was refused before it held anything
+            return  # it was refused before it took the store
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
         if self._closing is not None:
             await self._closing
-        await self._cluster.tell_what_stays()
+        await self._cluster.log_remaining_engines()
         try:
             await self._hold.leave()
         except StoreUnavailable as error:
-            _log.info("the next manager has to wait: the store did not hear that this one ends: %s", error)
+            _log.info("could not clear this manager from the store, so the next one has to wait: %s", error)
 
 
 def _controller_of(

@@ -1,6 +1,6 @@
 """Forgetting what Ray keeps of the replicas of an application that is gone.
 
-Serve makes an actor class for each application, and Ray keeps every class that it has ever met, with
+Serve makes an actor class for each application, and Ray keeps every class that it has ever loaded, with
 entries for each of its methods, for as long as the process lives: a gateway grew with each swap. There
 is no public way to let go of it. This is written for Ray 2.60; with a Ray that keeps it
 elsewhere a gateway grows, and nothing else happens.
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 def forget_replicas_of(app: str) -> None:
-    """Drop the actor classes of the application's replicas; Ray loads one again if it meets it again."""
+    """Drop the actor classes of the application's replicas; Ray loads one again if it needs it."""
     prefix = f"ServeReplica:{app}:"
     try:
         _forget_classes(prefix)
         _forget_signatures(prefix)
     except AttributeError as error:
-        _log.info("this Ray keeps actor classes otherwise: %s", error)
+        _log.info("this version of Ray keeps actor classes elsewhere, so they are not freed: %s", error)
 
 
 def _forget_classes(prefix: str) -> None:

@@ -21,14 +21,14 @@ from runtime.serve import tls
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
-"""How often replicas are looked for: one that Serve has added gets no calls until then."""
+REFRESH_SECONDS = 10.0
+"""How often the list of replicas is refreshed: one that Serve has added gets no calls until then."""
 
-LOOK_AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 """The same after one was lost, or could not be asked."""
 
 CONNECT_SECONDS = 2.0
-"""How long a replica may take to say where it is, or to take a connection. Over the handle it waits."""
+"""How long a replica may take to report its address, or to accept a connection. The handle waits longer."""
 
 
 class EngineHandle(EngineClient, Protocol):
@@ -46,37 +46,37 @@ class DirectEngine:
     """One engine application. One instance serves all requests of a gateway; ``open`` it first."""
 
     def __init__(self, handle: EngineHandle, loops: LoopWatch | None = None) -> None:
-        """Call over ``handle``, or past it; ``loops`` watches the looking for replicas."""
+        """Call over ``handle``, or past it; ``loops`` watches the refreshing of the list of replicas."""
         self._handle = handle
         self._tls = tls.calling()
         self._loops = loops or LoopWatch("gateway", SystemClock())
         self._channels: dict[str, Channel] = {}
-        self._everywhere = False
-        """Whether there was a way to every replica when they were looked for last: one that none leads to
-        gets its share of the calls over the handle only."""
+        self._all_connected = False
+        """Whether there is a channel to every replica, by the last refresh: one without gets its share of the
+        calls over the handle only."""
         self._replicas = 0
         """How many there were then."""
-        self._found = False
-        """Whether replicas told where they are when they were asked last."""
+        self._refreshed = False
+        """Whether the last refresh succeeded."""
         self._lost = asyncio.Event()
-        self._looking: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Return once the engine has answered, with channels to all replicas that take one."""
         await self._handle.ping()
         try:
-            found = await self._look()
+            refreshed = await self._refresh()
         except BaseException:
             await self.close()
             raise
-        self._found = found
-        self._looking = asyncio.create_task(self._loops.keep("look for replicas", self._keep_looking))
+        self._refreshed = refreshed
+        self._refreshing = asyncio.create_task(self._loops.keep("look for replicas", self._keep_refreshing))
 
     async def close(self) -> None:
         """Close the channels; nothing is under way any more. The handle is its owner's."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
         for channel in list(self._channels.values()):
             await channel.close()
 
@@ -118,50 +118,50 @@ class DirectEngine:
 
     async def spent(self, hop: str) -> Usage | None:
         """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""
-        if not self._everywhere or len(self._channels) != self._replicas:
+        if not self._all_connected or len(self._channels) != self._replicas:
             return await self._handle.spent(hop)
-        asked = (channel.ask("spent", hop) for channel in list(self._channels.values()))
-        told = msgspec.convert(await asyncio.gather(*asked), list[Usage | None])
-        return next((usage for usage in told if usage is not None), None)
+        calls = (channel.ask("spent", hop) for channel in list(self._channels.values()))
+        usages = msgspec.convert(await asyncio.gather(*calls), list[Usage | None])
+        return next((usage for usage in usages if usage is not None), None)
 
-    # -- who is there -----------------------------------------------------------------------------
+    # -- replicas -----------------------------------------------------------------------------
 
     def _lose(self, channel: Channel) -> None:
-        """Call nobody over this channel any more, and look soon who is there instead."""
+        """Drop this channel, and refresh the list of replicas soon."""
         if self._channels.get(channel.replica) is channel:
             del self._channels[channel.replica]
             self._lost.set()
 
     def _choose(self) -> Channel | None:
-        return least_busy(self._channels.values()) if self._everywhere else None
+        return least_busy(self._channels.values()) if self._all_connected else None
 
-    async def _keep_looking(self) -> None:
+    async def _keep_refreshing(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS if self._found else LOOK_AGAIN_SECONDS):
+                async with asyncio.timeout(REFRESH_SECONDS if self._refreshed else RETRY_SECONDS):
                     await self._lost.wait()
             if self._lost.is_set():
                 self._lost.clear()
                 # Until Ray knows that a replica is dead, it is still among those who are asked.
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            self._found = False  # if looking breaks, it is done again soon
-            self._found = await self._look()
+                await asyncio.sleep(RETRY_SECONDS)
+            self._refreshed = False  # if the refresh breaks, it is done again soon
+            self._refreshed = await self._refresh()
 
-    async def _look(self) -> bool:
-        """Open channels to new replicas, retire those to replicas that are gone; say whether all told."""
+    async def _refresh(self) -> bool:
+        """Open channels to new replicas, retire those to replicas that are gone; say whether all answered."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):  # one that stands still would keep all waiting
-                told = await self._handle.addresses()
+                addresses = await self._handle.addresses()
         except (EngineUnavailable, TimeoutError) as error:
-            _log.info("it is not known where all replicas are: %r", error)
+            _log.info("could not get the addresses of all replicas: %r", error)
             return False
-        known = {address.replica: address for address in told if address is not None}
+        known = {address.replica: address for address in addresses if address is not None}
         new = [address for replica, address in known.items() if replica not in self._channels]
         await asyncio.gather(*map(self._connect, new))
         for replica in set(self._channels) - set(known):
             self._channels.pop(replica).retire()
-        self._replicas = len(told)
-        self._everywhere = len(self._channels) == self._replicas
+        self._replicas = len(addresses)
+        self._all_connected = len(self._channels) == self._replicas
         return True
 
     async def _connect(self, address: Address) -> None:
@@ -170,8 +170,8 @@ class DirectEngine:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await channel.open()
         except (EngineLost, TimeoutError) as error:
-            why = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
-            _log.warning("called through Serve, for there is no way to %s: %s", address.replica, why)
+            reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+            _log.warning("no channel to %s, so calls go through Serve: %s", address.replica, reason)
             await channel.close()
         except BaseException:
             await channel.close()

@@ -1,4 +1,4 @@
-"""What Ray and Serve say of nodes, GPUs, proxies and replicas. Calls block: make them from a thread."""
+"""The state of nodes, GPUs, proxies and replicas, from Ray and Serve. Blocking: call from a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GCS_SECONDS = 2
 """How long Ray's head is waited for."""
 
 _UP = frozenset({"RUNNING", "PENDING_MIGRATION", "UPDATING"})
-"""States of a replica that serves, or is only being told a new ``user_config``."""
+"""States of a replica that serves, or is only getting a new ``user_config``."""
 
 _GOING = frozenset({"STOPPING", "STOPPED"})
 
@@ -38,7 +38,7 @@ def infrastructure(own_app: str, engine_of: Callable[[str], str]) -> Infrastruct
         free = ray.available_resources().get("GPU", 0.0)
         status = serve_status()
     except RayError as error:
-        raise EngineUnavailable(f"Ray does not tell: {error}") from error
+        raise EngineUnavailable(f"Ray does not answer: {error}") from error
     return Infrastructure(
         nodes=tuple(_node(node) for node in known.values()),
         gpus=sum(node.resources_total.get("GPU", 0.0) for node in known.values() if node.state == node.ALIVE),
@@ -48,13 +48,13 @@ def infrastructure(own_app: str, engine_of: Callable[[str], str]) -> Infrastruct
     )
 
 
-def _node(told: Any) -> Node:
-    death = told.death_info
+def _node(info: Any) -> Node:
+    death = info.death_info
     return Node(
-        id=told.node_id.hex(),
-        address=told.node_manager_address,
-        alive=told.state == told.ALIVE,
-        ended=told.end_time_ms / 1000.0,
+        id=info.node_id.hex(),
+        address=info.node_manager_address,
+        alive=info.state == info.ALIVE,
+        ended=info.end_time_ms / 1000.0,
         expected=death.reason in (death.EXPECTED_TERMINATION, death.AUTOSCALER_DRAIN_IDLE),
         why=death.reason_message,
     )
@@ -69,13 +69,13 @@ def _deployments(status: ServeStatus, own_app: str, engine_of: Callable[[str], s
     ]
 
 
-def _deployment(name: str, told: DeploymentStatus, engine: str) -> Deployment:
-    states = told.replicas
+def _deployment(name: str, status: DeploymentStatus, engine: str) -> Deployment:
+    states = status.replicas
     return Deployment(
         name=name,
         running=sum(count for state, count in states.items() if state in _UP),
         wanted=sum(count for state, count in states.items() if state not in _GOING),
-        status=told.status,
-        message=told.message,
+        status=status.status,
+        message=status.message,
         engine=engine,
     )

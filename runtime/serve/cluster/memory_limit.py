@@ -20,7 +20,7 @@ class MainMemory(NamedTuple):
 
 
 class _Files(NamedTuple):
-    """How a version of control groups calls what it says of memory."""
+    """The names of the memory files in a version of control groups."""
 
     limit: str
     used: str
@@ -51,7 +51,7 @@ def _groups(groups: Path, own: Path) -> Iterator[tuple[Path, _Files]]:
     try:
         lines = own.read_text(encoding="ascii").splitlines()
     except OSError as error:
-        _log.info("which control groups this process is in is not known: %s", error)
+        _log.info("could not read the control groups of this process: %s", error)
         lines = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
@@ -71,7 +71,7 @@ def _up(root: Path, path: str) -> Iterator[Path]:
 
 
 def _limit(folder: Path, files: _Files) -> MainMemory | None:
-    """Return a group's limit and what is left of it; None if it has none, or does not tell."""
+    """Return a group's limit and what is left of it; None if it has none, or cannot be read."""
     try:
         limit = (folder / files.limit).read_text(encoding="ascii").strip()
         if not limit.isdecimal():
@@ -79,6 +79,6 @@ def _limit(folder: Path, files: _Files) -> MainMemory | None:
         used = int((folder / files.used).read_text(encoding="ascii"))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
     except (OSError, ValueError) as error:
-        _log.debug("%s tells no limit of memory: %s", folder, error)
+        _log.debug("%s has no readable memory limit: %s", folder, error)
         return None
     return MainMemory(int(limit), int(limit) - used + int(stat.get(files.reclaimable, 0)))

@@ -16,8 +16,8 @@ from runtime.errors import EngineUnavailable
 from runtime.serve.cluster.devices import devices_of
 
 _DEVICES_SECONDS, _OTHERS_SECONDS = 30.0, 10.0
-"""How long a node may take to say what memory it has, and how much longer than another: a busy one starts a
-process for it first, and one that has gone dark says nothing."""
+"""How long the first node may take to report its memory, and how much longer the others: a busy node has to
+start a process for it, and one that is cut off never answers."""
 
 _DEVICES = ray.remote(num_cpus=0)(devices_of)
 
@@ -25,17 +25,17 @@ _log = logging.getLogger(__name__)
 
 
 async def devices_of_nodes() -> dict[str, list[Device] | None]:
-    """Ask every node what memory it has; None for one that does not tell."""
+    """Ask every node for its memory; None for one that does not answer."""
     alive = [node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-    asking = {node: asyncio.create_task(_devices_of(node)) for node in alive}
+    tasks = {node: asyncio.create_task(_devices_of(node)) for node in alive}
     try:
-        if asking:
+        if tasks:
             first = asyncio.FIRST_COMPLETED
-            await asyncio.wait(asking.values(), timeout=_DEVICES_SECONDS, return_when=first)
-            await asyncio.wait(asking.values(), timeout=_OTHERS_SECONDS)
-        return {node: task.result() if task.done() else None for node, task in asking.items()}
+            await asyncio.wait(tasks.values(), timeout=_DEVICES_SECONDS, return_when=first)
+            await asyncio.wait(tasks.values(), timeout=_OTHERS_SECONDS)
+        return {node: task.result() if task.done() else None for node, task in tasks.items()}
     finally:
-        for task in asking.values():
+        for task in tasks.values():
             task.cancel()
 
 
@@ -45,7 +45,7 @@ async def resources_of_nodes() -> Resources:
         total = await asyncio.to_thread(ray.cluster_resources)
         free = await asyncio.to_thread(ray.available_resources)
     except RayError as error:
-        raise EngineUnavailable(f"Ray does not tell what it has to give: {error}") from error
+        raise EngineUnavailable(f"Ray does not report its resources: {error}") from error
     return Resources(
         cpus=total.get("CPU", 0.0),
         cpus_free=free.get("CPU", 0.0),
@@ -56,10 +56,10 @@ async def resources_of_nodes() -> Resources:
 
 async def _devices_of(node: str) -> list[Device] | None:
     try:
-        asked = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
-        return cast("list[Device]", await asked)
+        devices = _DEVICES.options(scheduling_strategy=_on(node)).remote(node[:SHORT])
+        return cast("list[Device]", await devices)
     except RayError as error:
-        _log.warning("node %s does not tell what memory it has: %r", node[:SHORT], error)
+        _log.warning("node %s did not report its memory: %r", node[:SHORT], error)
         return None
 
 

@@ -71,7 +71,7 @@ class RayCluster:
         self._board = LoadBoard(installation.id)
         self._deployed: dict[str, bool] = {}
         """Applications that come up, and whether this process has asked for them: else it cannot know
-        that a replica of which it has not heard has yet to be placed."""
+        that a replica without a report has yet to be placed."""
 
     def _name(self, engine: str) -> str:
         """Return the name of an engine's application."""
@@ -93,7 +93,9 @@ class RayCluster:
             # A deploy cannot be called back. If this is cancelled, ``delete`` waits for it.
             await asyncio.shield(self._deploys.of(name) or self._begin_deploy(name, engine))
         except RayActorError as error:
-            raise EngineUnavailable(f"what deploys engines is gone: {_reason(str(error))}") from error
+            raise EngineUnavailable(
+                f"the process that deploys engines is gone: {_reason(str(error))}"
+            ) from error
         except (RayError, RayServeException, ValueError, ImportError) as error:
             raise EngineLoadError(f"the engine's settings are impossible: {_reason(str(error))}") from error
 
@@ -118,12 +120,12 @@ class RayCluster:
     def _stage(self, name: str, ready: int, target: int) -> Stage | None:
         if name not in self._deployed:
             return None
-        heard = self._board.heard(name) if ready < target else []
+        stages = self._board.stages(name) if ready < target else []
         if ready >= target:
             del self._deployed[name]
-        elif not heard and not self._deployed[name]:
+        elif not stages and not self._deployed[name]:
             return None
-        return furthest_behind(heard, ready, target)
+        return furthest_behind(stages, ready, target)
 
     async def delete(self, engine: str) -> None:
         """Ask Serve to delete the application, once a deploy that is still under way has ended."""
@@ -143,12 +145,12 @@ class RayCluster:
         self._inherited = set(self._installation.inherited(names, known))
         return self._installation.engines(names) | self._inherited
 
-    async def tell_what_stays(self) -> None:
+    async def log_remaining_engines(self) -> None:
         """Log which engines outlive the application, if that is being removed: Serve leaves them."""
         try:
             applications = (await asyncio.to_thread(serve_status)).applications
         except EngineUnavailable as error:
-            _log.info("whether engines stay is not known: %s", error)
+            _log.info("could not find out which engines remain: %s", error)
             return
         own = applications.get(self._own_app)
         engines = sorted(name for name in applications if self._engine_of(name))
@@ -177,18 +179,18 @@ class RayCluster:
 
     async def devices(self) -> list[Device]:
         """Ask every node."""
-        told = await devices_of_nodes()
-        self.silent_nodes = tuple(node[:SHORT] for node, devices in told.items() if devices is None)
-        if told and len(self.silent_nodes) == len(told):
-            raise EngineUnavailable("no node tells what memory it has")
-        return [device for devices in told.values() for device in devices or ()]
+        nodes = await devices_of_nodes()
+        self.silent_nodes = tuple(node[:SHORT] for node, devices in nodes.items() if devices is None)
+        if nodes and len(self.silent_nodes) == len(nodes):
+            raise EngineUnavailable("no node reports its memory")
+        return [device for devices in nodes.values() for device in devices or ()]
 
     async def resources(self) -> Resources | None:
         """Ask Ray."""
         return await resources_of_nodes()
 
     async def infrastructure(self) -> Infrastructure:
-        """Return what Ray and Serve say of themselves."""
+        """Return the state of nodes, proxies and deployments."""
         return await asyncio.to_thread(infrastructure, self._own_app, self._engine_of)
 
     def _engine_of(self, application: str) -> str:
@@ -214,7 +216,7 @@ class RayCluster:
 
     async def metrics(self, engine: str) -> list[MetricsSnapshot]:
         """Return what the software of each replica counts."""
-        return await (await self._client(engine)).told()
+        return await (await self._client(engine)).metrics()
 
     async def resolve(self, engine: str) -> EngineClient:
         """Return a client whose engine has answered a ping."""
@@ -270,7 +272,7 @@ class RayCluster:
         return await self._inherited_handle(engine)
 
     async def _inherited_handle(self, engine: str) -> DeploymentHandle:
-        """Find the engine of an application without the id: a gateway is not told which ones have none."""
+        """Find the engine of an application without the id: a gateway does not know which ones have none."""
         name = self._installation.inherited_application(engine)
         try:
             handle = await asyncio.to_thread(serve.get_app_handle, name)
@@ -295,7 +297,7 @@ def _failure(overview: ApplicationStatus) -> str:
 
 
 def _reason(message: str) -> str:
-    """Return the line of Serve's report that says why: the last one of the stack it quotes."""
+    """Return the line of Serve's report with the reason: the last one of the stack it quotes."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line.split(":")[0]]
     return (errors or lines or ["no reason was given"])[-1]

@@ -1,6 +1,6 @@
-"""What Serve says of its applications. Calls block: make them from a thread.
+"""The status of Serve's applications. Calls block: make them from a thread.
 
-``serve.status`` checks what the controller has told against Serve's schema, which pickles the request router
+``serve.status`` checks the controller's answer against Serve's schema, which pickles the request router
 of every deployment by value each time: a fifth of a core while a load was followed. It is read as it comes.
 """
 
@@ -24,9 +24,9 @@ _NO_PLACE = re.compile(
     r"total resources available: (?P<free>.*?)\. Use ",
     re.DOTALL,
 )
-"""Ray's reason in the words of Serve 2.60; one that is worded otherwise is not found, and not told."""
+"""Ray's reason in the words of Serve 2.60; one that is worded otherwise is not found, and not shown."""
 
-_UNTOLD = "{}"
+_UNREPORTED = "{}"
 """What Serve names as free to every engine with bundles, and once all is taken, maybe by the replica."""
 
 
@@ -77,7 +77,7 @@ class ApplicationStatus(NamedTuple):
             found = _NO_PLACE.search(deployment.message)
             if found:
                 needs, free = found["needs"], found["free"]
-                if free == _UNTOLD:
+                if free == _UNREPORTED:
                     unknown = "Serve does not say what is free"
                     return f"not placed yet, or slow to start: each replica needs {needs}; {unknown}"
                 return f"no place yet: each replica needs {needs}; the cluster has {free} free"
@@ -92,7 +92,7 @@ class ServeStatus(NamedTuple):
 
 
 def serve_status() -> ServeStatus:
-    """Return what Serve's controller says; nothing where there is none.
+    """Return the status from Serve's controller; an empty one where there is none.
 
     Raises:
         EngineUnavailable: Ray or Serve does not answer.
@@ -100,28 +100,28 @@ def serve_status() -> ServeStatus:
     """
     try:
         client = _get_global_client(raise_if_no_controller_running=False)
-        told = client.get_serve_details() if client is not None else {}
+        details = client.get_serve_details() if client is not None else {}
     except (RayError, RayServeException) as error:
-        raise EngineUnavailable(f"Serve does not tell its status: {error}") from error
+        raise EngineUnavailable(f"Serve does not report its status: {error}") from error
     return ServeStatus(
-        {name: _application(app) for name, app in told.get("applications", {}).items()},
-        {node: _word(proxy["status"]) for node, proxy in (told.get("proxies") or {}).items()},
+        {name: _application(app) for name, app in details.get("applications", {}).items()},
+        {node: _word(proxy["status"]) for node, proxy in (details.get("proxies") or {}).items()},
     )
 
 
-def _application(told: Mapping[str, Any]) -> ApplicationStatus:
-    deployments = {name: _deployment(deployment) for name, deployment in told["deployments"].items()}
-    return ApplicationStatus(_word(told["status"]), told["message"], deployments)
+def _application(details: Mapping[str, Any]) -> ApplicationStatus:
+    deployments = {name: _deployment(deployment) for name, deployment in details["deployments"].items()}
+    return ApplicationStatus(_word(details["status"]), details["message"], deployments)
 
 
-def _deployment(told: Mapping[str, Any]) -> DeploymentStatus:
-    states = Counter(_word(replica["state"]) for replica in told["replicas"])
-    scaling = (told.get("deployment_config") or {}).get("autoscaling_config")
+def _deployment(details: Mapping[str, Any]) -> DeploymentStatus:
+    states = Counter(_word(replica["state"]) for replica in details["replicas"])
+    scaling = (details.get("deployment_config") or {}).get("autoscaling_config")
     return DeploymentStatus(
-        _word(told["status"]),
-        told["message"],
+        _word(details["status"]),
+        details["message"],
         states,
-        target=told.get("target_num_replicas", 1),
+        target=details.get("target_num_replicas", 1),
         autoscaled=scaling is not None,
     )
 

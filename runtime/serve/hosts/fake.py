@@ -10,7 +10,7 @@ from runtime.core.swap.phase import EnginePhase, Stage
 from runtime.engines.fake import FakeEngine
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.hosts.replica import EngineReplica
-from runtime.serve.loading.board import telling
+from runtime.serve.loading.board import reporting
 
 
 class FakeEngineReplica(EngineReplica):
@@ -18,7 +18,7 @@ class FakeEngineReplica(EngineReplica):
 
     async def __init__(self, script: FakeEngineSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         self._hosted = FakeEngine(script)
-        with telling(lambda: Stage(EnginePhase.LOADING)):
+        with reporting(lambda: Stage(EnginePhase.LOADING)):
             await self._hosted.load()
         leave_startup_alone()
 

@@ -1,4 +1,4 @@
-"""Hosting an engine in a Serve replica, and talking to it over a handle: both ends of that wire."""
+"""Hosting an engine in a Serve replica, and calling it over a handle: both ends of that wire."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _CALLS = frozenset(
 
 
 _BROADCAST_SECONDS = 10.0
-"""How long every replica may take to answer what it knows. One on a node that has gone dark would keep who
-asks waiting until Ray gives that node up, a minute or more."""
+"""How long every replica may take to answer what it knows. One on a node that is cut off would keep the
+caller waiting until Ray gives that node up, a minute or more."""
 
 _LONG = frozenset({"warm", "sleep", "wake"})
-"""What takes as long as it takes: whoever asks for it sets the limit."""
+"""Calls without a limit of their own: the caller sets one."""
 
 
 class EngineReplica:
@@ -55,12 +55,12 @@ class EngineReplica:
 
     _hosted: Engine
     _digest = ""
-    _told = 0
+    _sequence = 0
     _server: ChannelServer | None = None
     _address: asyncio.Task[Address | None] | None = None
 
     def _identity(self) -> str:
-        """Return the digest in the name of this replica's application: who it is, whoever asks."""
+        """Return the digest in the name of this replica's application: its identity for every caller."""
         if not self._digest:
             self._digest = engine_in_name(serve.get_replica_context().app_name)
         return self._digest
@@ -78,7 +78,7 @@ class EngineReplica:
             yield fault_of(error)
 
     async def engine_address(self) -> Address | None:
-        """Return where this replica takes calls past Serve; None if Serve has to count or to choose."""
+        """Return where this replica takes calls past Serve; None if Serve has to count or route them."""
         config = serve.get_replica_context()._deployment_config  # noqa: SLF001 - no public way to one's own
         own_router = config.request_router_config.request_router_class != _SERVES_ROUTER
         if config.autoscaling_config is not None or own_router:
@@ -92,7 +92,7 @@ class EngineReplica:
         try:
             return await self._server.open(get_node_ip_address(), tls.listening())
         except OSError as error:
-            _log.warning("this replica is called through Serve only, for it cannot listen: %s", error)
+            _log.warning("this replica cannot listen, so it is called through Serve only: %s", error)
             return None
 
     async def __del__(self) -> None:
@@ -107,14 +107,14 @@ class EngineReplica:
                 await of_host()
 
     async def engine_ended(self, cursors: Mapping[str, int], age: float, limit: int) -> Batch:
-        """Return hops that have ended here; ``cursors`` say up to which each replica's have been kept."""
+        """Return hops that have ended here; ``cursors`` say up to which each replica's are in the ledger."""
         me = serve.get_replica_context().replica_tag
         return Batch(me, await self._hosted.ended(cursors.get(me, 0), age, limit))
 
     async def engine_metrics(self) -> MetricsSnapshot:
         """Return what the engine's software has counted in this process."""
-        self._told += 1
-        sequence, replica = self._told, serve.get_replica_context().replica_tag
+        self._sequence += 1
+        sequence, replica = self._sequence, serve.get_replica_context().replica_tag
         return MetricsSnapshot(replica, sequence, await self._hosted.metrics())
 
     async def engine_call(self, method: str, *args: Any) -> Any:
@@ -206,10 +206,10 @@ class HandleEngine:
 
     async def spent(self, hop: str) -> Usage | None:
         """Ask all replicas what a call has spent; one of them had it, unless that one is gone."""
-        # Mostly it is asked in the name of a request that is just being cancelled, which Serve extends to
-        # all that such a request calls. So it is not asked in its name.
-        told = await asyncio.create_task(self.ask_all("spent", hop), context=Context())
-        return next((usage for usage in told if usage is not None), None)
+        # Most callers are requests that are just being cancelled, and Serve cancels all calls of such a
+        # request. So this call does not belong to the request.
+        usages = await asyncio.create_task(self.ask_all("spent", hop), context=Context())
+        return next((usage for usage in usages if usage is not None), None)
 
     async def _ask(self, method: str, *args: Any) -> Any:
         result = await answer_of(self._call.remote(method, *args))
@@ -233,7 +233,7 @@ class HandleEngine:
         """Return where each replica takes calls past the handle, if it does."""
         return await self._broadcast("engine_address")
 
-    async def told(self) -> list[MetricsSnapshot]:
+    async def metrics(self) -> list[MetricsSnapshot]:
         """Return what the software of every replica counts."""
         return await self._broadcast("engine_metrics")
 

@@ -28,7 +28,7 @@ from runtime.engines.tally import TAG, Tally, tag_of
 from runtime.errors import InvalidRequest
 from runtime.serve.garbage import leave_startup_alone
 from runtime.serve.hosts.replica import EngineReplica
-from runtime.serve.loading.board import telling
+from runtime.serve.loading.board import reporting
 
 _CHOICES_KEPT = 256
 """How many sets of choices keep the vectors of their examples."""
@@ -197,7 +197,7 @@ class TransformersEngineReplica(EngineReplica):
 
     async def __init__(self, spec: TransformersEngineSpec, location: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._hosted = TransformersEngine(spec, location)
-        with telling(lambda: Stage(EnginePhase.LOADING)):
+        with reporting(lambda: Stage(EnginePhase.LOADING)):
             await self._hosted.load()
         leave_startup_alone()
 

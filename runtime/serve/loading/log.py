@@ -3,7 +3,7 @@
 vLLM starts processes of its own, and on a GPU Ray starts them as actors, whose log goes elsewhere.
 Each of them calls ``attach`` as a plugin of vLLM (``pyproject.toml``) and inherits the file's name.
 Only lines that ``load_progress`` knows are written, and vLLM's own logging stays as it is configured.
-A process on another node, or one without vLLM's plugins, is not heard of, and nothing breaks.
+A process on another node, or one without vLLM's plugins, is missing from it, and nothing breaks.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def attach() -> None:
 
 
 class _Appending(logging.Handler):
-    """Appends the first line of each message that tells of a stage, while the file's folder is there."""
+    """Appends the first line of each message that shows a stage, while the file's folder is there."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(logging.INFO)
         self._path = path
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or leave vLLM's log for good if the replica does not listen any more."""
+        """Write a record, or leave vLLM's log for good if the replica does not read it any more."""
         line = record.getMessage().partition("\n")[0]
         if stage_of(line) is None:
             return

@@ -1,4 +1,4 @@
-"""What lines of vLLM's log tell of how an engine comes up.
+"""The stages of an engine that comes up, from lines of vLLM's log.
 
 The lines are those of vLLM 0.29. One that a later vLLM words otherwise is not found here: the engine
 then shows the phase before it for longer. Progress bars are not among them, for they bypass the log.
@@ -52,7 +52,7 @@ _LINES: tuple[tuple[re.Pattern[str], EnginePhase], ...] = tuple(
 
 
 def stage_of(line: str, fetching: Fetching = Fetching.NOBODY) -> Stage | None:
-    """Return the stage that begins, or goes on, with a line of vLLM's log, or None if it tells of none."""
+    """Return the stage that begins, or goes on, with a line of vLLM's log, or None if it shows none."""
     if _BEGUN.search(line):
         return Stage(EnginePhase.FETCHING if fetching is Fetching.BY_VLLM else EnginePhase.LOADING)
     for pattern, phase in _LINES:
@@ -66,7 +66,7 @@ def stage_of(line: str, fetching: Fetching = Fetching.NOBODY) -> Stage | None:
 def furthest(lines: Iterable[str], fetching: Fetching) -> Stage:
     """Return how far the processes of one replica have come, by all that they logged.
 
-    The furthest, not the last: a worker that lags says what the first one has long said.
+    The furthest, not the last: a worker that lags logs what the first one has long logged.
     """
     begun = EnginePhase.FETCHING if fetching is Fetching.BEFORE_VLLM else EnginePhase.STARTING
     stages = [Stage(begun), *(stage for line in lines if (stage := stage_of(line, fetching)))]

@@ -1,1 +1,1 @@
-"""Asking the manager: where it is, the calls that it answers, both ends of them."""
+"""Calling the manager: its address, the calls that it answers, and both ends of them."""

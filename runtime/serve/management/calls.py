@@ -1,8 +1,8 @@
-"""What gateways may ask of the manager: its typed form on the wire, and how long an answer is waited for.
+"""The calls of gateways to the manager: their types on the wire, and how long an answer is waited for.
 
-A question has at most one argument. Both it and the answer are MessagePack of their declared types, so what
-is of another type is refused where it arrives. Members that an end does not know are left out, and those that
-it misses have their defaults: of an update's two Interlocks each understands the other's.
+A call has at most one argument. Argument and answer are MessagePack of their declared types, so a value of
+another type is refused where it arrives. Unknown members are ignored and missing ones have their defaults: so
+the two versions of an update understand each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.core.views.forms import Form, Status
 from runtime.errors import EngineUnavailable, InterlockError, InternalError
 
 SILENT_S = 8.0
-"""How long the manager, or a gateway, may say nothing to the other. To connect anew costs next to nothing."""
+"""How long the manager, or a gateway, may be silent before the other connects anew, which costs little."""
 
 
 def _plain(value: Any) -> Any:
@@ -76,11 +76,11 @@ METHODS = {
     "changes": Method(int | None, ChangeBatch, POLL_SECONDS + 5.0),
     "audit": Method(int, list[_JSON], 30.0),
 }
-"""By the name of what does it."""
+"""By the name of the manager's method."""
 
 
 class Refusal(msgspec.Struct, array_like=True):
-    """An error of Interlock's as it crosses: its class, and what it is made of."""
+    """An error of Interlock's on the wire: the name of its class, and its arguments."""
 
     kind: str
     arguments: list[Any]
@@ -88,7 +88,7 @@ class Refusal(msgspec.Struct, array_like=True):
 
 
 def refusal_of(error: InterlockError) -> Refusal:
-    """Return what crosses for ``error``."""
+    """Return ``error`` as it is sent."""
     _, arguments, *attributes = tuple[Any, ...](error.__reduce__())
     return Refusal(type(error).__name__, list(arguments), *map(dict, filter(None, attributes)))
 
@@ -102,7 +102,9 @@ def error_of(refusal: Refusal) -> InterlockError:
             error.__dict__.update(refusal.attributes)
             return error
     except TypeError:
-        return InternalError(f"the manager refused with {refusal.kind}, which is made otherwise here")
+        return InternalError(
+            f"the manager refused with {refusal.kind}, whose arguments this version does not know"
+        )
     message = str(refusal.arguments[0]) if refusal.arguments else refusal.kind
     return EngineUnavailable(f"the manager: {message}")
 

@@ -1,4 +1,4 @@
-"""The manager's end of its links to gateways: what each asks is answered, and nobody waits for another."""
+"""The manager's end of its links to gateways: each call is answered, and none waits for another."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from runtime.serve.management.calls import METHODS, encode, refusal_of
 
 
 class Answering(Protocol):
-    """What the manager does for gateways. What it raises of Interlock's errors, they raise."""
+    """What the manager does for gateways. Interlock's errors that it raises are raised there, too."""
 
     async def next_table(self, report: GatewayReport) -> RoutingTable: ...  # noqa: D102 - see traffic.manager_port
     async def report(self, report: GatewayReport) -> TableStamp: ...  # noqa: D102
-    async def activity(self, told: GatewayActivity) -> None: ...  # noqa: D102
+    async def activity(self, counts: GatewayActivity) -> None: ...  # noqa: D102
     async def leave(self, gateway: str) -> None: ...  # noqa: D102
-    async def count(self, told: MetricsSnapshot) -> None: ...  # noqa: D102
-    async def metrics(self, told: MetricsSnapshot) -> bytes: ...  # noqa: D102
+    async def count(self, snapshot: MetricsSnapshot) -> None: ...  # noqa: D102
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes: ...  # noqa: D102
     async def status(self) -> Status: ...  # noqa: D102
     async def health(self) -> dict[str, Any]: ...  # noqa: D102
     async def command(self, command: Command) -> Status: ...  # noqa: D102
@@ -47,13 +47,13 @@ def answering(manager: Answering) -> Answer:
         try:
             arguments = [method.decode_argument(argument) for argument in call.args]
         except (*UNREADABLE, TypeError, ValueError) as error:
-            message = f"what {call.method} is asked with is not of its type: {error}"
+            message = f"the argument of {call.method} is not of its type: {error}"
             sender.send(Reply(call.number, fault=Fault("EngineUnavailable", message), ended=True))
             return
         try:
-            told = [True, encode(await getattr(manager, call.method)(*arguments))]
+            value = [True, encode(await getattr(manager, call.method)(*arguments))]
         except InterlockError as error:
-            told = [False, encode(refusal_of(error))]
-        sender.send(Reply(call.number, value=told, ended=True))
+            value = [False, encode(refusal_of(error))]
+        sender.send(Reply(call.number, value=value, ended=True))
 
     return answer

@@ -1,4 +1,4 @@
-"""A gateway's end of its link to the manager: one connection for all that it asks, made anew when it breaks.
+"""A gateway's end of its link to the manager: one connection for all calls, made anew when it breaks.
 
 Where the manager listens is read from where it has published it, and only while there is no connection. No
 call through Serve's handle is ever open: Ray would keep the manager from answering anybody while it reports a
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 """How long it may take to find the manager and to connect to it."""
 
-KNOWN_SECONDS = 1.5
-"""How long it may take to connect to where it was last."""
+RECONNECT_SECONDS = 1.5
+"""How long it may take to connect to its last address."""
 
 RETRY_SECONDS = 0.5
-"""Pause before it is tried again for an operator who waits."""
+"""Pause before the next try while an operator waits."""
 
 PATIENCE_SECONDS = 10.0
 """How long an operator's question waits for a manager: one that has died is replaced within this, mostly."""
@@ -60,11 +60,11 @@ class ManagerLink:
         self._directory = directory
         self._tls = tls
         self._channel: Channel | None = None
-        self._known: Address | None = None
+        self._last_address: Address | None = None
         self._connecting: asyncio.Task[Channel] | None = None
 
     async def close(self) -> None:
-        """End the connection; nobody asks any more."""
+        """End the connection; no calls follow."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -76,24 +76,24 @@ class ManagerLink:
         return cast("RoutingTable", await self._ask("next_table", report))
 
     async def report(self, report: GatewayReport) -> TableStamp:
-        """Say what this gateway holds; return which table is the newest."""
+        """Send this gateway's report; return the stamp of the newest table."""
         return cast("TableStamp", await self._ask("report", report))
 
-    async def activity(self, told: GatewayActivity) -> None:
-        """Say what this gateway has counted for status and health."""
-        await self._ask("activity", told)
+    async def activity(self, counts: GatewayActivity) -> None:
+        """Send what this gateway has counted for status and health."""
+        await self._ask("activity", counts)
 
     async def leave(self, gateway: str) -> None:
         """Say goodbye."""
         await self._ask("leave", gateway)
 
-    async def count(self, told: MetricsSnapshot) -> None:
-        """Say what this gateway has counted for Prometheus. Raises StoreUnavailable."""
-        await self._ask("count", told)
+    async def count(self, snapshot: MetricsSnapshot) -> None:
+        """Send what this gateway has counted for Prometheus. Raises StoreUnavailable."""
+        await self._ask("count", snapshot)
 
-    async def metrics(self, told: MetricsSnapshot) -> bytes:
+    async def metrics(self, snapshot: MetricsSnapshot) -> bytes:
         """Return what the whole application has counted. Raises StoreUnavailable."""
-        return cast("bytes", await self._ask("metrics", told))
+        return cast("bytes", await self._ask("metrics", snapshot))
 
     async def status(self) -> Status:
         """Return the control state for people."""
@@ -116,7 +116,7 @@ class ManagerLink:
         return cast("list[dict[str, Any]]", await self._ask("audit", limit))
 
     async def changes(self, after: int | None) -> ChangeBatch:
-        """Return what has happened to releases and engines after an id, or after a while nothing."""
+        """Return the changes of releases and engines after an id, or none after a while."""
         return cast("ChangeBatch", await self._ask("changes", after))
 
     # -- asking -----------------------------------------------------------------------------------
@@ -126,18 +126,18 @@ class ManagerLink:
         try:
             encoded = [encode(argument) for argument in arguments]
         except UNENCODABLE as error:
-            raise InvalidRequest(f"this cannot be told to the manager: {error}") from error
+            raise InvalidRequest(f"this cannot be sent to the manager: {error}") from error
         channel = await self._connected(PATIENCE_SECONDS if name in _PATIENT else 0.0)
         try:
             async with asyncio.timeout(method.seconds):
-                told = await channel.ask(name, *encoded)
+                reply = await channel.ask(name, *encoded)
         except TimeoutError as error:
             message = f"the manager did not answer {name} within {method.seconds:g} s"
             raise EngineUnavailable(message) from error
-        return _answer(name, method, told)
+        return _answer(name, method, reply)
 
     async def _connected(self, patience: float) -> Channel:
-        """Return the connection; make one if there is none, and for ``patience`` seconds again and again."""
+        """Return the connection; if there is none, try to make one for ``patience`` seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + patience
         while True:
@@ -159,12 +159,12 @@ class ManagerLink:
             _log.info("no connection to the manager: %s", ended.exception())
 
     async def _connect(self) -> Channel:
-        """Connect to where the manager was last, or to where it says that it is."""
-        if self._known is not None:
+        """Connect to the manager's last address, or to the one that it has published."""
+        if self._last_address is not None:
             try:
-                return await self._open(self._known, KNOWN_SECONDS)
+                return await self._open(self._last_address, RECONNECT_SECONDS)
             except EngineUnavailable as error:
-                _log.info("the manager is not where it was: %s", error)
+                _log.info("the manager is not at its last address: %s", error)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 address = await self._directory.address()
@@ -187,7 +187,7 @@ class ManagerLink:
             if isinstance(error, TimeoutError):
                 raise EngineUnavailable(f"no connection to {address.replica} within {seconds:g} s") from error
             raise
-        self._channel, self._known = channel, address
+        self._channel, self._last_address = channel, address
         return channel
 
     def _lose(self, channel: Channel) -> None:
@@ -195,9 +195,9 @@ class ManagerLink:
             self._channel = None
 
 
-def _answer(name: str, method: Method, told: Any) -> Any:
+def _answer(name: str, method: Method, reply: Any) -> Any:
     try:
-        answered, encoded = told
+        answered, encoded = reply
         if answered:
             return method.decode_answer(encoded)
         refused = error_of(decode_refusal(encoded))

@@ -1,4 +1,4 @@
-"""Which process this is, so that a manager on the same machine can tell whether it is over."""
+"""Which process this is, so that a manager on the same machine can find out whether it has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START_FIELD = 19
 
 
 def own_holder(application: str) -> Holder:
-    """Return this manager as others that look at its store know it."""
+    """Return this manager as others that open its store see it."""
     return Holder(
         cluster=_cluster(),
         application=application,
@@ -55,25 +55,25 @@ def has_ended(holder: Holder) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     except (OSError, ValueError, IndexError) as error:
-        _log.info("whether process %d still runs is not known: %s", holder.pid, error)
+        _log.info("could not find out whether process %d still runs: %s", holder.pid, error)
         return False
 
 
 def _started(pid: int) -> float:
     """Return when a process began, in seconds since the machine's start: a step of its clock changes nothing.
 
-    Raises OSError: there is no such process, or the system does not tell.
+    Raises OSError: there is no such process, or the system does not report it.
     """
-    told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    ticks = told.rpartition(")")[2].split()[_START_FIELD]
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    ticks = stat.rpartition(")")[2].split()[_START_FIELD]
     return float(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _machine() -> str:
-    """Return what tells this boot and this container's processes from others; nothing if it is not known."""
+    """Return an id of this boot and this container's process namespace; empty if it is not known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError as error:
-        _log.info("which machine this is, is not known: %s", error)
+        _log.info("could not read the id of this machine: %s", error)
         return ""

@@ -1,7 +1,7 @@
-"""Where a manager says where it listens, and whom it knows: Ray's own key-value store, which its head keeps.
+"""Where a manager publishes its address and its gateways: Ray's own key-value store, which its head keeps.
 
-Whoever reads or writes there asks no process of ours, so it may be asked from a node that is about to be cut
-off. Ray guards it as it guards everything: who can read it could run code in the cluster as well.
+Reading or writing there needs no process of ours, so it works from a node that is about to be cut off. Ray
+protects it as it protects everything: who can read it could run code in the cluster as well.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Registry:
         self._address = f"manager/{app}".encode()
         self._roster = f"gateways/{app}".encode()
         self._client: GcsClient | None = None
-        # One that hangs must not take a thread for each try.
+        # A call that hangs must not take a thread for each try.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
 
     async def publish(self, address: Address) -> None:
-        """Say where the manager listens; whoever published before is no manager any more."""
+        """Publish the manager's address; whoever published before is no manager any more."""
         await self._call("internal_kv_put", self._address, msgspec.msgpack.encode(address), True)  # noqa: FBT003
 
     async def address(self) -> Address:
-        """Return where the manager listens. Raises EngineUnavailable: none has said so yet."""
+        """Return where the manager listens. Raises EngineUnavailable: none has published it yet."""
         found: Address | None = await self._read(self._address, Address)
         if found is None:
-            raise EngineUnavailable("no manager has said yet where it is")
+            raise EngineUnavailable("no manager has published its address yet")
         return found
 
     async def save(self, gateways: frozenset[str]) -> None:
@@ -50,7 +50,7 @@ class Registry:
         await self._call("internal_kv_put", self._roster, msgspec.msgpack.encode(gateways), True)  # noqa: FBT003
 
     async def load(self) -> frozenset[str] | None:
-        """Return the names that were kept last; None if nothing was."""
+        """Return the names that were saved last; None if nothing was."""
         found: frozenset[str] | None = await self._read(self._roster, frozenset[str])
         return found
 
@@ -60,7 +60,7 @@ class Registry:
             return None if found is None else msgspec.msgpack.decode(found, type=kind)
         except UNREADABLE as error:
             raise EngineUnavailable(
-                f"what {key.decode()} says in Ray's store cannot be read: {error}"
+                f"the value of {key.decode()} in Ray's store cannot be read: {error}"
             ) from error
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -75,7 +75,7 @@ class Registry:
         try:
             if self._client is None:
                 self._client = GcsClient(address=ray.get_runtime_context().gcs_address)
-            ask = getattr(self._client, method)
-            return ask(*arguments, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS)
+            call = getattr(self._client, method)
+            return call(*arguments, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS)
         except RayError as error:
             raise EngineUnavailable(f"Ray's store does not answer: {error}") from error

@@ -1,4 +1,4 @@
-"""What ``user_config`` asks for: read beside the manager's other work, one after the other."""
+"""Model sets requested by ``user_config``: read in the background, one after the other."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 _KEYS = {"model_set", "change"}
 
 
-class Wishes:
-    """Reads model sets; ``post`` gets what became of each wish."""
+class ModelSetRequests:
+    """Reads the requested model sets; ``post`` gets the event that each request leads to."""
 
     def __init__(self, settings: Settings, clock: Clock, post: Callable[[ev.Event], None]) -> None:
         self._settings = settings
@@ -30,24 +30,24 @@ class Wishes:
         self._reading: set[asyncio.Task[None]] = set()
         self._in_turn = asyncio.Lock()
 
-    def take(self, user_config: Mapping[str, Any]) -> None:
-        """Take a wish and return at once."""
-        task = asyncio.create_task(self._want(dict(user_config)))
+    def submit(self, user_config: Mapping[str, Any]) -> None:
+        """Queue a request and return at once."""
+        task = asyncio.create_task(self._process(dict(user_config)))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
 
-    async def _want(self, user_config: dict[str, Any]) -> None:
-        # In the order in which they came: a set that takes minutes to hash must not overtake a later one.
+    async def _process(self, user_config: dict[str, Any]) -> None:
+        # In their order: a set that takes minutes to hash must not overtake a later one.
         async with self._in_turn:
-            self._post(await self._read_wish(user_config))
+            self._post(await self._event_of(user_config))
 
-    async def _read_wish(self, user_config: dict[str, Any]) -> ev.Wanted | ev.Refused:
+    async def _event_of(self, user_config: dict[str, Any]) -> ev.Wanted | ev.Refused:
         change = change_digest(user_config)
         try:
             return await asyncio.to_thread(self._read, user_config, change)
         except ModelSetError as error:
             return self._refused(change, error.source, str(error))
-        except Exception as error:  # noqa: BLE001 - a wish must not vanish: what reading it met is its reason
+        except Exception as error:  # noqa: BLE001 - no request may vanish: the error becomes its reason
             _log.exception("the wanted model set could not be read")
             return self._refused(change, "user_config", f"{type(error).__name__}: {error}")
 

@@ -168,7 +168,7 @@ async def test_secret(secret):
 
 # A replica that stops lets what is under way end, and takes nothing new; that goes over the handle.
 async def test_a_replica_that_stops(monkeypatch):
-    monkeypatch.setattr(direct, "LOOK_AGAIN_SECONDS", 60.0)
+    monkeypatch.setattr(direct, "RETRY_SECONDS", 60.0)
     async with connected(inter_token="20ms") as (engine, _, handle, server):
         answer = engine.generate(ASK)
         first = await anext(answer)
@@ -194,7 +194,7 @@ async def test_a_replica_that_is_lost():
 
 # Replicas that come are called, and those that are gone are not, within a look.
 async def test_replicas_come_and_go(monkeypatch):
-    monkeypatch.setattr(direct, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(direct, "REFRESH_SECONDS", 0.02)
     async with connected() as (engine, first, handle, _):
         second = Replica()
         async with listening(second, "second") as (_, address):
@@ -232,11 +232,11 @@ async def test_a_replica_behind_a_firewall(monkeypatch):
 async def test_a_replica_beside_that_takes_no_connection():
     async with connected() as (engine, replica, handle, _):
         handle.told = [*handle.told, None]
-        await engine._look()
+        await engine._refresh()
         await tokens_of(engine)
         assert (replica.calls, handle.calls) == (0, 1)
         handle.told = handle.told[:1]
-        await engine._look()
+        await engine._refresh()
         await tokens_of(engine)
         assert (replica.calls, handle.calls) == (1, 1)
 
@@ -254,9 +254,9 @@ async def test_a_replica_that_stands_still(monkeypatch):
 
 
 # Whatever keeps replicas from being looked for once, they are looked for again.
-async def test_a_look_that_breaks(monkeypatch):
-    monkeypatch.setattr(direct, "LOOK_AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr(direct, "LOOK_SECONDS", 0.01)
+async def test_a_refresh_that_breaks(monkeypatch):
+    monkeypatch.setattr(direct, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(direct, "REFRESH_SECONDS", 0.01)
     async with connected() as (engine, _, handle, _):
         looks = []
 
@@ -307,7 +307,7 @@ async def test_ping_and_spent_go_past_the_handle():
         assert await engine.spent("never-came") is None
         assert (handle.pings, handle.calls, replica.calls) == (pinged, 0, 2)
         handle.told = [*handle.told, None]
-        await engine._look()
+        await engine._refresh()
         await engine.ping()
         await engine.spent("never-came")
         assert (handle.pings, handle.calls, replica.calls) == (pinged + 1, 1, 2)
@@ -319,7 +319,7 @@ async def test_the_least_busy():
         second = Replica(**HELD)
         async with listening(second, "second") as (_, address):
             handle.told = [*handle.told, address]
-            await engine._look()
+            await engine._refresh()
             answers = []
             for _ in range(6):
                 answers.append(engine.generate(ASK))

@@ -40,7 +40,7 @@ async def test_what_was_spent_is_nobodys_call():
 
 # A replica whose node has gone dark keeps nobody waiting who asks what all of them know; what takes long
 # anyway has the limit of who asks for it.
-@pytest.mark.parametrize("ask", ["metered", "idle", "spent", "addresses", "told", "collect"])
+@pytest.mark.parametrize("ask", ["metered", "idle", "spent", "addresses", "metrics", "collect"])
 async def test_a_replica_that_cannot_be_reached(ask):
     handle = Handle()
     handle.results_async = asyncio.Event().wait
@@ -48,7 +48,7 @@ async def test_a_replica_that_cannot_be_reached(ask):
     calls = {
         "spent": lambda: engine.spent("hop"),
         "addresses": engine.addresses,
-        "told": engine.told,
+        "metrics": engine.metrics,
         "collect": lambda: engine.collect({}, 1.0, 10),
     }
     with pytest.raises(EngineUnavailable, match="within 10 s"):

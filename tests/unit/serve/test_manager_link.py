@@ -258,12 +258,12 @@ async def test_refusals():
 # What has no form on the wire is refused where it is asked, and the next question is answered.
 async def test_what_has_no_form():
     async with linked(Manager(status=STATUS, command=STATUS)) as (link, _):
-        with pytest.raises(InvalidRequest, match="cannot be told"):
+        with pytest.raises(InvalidRequest, match="cannot be sent"):
             await link.command(Command(Action.PROMOTE, "operator", 2**70))
         deep = []
         for _ in range(5000):
             deep = [deep]
-        with pytest.raises(InvalidRequest, match="cannot be told"):
+        with pytest.raises(InvalidRequest, match="cannot be sent"):
             await link.plan({"name": deep})
         assert await link.status() == STATUS
 
@@ -358,7 +358,7 @@ async def says_nothing(reader, writer):
 # A manager that stands still, or what is none, keeps nobody waiting for longer than the limit.
 async def test_a_manager_that_stands_still(monkeypatch):
     monkeypatch.setattr(manager_link, "CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(manager_link, "KNOWN_SECONDS", 0.1)
+    monkeypatch.setattr(manager_link, "RECONNECT_SECONDS", 0.1)
     monkeypatch.setattr(METHODS["report"], "seconds", 0.1)
     async with await asyncio.start_server(says_nothing, "127.0.0.1") as silent:
         directory = Directory(Address("manager", *silent.sockets[0].getsockname()[:2], "secret"))

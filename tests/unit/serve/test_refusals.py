@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from runtime.errors import EngineUnavailable, InvalidRequest, Overloaded
 from runtime.serve.hosts.vllm.chat_request import ChatRequests
 from runtime.serve.hosts.vllm.prompt_limits import PromptLimits
-from runtime.serve.hosts.vllm.refusals import refused_by, refused_saying
+from runtime.serve.hosts.vllm.refusals import refused_by, refused_with
 
 
 class VLLMClientError(Exception):
@@ -139,7 +139,7 @@ def test_what_is_the_engines_fault(error, generated, kind):
     ],
 )
 def test_words(said, members, param, told):
-    refused = refused_saying(said, None, {**ASK, **members})
+    refused = refused_with(said, None, {**ASK, **members})
     assert refused.param == param
     assert str(refused).startswith(told)
     assert "\n" not in str(refused)
@@ -148,7 +148,7 @@ def test_words(said, members, param, told):
 # A prompt that is too long has OpenAI's code and the messages for its member.
 def test_too_long():
     said = "This model's maximum context length is 2048 tokens. However, you requested 1 output tokens"
-    refused = refused_saying(said, "input_tokens", ASK)
+    refused = refused_with(said, "input_tokens", ASK)
     assert (refused.param, refused.code) == ("messages", "context_length_exceeded")
 
 

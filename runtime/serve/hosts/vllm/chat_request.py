@@ -48,7 +48,7 @@ class ChatRequests:
         form = self._form
         if "max_tokens" not in members and UNASKED_CAP in body:
             form, members["max_tokens"] = self._unasked, body[UNASKED_CAP]
-        # With running usage on every chunk: of thoughts vLLM tells there alone.
+        # With running usage on every chunk: vLLM counts thoughts there alone.
         usage = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
         try:
             return form(model=self._model, **members, **(usage if members.get("stream") else {}))
@@ -71,6 +71,6 @@ class ChatRequests:
     def _takes(self, members: Mapping[str, Any]) -> bool:
         try:
             self._form(model=self._model, **members)
-        except Exception:  # noqa: BLE001 - whatever it is, it says no
+        except Exception:  # noqa: BLE001 - any error means no
             return False
         return True

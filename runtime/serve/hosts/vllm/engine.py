@@ -41,9 +41,9 @@ from runtime.serve.hosts.replica import EngineReplica
 from runtime.serve.hosts.vllm.chat_request import ChatRequests
 from runtime.serve.hosts.vllm.output_count import CallOutputs, OutputCounts
 from runtime.serve.hosts.vllm.prompt_limits import PromptLimits
-from runtime.serve.hosts.vllm.refusals import refused_by, refused_saying
+from runtime.serve.hosts.vllm.refusals import refused_by, refused_with
 from runtime.serve.hosts.vllm.renderings import Renderings
-from runtime.serve.loading.board import telling
+from runtime.serve.loading.board import reporting
 from runtime.serve.loading.log import LoadLog
 from runtime.serve.loading.progress import Fetching
 
@@ -143,7 +143,7 @@ class VllmEngineSpec:
         try:
             await self._server.check_health()
         except Exception as error:
-            raise EngineUnavailable(f"vLLM says that it is not well: {error}") from error
+            raise EngineUnavailable(f"vLLM reports that it is unhealthy: {error}") from error
 
     async def sleep(self) -> None:
         """Give the KV cache back and move the weights to main memory; captured graphs stay. Only while idle.
@@ -232,7 +232,7 @@ def _refusal(error: Mapping[str, Any], body: Body, *, generated: int = 0) -> Int
     message, code = str(error.get("message")), error.get("code")
     if not isinstance(code, int) or code not in _CLIENT_FAULTS:
         return refused_by(GenerationError(message), body, generated=generated)
-    return refused_saying(message, error.get("param"), body)
+    return refused_with(message, error.get("param"), body)
 
 
 def _checked(generate: Callable[..., Any], processor: Any) -> Callable[..., Any]:
@@ -272,7 +272,7 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
     """``LLMServer`` with the engine port beside its own methods."""
 
     async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # Serve awaits it
-        with LoadLog(_fetching(llm_config)) as log, telling(log.stage):
+        with LoadLog(_fetching(llm_config)) as log, reporting(log.stage):
             await LLMServer.__init__(self, llm_config, **kwargs)
         _count_here(self.engine._engine_client)  # noqa: SLF001 - nobody else has it
         self._hosted = self._engine = VllmEngineSpec(self, llm_config.model_id)

@@ -99,7 +99,7 @@ class OutputCounts:
 
     @asynccontextmanager
     async def of(self, count: Count) -> AsyncIterator[CallOutputs]:
-        """Tell ``count`` what is generated within the block; at its end nothing is generated any more."""
+        """Count into ``count`` what is generated within the block; when it ends, so does the generation."""
         # Its hop's id, so that vLLM's log can be found; who asks twice under one must not hide a call.
         name = count.tag.hop if count.tag.hop not in self._calls else uuid.uuid4().hex
         call = self._calls[name] = CallOutputs(name)
@@ -111,14 +111,14 @@ class OutputCounts:
             names = self._forget(call)
             count.usage = call.usage()
             if names:
-                await self._tell_core(names)
+                await self._abort_in_core(names)
 
     def _forget(self, call: CallOutputs) -> list[str]:
         # vLLM would do it, too, but later: when the garbage collector has found its generators.
         names = [name for name in call.end() if name in self._processor.request_states]
         return self._processor.abort_requests(names, internal=True) if names else []
 
-    async def _tell_core(self, names: list[str]) -> None:
+    async def _abort_in_core(self, names: list[str]) -> None:
         ending = asyncio.create_task(self._end(names))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)

@@ -26,7 +26,7 @@ class _Room:
 
 
 _GRAMMAR = _Room(characters=32 * 1024, values=4096, objects=600, longest=8 * 1024)
-"""Of what an answer's form is told: a schema of 800 properties takes seconds, one of 2,000 a minute."""
+"""Of a schema or grammar: a schema of 800 properties takes seconds, one of 2,000 a minute."""
 
 _FORMS = ("response_format", "structured_outputs", "tool_choice")
 """Members that are compiled. Tools are read by the model, and have its limits."""

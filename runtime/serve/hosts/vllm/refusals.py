@@ -1,6 +1,6 @@
-"""What vLLM refuses, in the words of the API: which member of the request it was, and what is wrong with it.
+"""vLLM's refusals in the words of the API: which member of the request is wrong, and how.
 
-vLLM says it with exceptions of many kinds, in the words of its command line, or as pydantic's list of all
+vLLM raises exceptions of many kinds, in the words of its command line, or as pydantic's list of all
 forms that something might have had. A client can do nothing with either; and an error that is the request's
 own must not look like one of the engine's, which is asked again and counts against its health.
 """
@@ -27,7 +27,7 @@ _DETAILS = re.compile(r"\s*\((?:parameter=.*|value=.*)\)\s*$", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\s*[^.]*\bVLLM_[A-Z_]+[^.]*\.?")
 _OF_A_GRAMMAR = re.compile(r"grammar|schema|regex|choice|structured|JSON", re.IGNORECASE)
 _LONGEST = 500
-"""How many characters of what vLLM says are told: it quotes what was sent."""
+"""How many characters of vLLM's message a client gets: it quotes what was sent."""
 
 _NO_PARSER = "the model set gives this step's engine no {} (in its engine_kwargs)"
 _REWORDED = (
@@ -37,7 +37,7 @@ _REWORDED = (
     (r"is not a multimodal model", "messages: this model reads text alone"),
     (r"TextEncodeInput must be", "messages: half of a surrogate pair is no text"),
 )
-"""What vLLM says (a regular expression), and what a client is told instead."""
+"""vLLM's message (a regular expression), and the text that a client gets instead."""
 
 
 def refused_by(
@@ -59,15 +59,15 @@ def refused_by(
         return _without_form(cause, body)
     of_request = "TemplateError" in kinds or isinstance(cause, (*_OF_THE_REQUEST, RecursionError))
     if "VLLMClientError" in kinds or (of_request and not generated):
-        return refused_saying(_said(cause), getattr(cause, "parameter", None), body, default=default)
-    return EngineUnavailable(f"vLLM failed: {type(cause).__name__}: {_said(cause)}")
+        return refused_with(_message(cause), getattr(cause, "parameter", None), body, default=default)
+    return EngineUnavailable(f"vLLM failed: {type(cause).__name__}: {_message(cause)}")
 
 
-def refused_saying(
-    said: str, param: str | None, body: Mapping[str, Any], *, default: str | None = "messages"
+def refused_with(
+    raw: str, param: str | None, body: Mapping[str, Any], *, default: str | None = "messages"
 ) -> InvalidRequest:
-    """Return the refusal that vLLM words so, and blames on ``param`` if it blames anything."""
-    message = _ENVIRONMENT.sub("", _DETAILS.sub("", said))
+    """Return the refusal for vLLM's ``raw`` message, which blames ``param`` if it blames anything."""
+    message = _ENVIRONMENT.sub("", _DETAILS.sub("", raw))
     if "context length" in message or "max_model_len" in message or param == "input_tokens":
         named = param if param in {"max_tokens", "max_completion_tokens"} else "messages"
         text = message.replace("max_model_len=max_total_tokens=", "the model's context, in tokens: ")
@@ -89,7 +89,7 @@ def refused_saying(
 
 def refused_form(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
     """Return what is wrong with the form of a body, in one sentence, of pydantic's many."""
-    worst = max(error.errors(include_url=False), key=_tells)
+    worst = max(error.errors(include_url=False), key=_specificity)
     place = [part for part in worst["loc"] if _is_place(part)]
     param = str(place[0]) if place and isinstance(place[0], str) else "messages"
     if param == "messages":
@@ -113,11 +113,11 @@ def _root(error: BaseException) -> BaseException:
 def _without_form(error: BaseException, body: Mapping[str, Any]) -> InterlockError:
     form = _first(_FORMS, body)
     if form is None:
-        return EngineUnavailable(f"vLLM failed: {_said(error)}")
+        return EngineUnavailable(f"vLLM failed: {_message(error)}")
     return InvalidRequest(f"{form}: no answer of this form can be generated", param=form)
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     text = _ADDRESS.sub("", str(error.args[0] if error.args else error))
     if isinstance(error, LookupError):
         return f"{text} is missing"
@@ -147,8 +147,8 @@ def _first(names: Iterable[str], body: Mapping[str, Any]) -> str | None:
     return next((name for name in names if body.get(name) is not None), None)
 
 
-def _tells(error: Any) -> tuple[bool, int]:
-    """Rank errors of the forms that something might have had: the one that got furthest tells most."""
+def _specificity(error: Any) -> tuple[bool, int]:
+    """Rank errors of the forms that something might have had: the one that got furthest says most."""
     return error["type"] in _BOUNDS, len(error["loc"])
 
 
