@@ -31,7 +31,7 @@ def read_content(
     ``wanted`` is a path, relative to ``root``, or the mapping itself, which ``source`` then names.
 
     Raises:
-        ModelSetError: unreadable or invalid; says which file, line and key, and why, of all that is wrong.
+        ModelSetError: unreadable or invalid; names file, line, key and reason of each mistake.
 
     """
     if isinstance(wanted, str):
@@ -93,7 +93,7 @@ def find_weights(
     """Return, by engine name, where each engine's weights are and their digest.
 
     An engine's source is looked up as a fetched model's name, then as a folder (relative to the model
-    set's file), and is otherwise taken as a hub's id, of which the engine says the commit.
+    set's file), and is otherwise taken as a hub's id, whose commit the engine names.
 
     Raises:
         ModelSetError: a source is a path that does not exist or is probably mistyped, its folder cannot be
@@ -114,7 +114,7 @@ def find_weights(
 
 
 def _faults_of_sources(model_set: ModelSet, folder: Path, models_dir: Path) -> Iterator[Problem]:
-    """Yield what is wrong with where weights are said to be, before any of them is hashed."""
+    """Yield what is wrong with the declared places of weights, before any of them is hashed."""
     for name, engine in model_set.engines.items():
         if engine.source is None:
             continue
@@ -133,8 +133,8 @@ def _fault_of_source(
     fetched = models.find(source, models_dir)
     path = fetched.path if fetched is not None else folder / expanded(source, source)
     if fetched is None and not path.is_dir():
-        own = misnamed(key, source, path) or unpinned(key, source, engine)
-        return own or unpinned_beside(key, engine, folder)
+        fault = misnamed(key, source, path) or unpinned(key, source, engine)
+        return fault or unpinned_beside(key, engine, folder)
     return unpinned_beside(key, engine, folder) or without_chat_template(key, engine, path)
 
 

@@ -1,4 +1,4 @@
-"""Where an engine's weights are said to be: paths expanded, mistakes found, and whether a model can chat."""
+"""Checks of an engine's declared weights: paths, misspelt names, missing commits, and chat templates."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def expanded(path: str, source: str) -> Path:
 
 
 def misnamed(key: Key, source: str, path: Path) -> Problem | None:
-    """Return what is wrong with a source of which there is no folder; None if it can be a hub's id."""
+    """Return what is wrong with a source that has no folder here; None if it can be a hub's id."""
     if source in models.CATALOGUE:
         return Problem(key, f"model {source!r} has not been fetched; run: interlock models fetch {source}")
     beside = _beside(path)
@@ -66,19 +66,19 @@ def misnamed(key: Key, source: str, path: Path) -> Problem | None:
 
 
 def unpinned(key: Key, source: str, engine: EngineSpec) -> Problem | None:
-    """Return what is missing of an engine that a hub's id names: what is behind that can change any day.
+    """Return that an engine names a hub's id without a commit: the model behind it can change any day.
 
-    Replicas that start later would be another model, under one digest.
+    Replicas that start later would then run another model under the same digest.
     """
     if "://" in source or (engine.pinned is not None and _COMMIT.fullmatch(engine.pinned)):
         return None
-    where = (*key, "llm_config", "engine_kwargs") if engine.kind == "vllm" else key
+    place = (*key, "llm_config", "engine_kwargs") if engine.kind == "vllm" else key
     reason = f"{source!r} is a hub's: say which commit of it, as `revision: <its 40 hex digits>`"
-    return Problem(where, reason)
+    return Problem(place, reason)
 
 
 def unpinned_beside(key: Key, engine: EngineSpec, folder: Path) -> Problem | None:
-    """Return which model beside its own an engine takes from a hub without saying the commit."""
+    """Return which additional model an engine takes from a hub without naming the commit."""
     if not isinstance(engine, VllmEngineSpec):
         return None
     kwargs = engine.llm_config.engine_kwargs
@@ -88,10 +88,10 @@ def unpinned_beside(key: Key, engine: EngineSpec, folder: Path) -> Problem | Non
         ("tokenizer", kwargs.get("tokenizer"), "tokenizer_revision", kwargs.get("tokenizer_revision")),
         ("speculative_config", drafts.get("model"), "revision", drafts.get("revision")),
     )
-    for name, source, says, revision in named:
+    for name, source, setting, revision in named:
         of_hub = isinstance(source, str) and _HUB_ID.fullmatch(source) and not (folder / source).is_dir()
         if of_hub and source != engine.source and not _COMMIT.fullmatch(str(revision)):
-            reason = f"{source!r} is a hub's: say which commit of it, as `{says}: <its 40 hex digits>`"
+            reason = f"{source!r} is a hub's: say which commit of it, as `{setting}: <its 40 hex digits>`"
             return Problem((*key, "llm_config", "engine_kwargs", name), reason)
     return None
 
@@ -110,11 +110,11 @@ def _in_place_of(source: str, near: list[str]) -> str | None:
 
 
 def without_chat_template(key: Key, engine: EngineSpec, folder: Path) -> Problem | None:
-    """Return that a folder's tokenizer has no chat template: else it is found out after a minute's load.
+    """Return that a folder's tokenizer has no chat template: vLLM finds out only after a minute's load.
 
-    A folder without a tokenizer's configuration in Hugging Face's form tells nothing.
+    A folder without a tokenizer configuration in Hugging Face's form is not checked.
     """
-    if not isinstance(engine, VllmEngineSpec) or _brings_its_own(engine):
+    if not isinstance(engine, VllmEngineSpec) or _has_own_template(engine):
         return None
     config = _json_in(folder / "tokenizer_config.json")
     if config is None or config.get("chat_template"):
@@ -130,7 +130,7 @@ def without_chat_template(key: Key, engine: EngineSpec, folder: Path) -> Problem
     )
 
 
-def _brings_its_own(engine: VllmEngineSpec) -> bool:
+def _has_own_template(engine: VllmEngineSpec) -> bool:
     kwargs = engine.llm_config.engine_kwargs
     return bool(kwargs.get("chat_template") or kwargs.get("tokenizer")) or kwargs.get(
         "tokenizer_mode"
@@ -143,7 +143,7 @@ def _brings_its_own(engine: VllmEngineSpec) -> bool:
 
 
 def _json_in(path: Path) -> dict[str, Any] | None:
-    """Return the mapping in a file, or None if it has none that can be read: the engine will say so."""
+    """Return the mapping in a file, or None if it has none that can be read: the engine will report that."""
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             return None

@@ -95,7 +95,7 @@ class _Measured:
 
 
 def _bound(text: str, source: str) -> None:
-    """Refuse, by the parser's events alone, what would expand into too much. They are made one at a time."""
+    """Refuse text that would expand into too much. The parser's events suffice, made one at a time."""
     measured = _Measured()
     for event in yaml.parse(text, Loader=_Loader):
         match event:

@@ -23,7 +23,7 @@ _QUIET_AND_OFFLINE = {
 
 
 class Convert(Protocol):
-    """Turns a GGUF file into a folder of safetensors; the seam at which tests need no torch."""
+    """Turns a GGUF file into a folder of safetensors; replaced in tests, which need no torch."""
 
     def __call__(self, gguf: Path, folder: Path, progress: ReportProgress) -> None:
         """Write the converted model to ``folder``, which does not exist yet."""
@@ -38,7 +38,7 @@ def convert_with_transformers(gguf: Path, folder: Path, progress: ReportProgress
 
     """
     # By path and with -P: the child finds the program wherever Interlock lies, and no module of ours
-    # can stand in the way of one of theirs.
+    # can shadow one of theirs.
     command = [sys.executable, "-P", gguf_to_safetensors.__file__, str(gguf), str(folder)]
     log = gguf.parent.parent / "conversion.log"
     ended = run_child(

@@ -1,4 +1,4 @@
-"""What a folder of weights is: one digest over the content of its files.
+"""The identity of a folder of weights: one digest over the content of its files.
 
 The digest is the SHA-256 of the sorted lines ``<sha256 of a file>  <its path in the folder>``, for
 the files that can change what the model answers. ``sha256sum``, ``sort`` and ``sha256sum`` again
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from runtime.errors import ModelFetchError
 
 MANIFEST = "interlock-model.json"
-"""Name of the file in which a fetched model says what it is."""
+"""Name of the file that describes a fetched model."""
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 _CACHE = ".digests"
@@ -101,18 +101,18 @@ def weights_digest(folder: Path, models_dir: Path) -> str:
 def _digest_at_rest(
     folder: Path, relative: PurePosixPath, known: dict[str, FileDigest]
 ) -> tuple[str, FileDigest]:
-    """Return what a file looks like and its digest, from ``known`` where it looks the same."""
-    look = _look(folder, relative)
-    if look in known:
-        return look, known[look]
+    """Return a file's fingerprint and its digest, from ``known`` if it has that fingerprint."""
+    fingerprint = _fingerprint(folder, relative)
+    if fingerprint in known:
+        return fingerprint, known[fingerprint]
     path = folder / relative
     file = FileDigest(path=str(relative), sha256=sha256_of(path), size=path.stat().st_size)
-    if _look(folder, relative) != look:
+    if _fingerprint(folder, relative) != fingerprint:
         raise ModelFetchError(f"{path} changed while it was read; wait until it is complete")
-    return look, file
+    return fingerprint, file
 
 
-def _look(folder: Path, relative: PurePosixPath) -> str:
+def _fingerprint(folder: Path, relative: PurePosixPath) -> str:
     stat = (folder / relative).stat()
     return f"{stat.st_size} {stat.st_mtime_ns} {relative}"
 
@@ -120,11 +120,11 @@ def _look(folder: Path, relative: PurePosixPath) -> str:
 def _read_cache(cache: Path) -> dict[str, FileDigest]:
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
-        return {look: FileDigest.model_validate(file) for look, file in content.items()}
+        return {fingerprint: FileDigest.model_validate(file) for fingerprint, file in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:  # a cache that cannot be used costs time, nothing else
-        _LOG.warning("digests noted in %s cannot be used, hashing again: %s", cache, error)
+        _LOG.warning("cannot read the cached digests in %s; hashing again: %s", cache, error)
         return {}
 
 
@@ -133,8 +133,9 @@ def _write_cache(cache: Path, digests: dict[str, FileDigest]) -> None:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(
-            json.dumps({look: file.model_dump() for look, file in digests.items()}), encoding="utf-8"
+            json.dumps({fingerprint: file.model_dump() for fingerprint, file in digests.items()}),
+            encoding="utf-8",
         )
         partial.replace(cache)
     except OSError as error:  # models may lie on a file system that is read-only here
-        _LOG.warning("digests cannot be noted in %s, they will be computed again: %s", cache, error)
+        _LOG.warning("cannot cache the digests in %s; they will be computed again: %s", cache, error)

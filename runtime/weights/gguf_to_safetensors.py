@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _ABOUT_THE_STACK = ("transformers_version", "local_files_only", "is_local")
-"""Keys that say how the files were written and nothing about the model."""
+"""Keys about the software that wrote the files, not about the model."""
 
 
 def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
@@ -39,7 +39,7 @@ def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
 
 
 def forget_the_stack(folder: Path) -> None:
-    """Drop from every JSON file at the top of ``folder`` what only says which software wrote it.
+    """Drop from every JSON file at the top of ``folder`` the keys that only name the software that wrote it.
 
     Otherwise the same model, fetched with another patch release of transformers, would have another
     digest, and a cluster of two such machines would take it for two models.

@@ -1,4 +1,4 @@
-"""The manifest of a fetched model: the file in its folder that says what it is."""
+"""The manifest of a fetched model: the file in its folder that describes it."""
 
 from __future__ import annotations
 

