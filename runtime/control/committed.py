@@ -54,7 +54,7 @@ class CommittedState:
         self._notify(before)
 
     async def note(self, entry: AuditEntry) -> None:
-        """Write an audit entry that no event goes with. Raises Fenced."""
+        """Write an audit entry that belongs to no event. Raises Fenced."""
         await self._journal.note(entry)
 
     async def shorten_journal(self) -> None:

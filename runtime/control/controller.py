@@ -94,7 +94,7 @@ class Controller:
         return await self._inbox.ask(command)
 
     async def until_recovered(self) -> None:
-        """Return once the journal has been read again: before that the state says that nothing exists.
+        """Return once the journal has been read again: before that the state is empty.
 
         Raises:
             EngineUnavailable: it has not been within ``RECOVERY_SECONDS``.

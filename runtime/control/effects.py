@@ -37,7 +37,7 @@ POLL_SECONDS = 0.25
 """How often the cluster is asked whether an application is gone."""
 
 SLEEP_LIMIT_SECONDS = 120.0
-"""How long a sleep or a wake may take before it is asked for again: a call that hangs would stay for ever."""
+"""How long a sleep or a wake may take before it is started again: a call that hangs would stay for ever."""
 
 COLLECT_LIMIT_SECONDS = 10.0
 """How long an engine that is to go may take to report its ended hops, each time it is asked."""
@@ -98,7 +98,7 @@ class Effects:
                 return effect.ended(self._clock.wall())
 
     async def _do(self, effect: due.EndsOneWay) -> None:
-        """Run an effect that says itself which event it ends in."""
+        """Run an effect that ends in one event only."""
         match effect:
             case due.UnloadEngine(engine):
                 await self._unload(engine)

@@ -53,7 +53,7 @@ class JournalPort(Protocol):
         ...
 
     async def note(self, entry: AuditEntry) -> None:
-        """Write an audit entry that no event goes with. Raises Fenced."""
+        """Write an audit entry that belongs to no event. Raises Fenced."""
         ...
 
 

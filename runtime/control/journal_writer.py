@@ -47,7 +47,7 @@ class JournalWriter:
             _log.exception("event %d was written all the same", revision)
 
     async def note(self, entry: AuditEntry) -> None:
-        """Write an audit entry that no event goes with."""
+        """Write an audit entry that belongs to no event."""
         await self.journal.note(entry)
 
     async def shorten(self, state: ControlState) -> None:

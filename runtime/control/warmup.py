@@ -76,11 +76,11 @@ async def warm(
 ) -> Warmed:
     """Make all rounds of a warm-up and return what it took.
 
-    The first replica's result goes on to the next step, as a request's would. ``tag`` says for the
-    ledger whose warm-up it is; each replica gives its call an id of its own.
+    The first replica's result goes on to the next step, as a request's would. ``tag`` names for the
+    ledger the release that warms up; each replica gives its call an id of its own.
 
     Raises:
-        WarmupError: says which chain and which sample.
+        WarmupError: names the chain and the sample.
 
     """
     spent, answers = Usage(), _Answers()
@@ -95,7 +95,7 @@ async def probe(content: Content, cluster: Cluster, tag: HopTag = NO_TAG) -> War
     """Ask every replica for the start of its answer to each sample, without chance.
 
     Raises:
-        WarmupError: says which chain and which sample.
+        WarmupError: names the chain and the sample.
 
     """
     spent, answers = Usage(), _Answers()

@@ -1,4 +1,4 @@
-"""Loops that must live as long as their process: when one that broke is started again, what is told of it."""
+"""Loops that must live as long as their process: when a broken one is started again, and its report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEADY_SECONDS = 60.0
 """A loop that has run for so long has recovered: when it breaks again, that counts as the first time."""
 
 NEWS_SECONDS = 300.0
-"""How long health tells of a loop that broke; metrics count it for good."""
+"""How long health shows a loop that broke; metrics count it for good."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def build(args: dict[str, Any]) -> Application:
         max_ongoing_requests=_MANY,
         health_check_period_s=_HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=gateway_timeout(settings.drain_timeout_s),
-        # The new ones first: else nobody answers while the last of the old ones ends its answers.
+        # Start new ones first: otherwise none answers while the last of the old ones ends its answers.
         max_surge_percent=100,
         ray_actor_options=_PLACEMENT,
     )

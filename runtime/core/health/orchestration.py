@@ -116,7 +116,7 @@ def _gateways(facts: Facts) -> Iterator[Reason]:
     if not state.gateways:
         yield unhealthy("no gateway reports: see the Gateway deployment with: serve status")
     if state.hearing:
-        yield degraded("the manager has restarted and has yet to hear of every gateway")
+        yield degraded("the manager has restarted, and not every gateway has reported to it yet")
     for name in sorted(state.lagging):
         yield severity(f"{name} does not follow the routing table and takes no requests; Serve replaces it")
     for name, seconds in sorted(silent.items()):

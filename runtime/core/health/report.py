@@ -130,9 +130,9 @@ class Deployment:
     name: str
     running: int
     wanted: int
-    """Replicas that Serve keeps or brings up; more may be wanted by whoever declared it."""
+    """Replicas that Serve keeps or brings up; its declaration may want more."""
     status: str
-    """Serve's own word: ``HEALTHY``, ``UPDATING``, ``UPSCALING``, ``UNHEALTHY`` and so on."""
+    """Serve's own status: ``HEALTHY``, ``UPDATING``, ``UPSCALING``, ``UNHEALTHY`` and so on."""
     message: str = ""
     engine: str = ""
     """The shortened digest of the engine that it hosts; nothing of gateways and manager."""
@@ -147,7 +147,7 @@ class Infrastructure:
     gpus_free: float = 0.0
     deployments: tuple[Deployment, ...] = ()
     proxies: Mapping[str, str] = field(default_factory=dict)
-    """Serve's word for its HTTP proxies, by the (shortened) id of their node."""
+    """The status of Serve's HTTP proxies, by the (shortened) id of their node."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,6 @@ class Facts:
 
 
 def unknown(why: str) -> Health:
-    """Return what is known if the one who knows cannot be asked."""
+    """Return the health when it cannot be examined, with the reason."""
     tier = Tier((degraded(f"nothing is known: {why}"),))
     return Health(tier, tier, tier)

@@ -1,6 +1,6 @@
 """What tokens cost by the prices of a model set: whole numbers, never floats, so that sums are exact.
 
-A set says its prices as the field does, in units of a currency per million tokens; which currency is
+A set declares prices in the usual form, in units of a currency per million tokens; which currency is
 its own affair. A token's price is kept in pico-units, a cost in nano-units: the cost of a hop is rounded
 up to one, and everything after that is addition.
 """

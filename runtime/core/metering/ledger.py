@@ -1,4 +1,4 @@
-"""What the ledger says of one hop: who asked, where it ran, what it spent, how it ended."""
+"""A hop as the ledger keeps it: who asked, where it ran, what it spent, how it ended."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Outcome(StrEnum):
 
 
 def hop_outcome(error: Exception) -> Outcome:
-    """Return how what ``error`` has ended is said to have ended."""
+    """Return the outcome of what ``error`` has ended."""
     return Outcome.DEADLINE if isinstance(error, DeadlineExceeded) else Outcome.ERROR
 
 

@@ -2,8 +2,8 @@
 
 Same content, in another key order or another file: same digest. Another weight file, engine
 argument or replica count: another digest. An engine's digest leaves out how long it may take to
-load, what memory it is said to take and what it costs, which change nothing of what it is; prices
-are in the set's.
+load, its declared memory and its prices, which do not change what it is; prices
+are part of the set's digest.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def engine_digest(spec: EngineSpec, weights: str | None) -> str:
 
 
 def _forget_source(content: dict[str, Any]) -> None:
-    """Drop where the weights were found: their digest already says what they are."""
+    """Drop where the weights were found: their digest identifies them."""
     if content["kind"] == "vllm":
         content["llm_config"]["model_loading_config"].pop("model_source", None)
     else:
@@ -114,7 +114,7 @@ def model_set_digest(model_set: ModelSet, engines: Mapping[str, str]) -> str:
 
 
 def change_digest(user_config: Mapping[str, Any]) -> str:
-    """Return what tells one ``user_config`` of ``SwapManager`` from another."""
+    """Return the digest that identifies a ``user_config`` of ``SwapManager``."""
     return hashlib.sha256(repr(_ordered(user_config)).encode()).hexdigest()
 
 

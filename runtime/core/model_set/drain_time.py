@@ -36,7 +36,7 @@ def engine_drain(shutdown_timeout: float) -> float:
 
 
 def with_drain_timeout(spec: EngineSpec, drain_timeout: float) -> EngineSpec:
-    """Return what is deployed of ``spec``: if it does not say itself how long Serve waits, long enough."""
+    """Return what is deployed of ``spec``: with a drain time that is long enough, unless it sets its own."""
     config = {TIMEOUT: drain_timeout + ENGINE_MARGIN_S, **_deployment_config(spec)}
     if isinstance(spec, VllmEngineSpec):
         llm = spec.llm_config.model_copy(update={"deployment_config": config})
@@ -48,7 +48,7 @@ def check_deadlines(model_set: ModelSet, source: str, drain_timeout: float) -> N
     """Refuse a set whose answers may take longer than a process that stops waits for them.
 
     Raises:
-        ModelSetError: names the chain, or the engine that says itself how long Serve waits.
+        ModelSetError: names the chain, or the engine that sets itself how long Serve waits.
 
     """
     for name, chain in model_set.chains.items():

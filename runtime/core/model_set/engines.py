@@ -13,7 +13,7 @@ from runtime.core.declaration.units import Duration, Size
 from runtime.core.metering.cost import Price, TokenPrice
 
 PLACEMENT_EXAMPLE = "placement_group_config: {bundles: [{GPU: 0.45, CPU: 1}]}"
-"""How a set says that an engine takes a share of a GPU."""
+"""How a set declares that an engine takes a share of a GPU."""
 
 _Bundle = dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]]
 
@@ -152,7 +152,7 @@ class VllmEngineSpec(Spec):
 
     @property
     def context_length(self) -> int | None:
-        """How many tokens a prompt and its answer may have together, where the set says so."""
+        """How many tokens a prompt and its answer may have together, where the set declares it."""
         length = self.llm_config.engine_kwargs.get("max_model_len")
         return length if isinstance(length, int) and length > 0 else None
 
@@ -268,7 +268,7 @@ class FakeEngineSpec(Spec):
 
     @property
     def cpus(self) -> float:
-        """How many CPUs Ray keeps for each replica; none unless the set says so."""
+        """How many CPUs Ray keeps for each replica; none unless the set declares some."""
         return _num_cpus(self.deployment_config) if "ray_actor_options" in self.deployment_config else 0.0
 
     @property
@@ -300,7 +300,7 @@ def _replicas(deployment_config: Mapping[str, Any]) -> int:
 
 
 def _num_cpus(deployment_config: Mapping[str, Any]) -> float:
-    """Return how many CPUs a replica's actor asks for itself: one, unless it says so."""
+    """Return how many CPUs a replica's actor asks for itself: one by default."""
     wanted = (deployment_config.get("ray_actor_options") or {}).get("num_cpus")
     return float(wanted) if isinstance(wanted, int | float) else 1.0
 

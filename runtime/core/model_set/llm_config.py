@@ -1,6 +1,6 @@
 """The ``LLMConfig`` of an engine: what the set declares, and what Interlock adds to it.
 
-What the set says itself always wins.
+What the set declares always wins.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def _engine_defaults(spec: VllmEngineSpec) -> dict[str, Any]:
 
 
 def _variables(spec: VllmEngineSpec) -> dict[str, str]:
-    """Return the variables that vLLM's processes find in their environment unless the set says otherwise."""
+    """Return the variables that vLLM's processes find in their environment unless the set sets them."""
     if spec.device == "cpu":
         return {VLLM_WORKER_IN_CORE: "1"}
     if spec.gpu_share is not None:
-        # Workers would ask for a whole GPU each, and fit into no bundle. ray.serve.llm tells vLLM of the
-        # share only where the set has a ``runtime_env``.
+        # Workers would ask for a whole GPU each, and fit into no bundle. ray.serve.llm passes the
+        # share on only where the set has a ``runtime_env``.
         return {"VLLM_RAY_PER_WORKER_GPUS": str(spec.gpu_share)}
     return {}
 

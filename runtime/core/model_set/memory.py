@@ -35,7 +35,7 @@ _KV_ON_CPU_GIB = 4
 """What vLLM takes on a CPU where VLLM_CPU_KVCACHE_SPACE does not say otherwise."""
 
 _WHOLE_GPU = 0.9
-"""Part of a GPU's memory that vLLM takes where the set neither says how much nor shares the GPU."""
+"""Part of a GPU's memory that vLLM takes where the set neither declares it nor shares the GPU."""
 
 _RAY_DIGITS = 4
 """Ray counts resources in ten-thousandths."""
@@ -60,7 +60,7 @@ def main_memory_of(device: str) -> str:
 
 
 class Resources(_Value):
-    """What Ray hands out in the whole cluster, whatever memory there is: in all, and what nobody has."""
+    """The resources that Ray counts in the whole cluster: in total, and what is free."""
 
     cpus: float = 0.0
     cpus_free: float = 0.0

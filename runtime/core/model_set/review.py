@@ -1,4 +1,4 @@
-"""What a model set may not say although its form is right: found when it is read, before anything is loaded.
+"""Mistakes in a model set whose form is right: found when it is read, before anything is loaded.
 
 A set from the journal is not reviewed again: it was taken by the rules of its time.
 """
@@ -181,7 +181,7 @@ def _message(key: Key, message: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _prompts(key: Key, chain: Chain) -> Iterator[Problem]:
-    """Yield what prompts and sampling of the steps say wrong."""
+    """Yield what is wrong with the prompts and sampling of the steps."""
     given: dict[str, frozenset[str]] = {}
     for position, step in enumerate(chain.steps):
         below = (*key, "steps", position)

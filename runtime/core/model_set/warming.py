@@ -51,7 +51,7 @@ class Run:
     chain: Chain
     sample: Sample
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    """What the generating steps are asked with, over their own sampling and the sample's params."""
+    """Parameters of the generating steps, over their own sampling and the sample's params."""
     given: Mapping[str, Result] = field(default_factory=dict)
     """What steps have come to that are not called."""
 
@@ -67,7 +67,7 @@ class Run:
 def _conversation(sample: Sample) -> list[Message]:
     """Return a sample's messages as a gateway would hand them on; as they are, if it would refuse them.
 
-    A set of the journal may have been taken when they were not looked at: the engine says what is wrong.
+    A set of the journal may have been taken when they were not checked: the engine reports what is wrong.
     """
     messages = list(sample.messages)
     try:

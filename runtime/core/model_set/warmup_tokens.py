@@ -1,4 +1,4 @@
-"""How many tokens a warm-up can take, said before any call is made.
+"""How many tokens a warm-up can take, computed before any call is made.
 
 The runs are the warm-up's own, walked with made-up answers. Nothing is tokenized here, so prompts
 are bounded by their bytes.

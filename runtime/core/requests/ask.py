@@ -1,4 +1,4 @@
-"""What a client asks for, in whichever form of the API it does."""
+"""A client's request, in whichever form of the API it came."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.core.requests.messages import Message
 class Ask(NamedTuple):
     """An answer of a chain to a conversation. Each form of the API is read into it once.
 
-    Who routes, walks and charges goes by it alone. How the answer is written is not in it.
+    Routing, walking and charging depend on it alone. It does not say how the answer is written.
     """
 
     chain: str
@@ -21,7 +21,7 @@ class Ask(NamedTuple):
     messages: Sequence[Message] = ()
     """The conversation in its normal form."""
     params: Mapping[str, Any] = MappingProxyType({})
-    """What is said beside it to the engine of the step that answers. A cap has one name, ``max_tokens``."""
+    """Parameters for the engine of the step that answers. A cap has one name, ``max_tokens``."""
     stream: bool = False
     """Whether the answer is wanted in parts, as they come."""
     purpose: Purpose = Purpose.LIVE

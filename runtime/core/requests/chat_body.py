@@ -19,7 +19,7 @@ from runtime.core.requests.sampling import OpenedMembers
 from runtime.errors import InvalidRequest
 
 LONGEST_MODEL = 256
-"""Characters of a model's name. A chain's has 63 at most; a longer one is not even looked for."""
+"""Characters of a model's name. A chain's has 63 at most; a longer one is not looked up."""
 
 
 class TextPart(TypedDict):

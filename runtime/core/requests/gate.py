@@ -1,6 +1,6 @@
-"""What a chat request may say: read once, refused by name, before anything is spent on it.
+"""What a chat request may contain: read once, refused by name, before anything is spent on it.
 
-A client says OpenAI's members and those of vLLM's sampling that concern its own answer. What steers the
+A client may send OpenAI's members and those of vLLM's sampling that concern its own answer. What steers the
 engine or the chain is the operator's; a chain can open some of it (``allow``, ``template_variables``).
 """
 
@@ -74,7 +74,7 @@ def read_chat(raw: bytes) -> ChatRequest:
     """Return what a client asks for in ``raw``, the body of its request.
 
     Raises:
-        InvalidRequest: it is no chat request, or one that says what no client may; names the member.
+        InvalidRequest: it is no chat request, or has a member that no client may send; names the member.
 
     """
     body: Mapping[str, Any] = checked(_taken(read_object(raw)))
@@ -92,7 +92,7 @@ def read_chat(raw: bytes) -> ChatRequest:
 
 
 def _taken(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the members that mean something here. Raises InvalidRequest for what no client may say."""
+    """Return the members that mean something here. Raises InvalidRequest: a client may not send one."""
     taken = {}
     for name, value in body.items():
         if name in _TAKEN:

@@ -1,4 +1,4 @@
-"""API keys and who calls with them.
+"""API keys and their callers.
 
 A key is a random secret of 256 bits, so its plain SHA-256 can be stored: nobody finds a secret of that
 length by trying, which is what slow hashes with salts are for.
@@ -84,7 +84,7 @@ def is_secret(text: str) -> bool:
 
 
 def digest_of(secret: str) -> str:
-    """Return what is stored of a secret, and looked up by."""
+    """Return the digest by which a secret is stored and looked up."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

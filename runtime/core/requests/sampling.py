@@ -1,4 +1,4 @@
-"""What a chat completion request may say beside its messages: each member, its form and its bounds.
+"""The parameters of a chat completion request: each member, its form and its bounds.
 
 One list for clients (``ClientMembers``; ``OpenedMembers`` where their chain opens more to them) and for model
 sets, which may use more (``SetMembers``): an operator may set what a client may not. A member that is in
@@ -179,7 +179,7 @@ class OpenedMembers(ClientMembers, total=False):
 
 @with_config(_STRICT)
 class SetMembers(OpenedMembers, total=False):
-    """What a model set may say: a client's members, those that it can open, and vLLM's own."""
+    """What a model set may use: a client's members, those that it can open, and vLLM's own."""
 
     add_special_tokens: bool | None
     chat_template_kwargs: dict[str, Any] | None

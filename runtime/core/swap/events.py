@@ -29,7 +29,7 @@ class Event(BaseModel):
 
 
 class Wanted(Event):
-    """A new model set was asked for and could be read."""
+    """A new model set was requested and could be read."""
 
     type: Literal["wanted"] = "wanted"
     change: str
@@ -39,7 +39,7 @@ class Wanted(Event):
 
 
 class Refused(Event):
-    """A new model set was asked for and cannot be used."""
+    """A new model set was requested and cannot be used."""
 
     type: Literal["refused"] = "refused"
     change: str
@@ -143,7 +143,7 @@ class EngineFailed(Event):
 
 
 class EngineReleased(Event):
-    """The policy decided that nobody needs the engine any more."""
+    """The policy decided that the engine is no longer needed."""
 
     type: Literal["engine_released"] = "engine_released"
     engine: str
@@ -218,13 +218,13 @@ class GatewayLost(Event):
 
 
 class GatewaysLag(Event):
-    """The time is over in which gateways must have followed the last change of routes."""
+    """Gateways had to follow the last change of routes by now."""
 
     revision: int
 
 
 class RoomAwaited(Event):
-    """The time is over in which others' engines should have given back what a release is planned with."""
+    """Other engines should have freed by now the room that a release is planned with."""
 
     release: int
 

@@ -50,7 +50,7 @@ class Strategy(Protocol):
 
 
 class Beside:
-    """The candidate comes up beside the live release, which goes on as it is."""
+    """The candidate comes up beside the live release, which is not touched."""
 
     def freed(self, candidate: Content, state: ControlState) -> Mapping[str, int]:  # noqa: ARG002 - the form
         """Return nothing."""
@@ -294,7 +294,7 @@ def _holder(record: EngineRecord, state: ControlState) -> GpuHolder | None:
 def _cpus(
     candidate: Content, loaded: Collection[str], state: ControlState, resources: Resources | None
 ) -> CpuPlan | None:
-    """Return what the swap needs of the CPUs beside what Ray has given out; None if Ray does not say."""
+    """Return what the swap needs of the CPUs beside what Ray has given out; None if that is unknown."""
     if resources is None:
         return None
     specs = [candidate.spec_of(digest)[0] for digest in loaded]

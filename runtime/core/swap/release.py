@@ -24,7 +24,7 @@ class ReleaseState(StrEnum):
     LIVE = "live"  # new requests go to it
     DRAINING = "draining"  # no new leases; the open ones end where they began
     FAILED = "failed"  # it cannot become live; the reason is kept
-    UNLOADING = "unloading"  # its engines that nobody else needs are going
+    UNLOADING = "unloading"  # the engines that only it needs are being unloaded
     RETIRED = "retired"  # it holds nothing
 
 

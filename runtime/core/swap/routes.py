@@ -25,7 +25,7 @@ class RoutedRelease:
     prices: Mapping[str, Price] = field(default_factory=dict)
     """Engine name to what its tokens cost; the tokens of one that is left out cost nothing."""
     contexts: Mapping[str, int] = field(default_factory=dict)
-    """Engine name to how many tokens a prompt and its answer may have together, where the set says so."""
+    """Engine name to how many tokens a prompt and its answer may have together, where the set declares it."""
 
     @property
     def unpriced(self) -> list[str]:

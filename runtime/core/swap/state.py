@@ -30,7 +30,7 @@ class EngineState(StrEnum):
     ASLEEP = "asleep"  # its KV cache is given up; weights and graphs stay
     WAKING = "waking"  # it takes its KV cache again
     FAILED = "failed"  # it did not come up; what there is of it must go
-    UNLOADING = "unloading"  # nobody needs it; its application is going
+    UNLOADING = "unloading"  # no release needs it; its application is being deleted
 
 
 EXISTING = frozenset({EngineState.LOADED, EngineState.SLEEPING, EngineState.ASLEEP, EngineState.WAKING})
@@ -217,7 +217,7 @@ class EngineIndex:
 class ControlState:
     """Everything that the manager decides by.
 
-    Its mappings are never changed in place. What is derived from one goes along to the next state for as
+    Its mappings are never changed in place. What is derived from one is passed on to the next state as
     long as that has the same one: most events are reports of gateways, and change neither releases nor
     engines.
     """

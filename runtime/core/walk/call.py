@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Operation(StrEnum):
-    """What an engine is asked for, by the names of its port's methods."""
+    """The operations of an engine, by the names of its port's methods."""
 
     CLASSIFY = "classify"
     GENERATE = "generate"

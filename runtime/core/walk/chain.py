@@ -1,4 +1,4 @@
-"""Chains as a model set declares them: steps in order, and what clients may say to them."""
+"""Chains as a model set declares them: steps in order, and what clients may send to them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Chain(Spec):
     answer: str
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    """What a step may generate at most if nobody says and the context has room for it."""
+    """What a step may generate at most by default, if the context has room for it."""
     degrade_to: str | None = None
     """Chain that answers instead for callers whose budget has no room for this one."""
     latency_budget: dict[str, TimeShare] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a chain takes from clients: what its model set opens to them, and what goes with what the set says."""
+"""What a chain takes from clients: what its model set opens to them, and what fits its own parameters."""
 
 from __future__ import annotations
 

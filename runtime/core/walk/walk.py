@@ -27,7 +27,7 @@ class UnrenderedPrompt(InvalidRequest):
 class Walk:
     """One walk. Make the calls that are ``ready``, in any order or together; ``record`` what each came to.
 
-    ``messages`` is the conversation in its normal form. ``params`` is what the client says beside it:
+    ``messages`` is the conversation in its normal form. ``params`` are the client's parameters:
     members that reach the engine of the step that answers, and override the step's own. ``given`` has what
     steps have come to, by id, that are not to be called. On a ``rehearsal`` results are made up, and a prompt
     that cannot be made from them stands as it is written.
@@ -51,7 +51,7 @@ class Walk:
         """What steps have come to, as prompts read it."""
         self._position = 0
         self._open: dict[str, Call] | None = None
-        """The calls of the present step that have no result yet; None before it was asked for them."""
+        """The calls of the present step that have no result yet; None before they were requested."""
         self._back: dict[str, Result] = {}
         self._pass_given_steps()
 

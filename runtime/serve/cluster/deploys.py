@@ -1,4 +1,4 @@
-"""Deploys of engines: asked of Serve in a process of their own, and never called back."""
+"""Deploys of engines: started in a process of their own, and never cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What memory a node has, asked on the node itself."""
+"""The memory of a node, measured on the node itself."""
 
 from __future__ import annotations
 

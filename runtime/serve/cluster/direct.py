@@ -25,7 +25,7 @@ REFRESH_SECONDS = 10.0
 """How often the list of replicas is refreshed: one that Serve has added gets no calls until then."""
 
 RETRY_SECONDS = 0.5
-"""The same after one was lost, or could not be asked."""
+"""The same after one was lost, or did not answer."""
 
 CONNECT_SECONDS = 2.0
 """How long a replica may take to report its address, or to accept a connection. The handle waits longer."""

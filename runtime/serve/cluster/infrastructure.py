@@ -26,14 +26,14 @@ _GOING = frozenset({"STOPPING", "STOPPED"})
 def infrastructure(own_app: str, engine_of: Callable[[str], str]) -> Infrastructure:
     """Return what there is: of deployments, those of ``own_app`` and of its engines.
 
-    ``engine_of`` says which engine an application hosts, and nothing of those of others.
+    ``engine_of`` returns the engine that an application hosts; empty for applications of others.
 
     Raises:
         EngineUnavailable: Ray or Serve does not answer.
 
     """
     try:
-        # Of Ray's ways to list nodes, the one that tells when one died and that takes a timeout.
+        # Of Ray's ways to list nodes, the one that has the time of death and takes a timeout.
         known: dict[Any, Any] = global_worker.gcs_client.get_all_node_info(timeout=_GCS_SECONDS)
         free = ray.available_resources().get("GPU", 0.0)
         status = serve_status()

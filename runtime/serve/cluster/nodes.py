@@ -1,4 +1,4 @@
-"""What the cluster's nodes have: memory, asked of each at once, and what Ray has to give."""
+"""The resources of the cluster's nodes: their memory, measured on each, and what Ray has to give."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ApplicationStatus(NamedTuple):
 
     @property
     def no_place(self) -> str | None:
-        """Why replicas wait for their place, if Serve says so: it does after half a minute."""
+        """Why replicas wait for their place, if Serve reports it, which it does after half a minute."""
         for deployment in self.deployments.values():
             found = _NO_PLACE.search(deployment.message)
             if found:

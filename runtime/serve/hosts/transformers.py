@@ -41,7 +41,7 @@ class TransformersEngine:
     """Mean-pooled, normalised sentence vectors; a choice is the one with the nearest example.
 
     The vectors of a route's examples are computed once per replica, by its warm-up, or before the first call
-    if it had none. Their tokens are then counted as a warm-up's: they are nobody's question.
+    if it had none. Their tokens are then counted as a warm-up's: no request asked for them.
     """
 
     def __init__(self, spec: TransformersEngineSpec, location: str) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of engines: referred to, loaded, asleep, doubted, gone."""
+"""Events of engines: referred to, loaded, asleep, doubted, gone."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _unprove(state: ControlState, digest: str) -> ControlState:
 
 
 def _engine_doubted(state: ControlState, event: ev.EngineDoubted) -> ControlState:
-    """Let an engine that has slept be loaded anew: nobody is left who knows what it answered before."""
+    """Load an engine that has slept anew: no release is left that knows what it answered before."""
     state = _set_engine(state, event.engine, EngineState.FAILED, frozenset({EngineState.LOADED}))
     return garble(state, {event.engine}, "it has slept, and no release is left that can prove its answers")
 

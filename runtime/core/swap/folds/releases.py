@@ -1,4 +1,4 @@
-"""What becomes of releases: planned, moved, warmed, proven, failed, over."""
+"""Events of releases: planned, moved, warmed, proven, failed, over."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _release_warmed(state: ControlState, event: ev.ReleaseWarmed) -> ControlStat
 
 
 def _release_probed(state: ControlState, event: ev.ReleaseProbed) -> ControlState:
-    """Trust the release again, and the engines that it has asked."""
+    """Trust the release again, and the engines that it has probed."""
     release = release_of(state, event.release)
     trusted = {
         digest: replace(engine, slept=False)
@@ -112,7 +112,7 @@ def _release_drained(state: ControlState, event: ev.ReleaseDrained) -> ControlSt
 
 
 def _deadline_passed(state: ControlState, event: ev.DeadlinePassed) -> ControlState:
-    """Fail what was to come and does not; unload what was only kept."""
+    """Fail a candidate, or a wanted standby, that took too long; unload any other."""
     release = release_of(state, event.release)
     if release.state in CANDIDATE:
         return _release_failed(state, event)

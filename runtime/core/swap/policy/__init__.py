@@ -1,7 +1,7 @@
-"""What to do about a state: pure, stateless, from a snapshot. These three are what the controller asks.
+"""What to do about a state: pure, stateless, from a snapshot. The controller calls these three.
 
 ``decide`` returns at most one decision, which the controller writes to the journal and folds before
-it asks again. ``due`` returns the effects that should be running now: the controller starts those
+it calls again. ``due`` returns the effects that should be running now: the controller starts those
 that are not and cancels those that are no longer due, so a restart needs no special case.
 ``routing_table`` returns what gateways are to route by.
 """

@@ -63,7 +63,7 @@ def _engine_effects(state: ControlState) -> Iterator[Effect]:
 
 
 def _kind(state: ControlState, digest: str) -> str | None:
-    """Return what kind of engine it is; None for one that was found and that nobody knows."""
+    """Return what kind of engine it is; None for one that was found and is unknown."""
     spec = state.engines[digest].spec
     return spec.kind if spec is not None else None
 

@@ -64,7 +64,7 @@ def doubtful(state: ControlState, release: Release) -> frozenset[str]:
 
 
 def beyond_proof(state: ControlState) -> frozenset[str]:
-    """Return the loaded engines that have slept and that nobody uses who knows what they answered before."""
+    """Return the loaded engines that have slept and of which no user knows what they answered before."""
     back = state.of_engines.slept & state.in_states(EngineState.LOADED)
     unproven = back.difference(*(release.engines for release in state.holding if release.warm))
     return unproven & state.of_releases.users.keys()

@@ -97,7 +97,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return args
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Refuse a format that says how wide without saying it itself, or too wide."""
+        """Refuse a format whose width is not written in it, or is too large."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None:
             check_format(value.__self__)

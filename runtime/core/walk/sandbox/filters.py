@@ -14,7 +14,7 @@ from jinja2.tests import TESTS
 from runtime.core.walk.sandbox.meter import METER, SCALARS, Meter, TooMuch, meter_of
 
 _MAX_ARGUMENT = 100_000
-"""A number that says how wide, how often or how many."""
+"""The greatest width, repetition or count that an argument may be."""
 
 _WIDE = re.compile(r"\d{5}|\*|:[^}]*\{")
 """A width of a format that is large, or that comes from elsewhere."""
@@ -47,7 +47,7 @@ def check_numbers(arguments: Iterable[Any]) -> None:
 
 
 def check_format(text: Any) -> None:
-    """Refuse a format that does not say itself how wide it is, or is too wide."""
+    """Refuse a format whose width is not written in it, or is too large."""
     if isinstance(text, str) and _WIDE.search(text):
         raise TooMuch("the format has a width over 9999, or one that it does not say itself")
 

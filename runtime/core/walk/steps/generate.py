@@ -25,7 +25,7 @@ def _leave_the_request_to_the_chain(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Sampling = Annotated[dict[str, Any], AfterValidator(_leave_the_request_to_the_chain)]
-"""What a chat completion request says beside its messages: it goes to vLLM as it is."""
+"""The parameters of a chat completion request, which are passed to vLLM unchanged."""
 
 
 class Generate(Spec):

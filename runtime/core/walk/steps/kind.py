@@ -17,11 +17,11 @@ class StepInput(NamedTuple):
     messages: Sequence[Message]
     """The conversation in its normal form."""
     params: Mapping[str, Any]
-    """What the client says beside it to the step that answers; nothing to all others."""
+    """The client's parameters for the step that answers; empty for all others."""
     answers: bool
     """Whether the step is the one that answers."""
     max_tokens: int
-    """How many tokens it may generate if neither the client nor the set says."""
+    """How many tokens it may generate if neither the client nor the set limits it."""
     render: Callable[[str], str]
     """Renders a prompt with what earlier steps have come to. Raises UnrenderedPrompt."""
 
@@ -50,7 +50,7 @@ class StepKind(Protocol):
 
     @property
     def sampling(self) -> Mapping[str, Any]:
-        """What the set says to the engine beside the conversation."""
+        """The set's parameters for the engine."""
         ...
 
     @property

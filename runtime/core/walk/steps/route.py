@@ -38,7 +38,7 @@ class Route(Spec):
         return [self._chosen(name) for name in self.choices]
 
     def calls(self, step_input: StepInput) -> Sequence[Call]:
-        """Return the one call: what the user said last, and the choices."""
+        """Return the one call: the last text of the user, and the choices."""
         choices = {name: list(examples) for name, examples in self.choices.items()}
         body = {"input": last_user_text(step_input.messages), "choices": choices}
         return [Call(step_input.step, step_input.step, self.engine, Operation.CLASSIFY, body)]

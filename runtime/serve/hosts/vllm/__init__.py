@@ -1,1 +1,1 @@
-"""vLLM in its replica: what of a request reaches it, what it says, what it has generated."""
+"""vLLM in its replica: the requests that reach it, its refusals, and the count of its output."""

@@ -1,8 +1,8 @@
-"""What of a body reaches vLLM: what a model set or a client may say, by one list, and nothing else.
+"""The members of a body that reach vLLM: those that a model set or a client may use, by one list.
 
-vLLM's request has members besides that replace or show the prompt, or bring a Jinja template. A gateway knows
-what a client may say; here is what holds for everybody. What changes how long a prompt is may be said,
-since prompts are counted by the request that is generated from.
+vLLM's request has members besides that replace or show the prompt, or bring a Jinja template. A gateway
+checks what a client may send; this list holds for all callers. Members that change the length of a prompt are
+in it, since prompts are counted by the same request that is generated from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEMBERS = frozenset(SetMembers.__annotations__) | {"messages", "stream"}
 
 
 def admitted(body: Mapping[str, Any], variables: Collection[str]) -> dict[str, Any]:
-    """Return the members of ``body`` that vLLM is given. None stands for what is not said.
+    """Return the members of ``body`` that vLLM is given. None stands for a missing value.
 
     ``variables`` are the names that the model's own chat template reads.
     """

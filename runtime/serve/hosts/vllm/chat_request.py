@@ -15,7 +15,7 @@ from runtime.serve.hosts.vllm.prompt_limits import PromptLimits
 from runtime.serve.hosts.vllm.refusals import about_messages, culprit, refused_by, refused_form
 
 _SHORT = [{"role": "user", "content": "x"}]
-"""A conversation by which a body is tried again while it is looked for what is wrong with it."""
+"""A conversation with which a body is tried again to find what is wrong with it."""
 
 
 class ChatRequests:

@@ -228,7 +228,7 @@ def _usage(answer: Mapping[str, Any], call: CallOutputs) -> Usage:
 
 
 def _refusal(error: Mapping[str, Any], body: Body, *, generated: int = 0) -> InterlockError:
-    """Return what vLLM says in the form of an HTTP error."""
+    """Return the error for what vLLM reports in the form of an HTTP error."""
     message, code = str(error.get("message")), error.get("code")
     if not isinstance(code, int) or code not in _CLIENT_FAULTS:
         return refused_by(GenerationError(message), body, generated=generated)
@@ -236,7 +236,7 @@ def _refusal(error: Mapping[str, Any], body: Body, *, generated: int = 0) -> Int
 
 
 def _checked(generate: Callable[..., Any], processor: Any) -> Callable[..., Any]:
-    """Return vLLM's ``generate`` with what is asked checked when it is called, not when an answer has begun.
+    """Return vLLM's ``generate`` with its parameters checked when it is called, not when an answer has begun.
 
     Of a stream whose answer has begun vLLM would log it with a stack, and call it an error of its own.
     """

@@ -23,7 +23,7 @@ _OWN_PROCESS, _IN_CORE = "mp", "uni"
 
 
 def attach() -> None:
-    """Have engines of this process run their worker in their core, if its environment says so."""
+    """Have engines of this process run their worker in their core, if its environment asks for it."""
     if not vllm_worker_in_core():
         return
     from vllm import envs  # noqa: PLC0415 - vLLM's processes have it

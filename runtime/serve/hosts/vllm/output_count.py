@@ -41,9 +41,9 @@ class CallOutputs:
     def __init__(self, request: str) -> None:
         self.request = request
         self.reasoning = 0
-        """How many of the tokens are thoughts, as vLLM's answer says."""
+        """How many of the tokens are thoughts, as vLLM's answer has it."""
         self.submitted = False
-        """Whether vLLM has taken the request: what it says before that is about the request alone."""
+        """Whether vLLM has taken the request: errors before that are about the request alone."""
         self._running: dict[str, Any] = {}
         self._ended = NOTHING
 
@@ -100,7 +100,7 @@ class OutputCounts:
     @asynccontextmanager
     async def of(self, count: Count) -> AsyncIterator[CallOutputs]:
         """Count into ``count`` what is generated within the block; when it ends, so does the generation."""
-        # Its hop's id, so that vLLM's log can be found; who asks twice under one must not hide a call.
+        # Its hop's id, so that vLLM's log can be found; a repeated id must not hide a call.
         name = count.tag.hop if count.tag.hop not in self._calls else uuid.uuid4().hex
         call = self._calls[name] = CallOutputs(name)
         count.follow(call.usage)
