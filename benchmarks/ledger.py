@@ -37,7 +37,7 @@ from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.sql.database import open_store
 from runtime.traffic.ledger import LedgerPort, NoLedger
-from runtime.walking.budgets import BudgetPort, NoBudgets, Reservations
+from runtime.walking.reservations import BudgetPort, NoBudgets, Reservations
 
 _ENDLESS = 10**15
 _TENANTS = 8

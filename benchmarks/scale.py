@@ -43,8 +43,8 @@ from runtime.testing.inline import InlineExecutor
 from runtime.testing.network import Network
 from runtime.testing.virtual_time import run
 from runtime.testing.world import is_acknowledged
-from runtime.walking.budgets import Reservations
 from runtime.walking.context import RequestContext
+from runtime.walking.reservations import Reservations
 
 _QUIET_S = 5.0
 """Virtual seconds of load before each cutover."""

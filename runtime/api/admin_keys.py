@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from runtime.api.admin_budgets import LimitBody, TenantName
 from runtime.api.answers import KeyList, MadeKey, ShownKey
 from runtime.api.auth import actor_of
 from runtime.api.bodies import AdminBody, read_admin_body
-from runtime.api.budgets import LimitBody, TenantName
 from runtime.api.keys import Keys
 from runtime.api.openapi import takes
 from runtime.clock import Clock

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from runtime.core.budgets.budget import CapKind, Per, Unit, Window
-from runtime.core.health.report import Verdict
+from runtime.core.health.report import HealthVerdict
 
 # -- clients --------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class AuditList(BaseModel):
 class HealthTier(BaseModel):
     """One tier: its verdict, why, and the numbers behind it."""
 
-    verdict: Verdict
+    verdict: HealthVerdict
     reasons: list[str]
     numbers: dict[str, Any]
 
@@ -102,7 +102,7 @@ class HealthTier(BaseModel):
 class HealthReport(BaseModel):
     """The three tiers of health."""
 
-    verdict: Verdict
+    verdict: HealthVerdict
     tiers: dict[str, HealthTier]
 
 
@@ -178,7 +178,7 @@ class BudgetRemoved(BaseModel):
     removed: int
 
 
-class Forecast(CapEntry):
+class ForecastEntry(CapEntry):
     """When a cap runs out at the present rate; null if it does not within its window."""
 
     subject: str
@@ -190,7 +190,7 @@ class Forecast(CapEntry):
 class ForecastList(BaseModel):
     """A forecast for every budget and limit."""
 
-    forecast: list[Forecast]
+    forecast: list[ForecastEntry]
 
 
 class UsageGroup(BaseModel):

@@ -12,22 +12,22 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from runtime.api.admin import Operator, admin_routes
+from runtime.api.admin_budgets import BudgetKeeper, budget_routes
+from runtime.api.admin_events import event_routes
 from runtime.api.admin_keys import key_routes
+from runtime.api.admin_usage import UsageReader, usage_routes
 from runtime.api.answering import ChainResponse
 from runtime.api.answers import Alive, ChatCompletion, Model, ModelList, Ready
 from runtime.api.auth import Callers, actor_of
 from runtime.api.bodies import read_body, refusal_of
-from runtime.api.budgets import BudgetKeeper, budget_routes
 from runtime.api.chat import read_chat_request
 from runtime.api.door import ClientCors, Door
 from runtime.api.errors import body_of, error_object, headers_of, status_of
-from runtime.api.events import event_routes
 from runtime.api.headers import REQUEST_ID, SESSION, request_id_of, session_of
 from runtime.api.keys import Keys
 from runtime.api.metrics import MetricsReader, metrics_routes
 from runtime.api.openapi import described, for_clients, header, takes
 from runtime.api.trace_context import trace_context_of
-from runtime.api.usage import UsageReader, usage_routes
 from runtime.clock import Clock
 from runtime.core.requests.chat_body import ChatBody
 from runtime.core.requests.json_body import shown

@@ -7,7 +7,7 @@ import uuid
 from starlette.requests import Request
 
 from runtime.api.form import AnswerTrailer
-from runtime.core.budgets.budget import Standing, Unit
+from runtime.core.budgets.budget import Grant, Unit
 from runtime.errors import InvalidRequest
 from runtime.observe.server_timing import NAME
 from runtime.traffic.chain import ChainCall
@@ -57,7 +57,7 @@ def answer_headers(call: ChainCall) -> dict[str, str]:
     }
 
 
-def limit_headers(standing: Standing | None) -> dict[str, str]:
+def limit_headers(standing: Grant | None) -> dict[str, str]:
     """Return how the caller's limits per minute stand, in OpenAI's headers; none without such limits."""
     headers: dict[str, str] = {}
     for unit in (Unit.REQUESTS, Unit.TOKENS):

@@ -31,9 +31,9 @@ from runtime.channel.wire import (
     UNREADABLE,
     VERSION,
     Address,
-    Call,
+    CallFrame,
     Hello,
-    Reply,
+    ReplyFrame,
     Sender,
     decode_refusal,
     decode_replies,
@@ -52,16 +52,16 @@ class _Replies:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._arrived: list[Reply] = []
+        self._arrived: list[ReplyFrame] = []
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, reply: Reply) -> None:
+    def put(self, reply: ReplyFrame) -> None:
         """Add a part, and wake whoever waits for one."""
         self._arrived.append(reply)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def take(self) -> list[Reply]:
+    async def take(self) -> list[ReplyFrame]:
         """Return what is there, once there is something. For one task at a time."""
         if not self._arrived:
             self._waiter = self._loop.create_future()
@@ -159,7 +159,7 @@ class Channel:
             raise EngineLost(f"replica {self.replica} takes no more calls: {self._lost}")
         number, replies = next(self._numbers), _Replies()
         try:
-            self._sender.send(Call(number, method, list(args)))
+            self._sender.send(CallFrame(number, method, list(args)))
         except UNENCODABLE as error:
             raise InvalidRequest(f"the body holds what cannot be sent to an engine: {error}") from error
         self._calls[number] = replies
@@ -167,7 +167,7 @@ class Channel:
             yield replies
         finally:
             if self._calls.pop(number, None) is not None:
-                self._sender.send(Call(number, CANCEL, []))
+                self._sender.send(CallFrame(number, CANCEL, []))
             self._hang_up_if_idle()
 
     # -- the connection's callbacks ---------------------------------------------------------------
@@ -196,7 +196,7 @@ class Channel:
         for reply in every:
             self._on_reply(reply)
 
-    def _on_reply(self, reply: Reply) -> None:
+    def _on_reply(self, reply: ReplyFrame) -> None:
         if reply.number == GOAWAY:
             self._end("it stops")
             self._hang_up_if_idle()
@@ -214,7 +214,7 @@ class Channel:
         fault = Fault(EngineLost.__name__, f"replica {self.replica}, which had the call, is gone: {reason}")
         calls, self._calls = self._calls, {}
         for number, replies in calls.items():
-            replies.put(Reply(number, fault=fault, ended=True))
+            replies.put(ReplyFrame(number, fault=fault, ended=True))
 
     def _end(self, reason: str) -> None:
         if not self._lost:

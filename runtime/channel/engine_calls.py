@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from runtime.channel.fault import Fault
 from runtime.channel.server import Answer
-from runtime.channel.wire import GENERATE, Call, Reply, Sender
+from runtime.channel.wire import GENERATE, CallFrame, ReplyFrame, Sender
 from runtime.engines.port import Body, Chunk
 
 _ALLOWED = frozenset({GENERATE, "classify", "embed", "count", "ping", "spent"})
@@ -30,27 +30,27 @@ class Callee(Protocol):
 def answering(callee: Callee) -> Answer:
     """Return what answers calls with what ``callee`` does."""
 
-    async def answer(call: Call, sender: Sender) -> None:
+    async def answer(call: CallFrame, sender: Sender) -> None:
         if call.method not in _ALLOWED:
             unknown = Fault("EngineUnavailable", f"requests have no call {call.method!r}")
-            sender.send(Reply(call.number, fault=unknown, ended=True))
+            sender.send(ReplyFrame(call.number, fault=unknown, ended=True))
         elif call.method == GENERATE:
             await _stream(callee, call, sender)
         else:
             result = await callee.engine_call(call.method, *call.args)
             fault = result if isinstance(result, Fault) else None
-            sender.send(Reply(call.number, value=None if fault else result, fault=fault, ended=True))
+            sender.send(ReplyFrame(call.number, value=None if fault else result, fault=fault, ended=True))
 
     return answer
 
 
-async def _stream(callee: Callee, call: Call, sender: Sender) -> None:
+async def _stream(callee: Callee, call: CallFrame, sender: Sender) -> None:
     paced = False
     async with aclosing(callee.engine_stream(*call.args)) as generated:
         async for item in generated:
             if isinstance(item, Fault):
-                sender.send(Reply(call.number, fault=item))
+                sender.send(ReplyFrame(call.number, fault=item))
             else:
-                sender.send(Reply(call.number, item), paced=paced)
+                sender.send(ReplyFrame(call.number, item), paced=paced)
             paced = True  # the first token goes out at once, and the end
-    sender.send(Reply(call.number, ended=True))
+    sender.send(ReplyFrame(call.number, ended=True))

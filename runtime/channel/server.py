@@ -18,9 +18,9 @@ from runtime.channel.wire import (
     UNREADABLE,
     VERSION,
     Address,
-    Call,
+    CallFrame,
     Hello,
-    Reply,
+    ReplyFrame,
     Sender,
     decode_calls,
     decode_hello,
@@ -42,7 +42,7 @@ _BREAK_OFF_S = 1.0
 _MOST_CALLS = 20_000
 """How many calls of one caller may be under way, or wait for their turn."""
 
-Answer = Callable[[Call, Sender], Awaitable[None]]
+Answer = Callable[[CallFrame, Sender], Awaitable[None]]
 """Carries a call out, and sends its replies as they come."""
 
 
@@ -122,7 +122,7 @@ class _Caller:
     def send_goaway(self) -> None:
         """Tell it to make no more calls here."""
         if self.authenticated:
-            self._sender.send(Reply(GOAWAY))
+            self._sender.send(ReplyFrame(GOAWAY))
         else:
             self.hang_up()
 
@@ -177,7 +177,7 @@ class _Caller:
         if self._gone and not self._running and not self.ended.done():
             self.ended.set_result(None)
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: CallFrame) -> None:
         if call.method == CANCEL:
             if call.number in self._running:
                 self._running[call.number].cancel()
@@ -187,7 +187,7 @@ class _Caller:
             return
         refusal = self._refusal()
         if refusal is not None:
-            self._sender.send(Reply(call.number, fault=refusal, ended=True))
+            self._sender.send(ReplyFrame(call.number, fault=refusal, ended=True))
             return
         task = asyncio.create_task(self._run(call))
         self._running[call.number] = task
@@ -205,11 +205,11 @@ class _Caller:
         del self._running[number]
         self._end_if_idle()
 
-    async def _run(self, call: Call) -> None:
+    async def _run(self, call: CallFrame) -> None:
         try:
             async with self._server.turns:
                 await self._server.answer(call, self._sender)
         except Exception as error:  # noqa: BLE001 - as with any server, what breaks one call ends that one
             _log.exception("the call of %s failed", call.method)
             fault = Fault("EngineUnavailable", f"the call failed: {type(error).__name__}: {error}")
-            self._sender.send(Reply(call.number, fault=fault, ended=True))
+            self._sender.send(ReplyFrame(call.number, fault=fault, ended=True))

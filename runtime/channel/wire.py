@@ -46,7 +46,7 @@ class Hello(NamedTuple):
     secret: str
 
 
-class Call(NamedTuple):
+class CallFrame(NamedTuple):
     """A call, or its cancellation."""
 
     number: int
@@ -54,7 +54,7 @@ class Call(NamedTuple):
     args: list[Any]
 
 
-class Reply(NamedTuple):
+class ReplyFrame(NamedTuple):
     """A part of the answer to a call."""
 
     number: int
@@ -76,8 +76,8 @@ _MOST_WAITING = GREATEST // 4
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_refusal = msgspec.msgpack.Decoder(str).decode
-decode_calls = msgspec.msgpack.Decoder(list[Call]).decode
-decode_replies = msgspec.msgpack.Decoder(list[Reply]).decode
+decode_calls = msgspec.msgpack.Decoder(list[CallFrame]).decode
+decode_replies = msgspec.msgpack.Decoder(list[ReplyFrame]).decode
 
 
 class Sender:
@@ -94,7 +94,7 @@ class Sender:
         self._at = float("inf")
         """When the next message goes out, which ``_due`` is for."""
 
-    def send(self, part: Call | Reply, *, paced: bool = False) -> None:
+    def send(self, part: CallFrame | ReplyFrame, *, paced: bool = False) -> None:
         """Send ``part`` at once; if it is ``paced``, not sooner than ``_PACE_S`` after the message before.
 
         Raises one of ``UNENCODABLE``: it cannot be encoded.

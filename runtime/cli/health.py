@@ -14,13 +14,13 @@ from runtime.cli.client import AdminClient
 from runtime.cli.exits import exit_codes
 from runtime.cli.releases import Address, AsJson
 from runtime.cli.tables import Grid, console
-from runtime.core.health.report import Verdict
+from runtime.core.health.report import HealthVerdict
 from runtime.settings import Settings
 
-_EXITS = {Verdict.HEALTHY: 0, Verdict.DEGRADED: 3, Verdict.UNHEALTHY: 4}
+_EXITS = {HealthVerdict.HEALTHY: 0, HealthVerdict.DEGRADED: 3, HealthVerdict.UNHEALTHY: 4}
 """1 is an error of any command, and 2 is one that was called wrongly."""
 
-_STYLES = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.UNHEALTHY: "red"}
+_STYLES = {HealthVerdict.HEALTHY: "green", HealthVerdict.DEGRADED: "yellow", HealthVerdict.UNHEALTHY: "red"}
 
 
 def health(address: Address = None, *, as_json: AsJson = False) -> None:
@@ -35,12 +35,12 @@ def health(address: Address = None, *, as_json: AsJson = False) -> None:
             sys.stdout.write(json.dumps(report, sort_keys=True) + "\n")
         else:
             console().print(_table(report))
-        raise typer.Exit(_EXITS[Verdict(report["verdict"])])
+        raise typer.Exit(_EXITS[HealthVerdict(report["verdict"])])
 
 
 def _table(report: Mapping[str, Any]) -> Grid:
     grid = Grid(("tier", "verdict", "what is wrong"), sentences=("what is wrong",))
     for name, tier in report["tiers"].items():
-        verdict = Verdict(tier["verdict"])
+        verdict = HealthVerdict(tier["verdict"])
         grid.row(name, Text(verdict.value, _STYLES[verdict]), "\n".join(tier["reasons"]))
     return grid

@@ -19,7 +19,7 @@ from runtime.cli.plan_view import render_plan
 from runtime.cli.status_view import releases_table
 from runtime.cli.tables import Grid, console, counted
 from runtime.core.views.audit import MAX_AUDIT
-from runtime.core.views.forms import ReleaseList, Status, Wanted
+from runtime.core.views.forms import ReleaseList, Status, WantedEntry
 from runtime.errors import CommandError
 from runtime.settings import Settings
 
@@ -184,7 +184,7 @@ def _until_acknowledged(client: AdminClient, number: int, end: float) -> int:
         time.sleep(_POLL_S)
 
 
-def _wanted_of(state: Status | ReleaseList) -> Wanted:
+def _wanted_of(state: Status | ReleaseList) -> WantedEntry:
     """Return what is wanted after a command. Raises CommandError: nothing is."""
     if state.wanted is None:
         raise CommandError("no model set is wanted yet")

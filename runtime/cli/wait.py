@@ -17,7 +17,7 @@ from runtime.cli.exits import HELD, exit_codes
 from runtime.cli.releases import Address, Timeout
 from runtime.cli.serve_config import change_of
 from runtime.cli.tables import console
-from runtime.core.views.forms import Status, Wanted
+from runtime.core.views.forms import Status, WantedEntry
 from runtime.core.views.progress import elapsed_text
 from runtime.errors import CommandError, Unavailable
 from runtime.settings import Settings
@@ -50,7 +50,7 @@ def wait_until_live(
         client = AdminClient(Settings(), address)
         end = time.monotonic() + timeout
 
-        def meant(wanted: Wanted) -> bool:
+        def meant(wanted: WantedEntry) -> bool:
             return model_set in (None, wanted.source) and change in (None, wanted.change)
 
         with ProgressLine() as progress:
@@ -69,10 +69,10 @@ def wait_until_live(
 
 def wait_for(
     client: AdminClient,
-    meant: Callable[[Wanted], bool],
+    meant: Callable[[WantedEntry], bool],
     end: float,
     report: Callable[[str, str], None],
-) -> tuple[Status, Wanted]:
+) -> tuple[Status, WantedEntry]:
     """Return the status in which the wanted set is settled, and what was wanted.
 
     It is settled when it is live, failed, or held until an operator promotes it.

@@ -18,7 +18,7 @@ from runtime.control.committed import CommittedState
 from runtime.control.effects import Effects
 from runtime.control.feed import Feed
 from runtime.control.hub import Hub
-from runtime.control.inbox import Ended, Inbox, Item, PendingCommand, SettleAgain, is_report
+from runtime.control.inbox import EffectEnded, Inbox, Item, PendingCommand, SettleAgain, is_report
 from runtime.control.journal import JournalPort
 from runtime.control.journal_writer import line_of
 from runtime.control.recovery import Recovery
@@ -166,7 +166,7 @@ class Controller:
         if isinstance(item, PendingCommand):
             await self._answer(item)
             return
-        event = self._running.retire(item) if isinstance(item, Ended) else item
+        event = self._running.retire(item) if isinstance(item, EffectEnded) else item
         if event is None or isinstance(event, SettleAgain):
             return
         try:
@@ -175,7 +175,7 @@ class Controller:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it breaks by, what comes after it counts
             pause = self._broke(_TAKE_EVENTS, error, f"event {type(event).__name__} is left out")
-            if isinstance(item, Ended):  # it is due as before, and would be done again at once
+            if isinstance(item, EffectEnded):  # it is due as before, and would be done again at once
                 self._running.rest(item.effect, pause)
 
     async def _answer(self, pending: PendingCommand) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from runtime.clock import Clock
-from runtime.core.swap.holder import BEAT_SECONDS, Holder, Verdict, decide, refusal
+from runtime.core.swap.holder import BEAT_SECONDS, HoldDecision, Holder, decide, refusal
 from runtime.errors import Fenced, StoreHeld, StoreUnavailable
 from runtime.store.holder import Held
 
@@ -91,9 +91,9 @@ class StoreHold:
                 deployed=other is not None and await self._is_deployed(other),
                 watched=self._clock.now() - since,
             )
-            if verdict is Verdict.TAKE:
+            if verdict is HoldDecision.TAKE:
                 return await self._row.take(self._own, seen)
-            if verdict is Verdict.REFUSE and holder is not None:
+            if verdict is HoldDecision.REFUSE and holder is not None:
                 raise StoreHeld(refusal(self._own, holder, beats=beats))
             await asyncio.sleep(POLL_SECONDS)
             seen = await self._row.read()

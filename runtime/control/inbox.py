@@ -13,7 +13,7 @@ from runtime.errors import EngineUnavailable
 
 
 @dataclass(frozen=True)
-class Ended:
+class EffectEnded:
     """An effect's task is over: with an event, or with None if it was cancelled or broke."""
 
     effect: Effect
@@ -38,7 +38,7 @@ class SettleAgain:
     """The state could not be settled a while ago."""
 
 
-Item = ev.Event | Ended | PendingCommand | SettleAgain
+Item = ev.Event | EffectEnded | PendingCommand | SettleAgain
 
 
 def is_report(item: Item) -> bool:
@@ -46,7 +46,7 @@ def is_report(item: Item) -> bool:
 
     Commands and the results of effects depend on what has been decided by then.
     """
-    if isinstance(item, Ended):
+    if isinstance(item, EffectEnded):
         return item.event is None
     return isinstance(item, ev.GatewayReported | ev.Progressed)
 

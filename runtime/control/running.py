@@ -9,7 +9,7 @@ from functools import partial
 
 from runtime.clock import Clock
 from runtime.control.effects import Effects
-from runtime.control.inbox import Ended, Inbox
+from runtime.control.inbox import EffectEnded, Inbox
 from runtime.core.swap import events as ev
 from runtime.core.swap.effects import Effect, Subject
 from runtime.core.swap.state import ControlState
@@ -55,7 +55,7 @@ class RunningEffects:
             if effect.subject not in self._tasks:
                 self._start(effect, self._run(effect))
 
-    def retire(self, ended: Ended) -> ev.Event | None:
+    def retire(self, ended: EffectEnded) -> ev.Event | None:
         """Take an ended effect off the list. What it found out counts only if it was still due."""
         self._tasks.pop(ended.effect.subject)
         self._started.discard(ended.effect)
@@ -80,7 +80,7 @@ class RunningEffects:
 
     def _ended(self, effect: Effect, task: asyncio.Task[ev.Event | None]) -> None:
         """Put the end into the inbox: also of a task that was cancelled before its first step."""
-        self._inbox.put(Ended(effect, None if task.cancelled() else task.result()))
+        self._inbox.put(EffectEnded(effect, None if task.cancelled() else task.result()))
 
     async def _run(self, effect: Effect) -> ev.Event | None:
         name = type(effect).__name__

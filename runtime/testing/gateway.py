@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from runtime.testing.network import Link
-from runtime.testing.spending import GatewayLedger, Spending
+from runtime.testing.spending import GatewayLedger, StoredSpending
 from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.admission import Admission
 from runtime.traffic.follower import Follower
@@ -24,7 +24,7 @@ class SimulatedGateway:
     """
 
     def __init__(
-        self, name: str, link: Link, meter: Meter, installation: str, spending: Spending | None
+        self, name: str, link: Link, meter: Meter, installation: str, spending: StoredSpending | None
     ) -> None:
         clock = LoopClock()
         self.name = name

@@ -15,7 +15,7 @@ from runtime.store.spending.ledger import Ledger
 from runtime.testing.inline import InlineExecutor
 
 
-class Spending:
+class StoredSpending:
     """Ledger and budgets in ``store``, and each of their faces."""
 
     def __init__(self, store: Engine, clock: Clock, observers: Sequence[Observer]) -> None:
@@ -34,7 +34,7 @@ class Spending:
 class GatewayLedger(GroupCommit):
     """One gateway's way to the ledger; once it is ``dead``, what it writes gets nowhere."""
 
-    def __init__(self, spending: Spending) -> None:
+    def __init__(self, spending: StoredSpending) -> None:
         super().__init__(spending.ledger, InlineExecutor())
         self.dead = False
 

@@ -25,7 +25,7 @@ from runtime.testing.cluster import FakeCluster
 from runtime.testing.gateway import SILENCE_SECONDS, SimulatedGateway
 from runtime.testing.manager import LocalManager
 from runtime.testing.network import Link, Network
-from runtime.testing.spending import Spending
+from runtime.testing.spending import StoredSpending
 from runtime.testing.virtual_time import LoopClock
 from runtime.traffic.meter import Meter
 
@@ -62,7 +62,7 @@ class World:
         meters = [self.new_meter() for _ in range(gateways)]
         # All gateways share one object of budgets, unlike in life: so one of them counts its warnings.
         warned = [meter.metrics for meter in meters[:1]]
-        self.spending = None if store is None else Spending(store, self.clock, warned)
+        self.spending = None if store is None else StoredSpending(store, self.clock, warned)
         self.controller = self._new_controller()
         self.manager = LocalManager(self.controller, self.cluster, self.journal)
         own = [self.cluster.installation.id] * gateways

@@ -16,8 +16,8 @@ from runtime.traffic.chain import ChainCall
 from runtime.traffic.ledger import LedgerPort, NoLedger
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Routing
-from runtime.walking.budgets import BudgetPort, NoBudgets
 from runtime.walking.context import RequestContext
+from runtime.walking.reservations import BudgetPort, NoBudgets
 
 
 class Admission:

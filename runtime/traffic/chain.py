@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from runtime.clock import Clock
-from runtime.core.budgets.budget import Standing
+from runtime.core.budgets.budget import Grant
 from runtime.core.metering.latency import Latency
 from runtime.core.metering.ledger import HopTag
 from runtime.core.metering.usage import HopRecord, Usage
@@ -23,11 +23,11 @@ from runtime.traffic.ledger import LedgerPort
 from runtime.traffic.meter import Meter
 from runtime.traffic.routing import Lease
 from runtime.traffic.settlement import Settlement
-from runtime.walking.budgets import BudgetPort, Reservations
 from runtime.walking.context import RequestContext
 from runtime.walking.deadline import Deadline
 from runtime.walking.driver import drive
 from runtime.walking.hops import HopRunner
+from runtime.walking.reservations import BudgetPort, Reservations
 from runtime.walking.spending import Spending
 
 
@@ -72,7 +72,7 @@ class ChainCall:
         return self._lease.release.routed
 
     @property
-    def standing(self) -> Standing | None:
+    def standing(self) -> Grant | None:
         """How its caller's caps stood just after it had begun; None if it is under none."""
         return self._spending.hold.standing
 

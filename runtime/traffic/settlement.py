@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.core.metering.hop import HopEnded
 from runtime.core.metering.usage import HopRecord, Usage, total
 from runtime.traffic.ledger import LedgerPort
-from runtime.walking.budgets import Reservations
+from runtime.walking.reservations import Reservations
 
 
 class Settlement:

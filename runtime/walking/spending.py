@@ -11,8 +11,8 @@ from runtime.core.swap.routes import RoutedRelease
 from runtime.core.walk.call import Call, Operation, made_up
 from runtime.core.walk.walk import Walk
 from runtime.errors import InvalidRequest
-from runtime.walking.budgets import Reservations
 from runtime.walking.deadline import Deadline
+from runtime.walking.reservations import Reservations
 
 
 class Spending:

@@ -15,7 +15,7 @@ _TAIL_LINES = 5
 
 
 @dataclass(frozen=True)
-class Ended:
+class Exit:
     """How a child ended: its exit status (negative: the signal that ended it) and all it wrote."""
 
     status: int
@@ -29,7 +29,7 @@ class Ended:
 
 def run_child(
     command: Sequence[str], log: Path, variables: Mapping[str, str], watch: Callable[[], None]
-) -> Ended:
+) -> Exit:
     """Run ``command`` to its end, calling ``watch`` five times a second.
 
     Its output goes to the file ``log``; ``variables`` are added to the environment. Whatever ends the
@@ -51,7 +51,7 @@ def run_child(
         finally:
             child.kill()  # does nothing to a child that has ended
             child.wait()  # so that it writes nothing more where the caller now cleans up
-    return Ended(status=child.returncode, output=log.read_text(encoding="utf-8", errors="replace"))
+    return Exit(status=child.returncode, output=log.read_text(encoding="utf-8", errors="replace"))
 
 
 def _watch_to_the_end(child: subprocess.Popen[bytes], watch: Callable[[], None]) -> None:

@@ -1,7 +1,9 @@
 """The field's words: what was called otherwise once, and would have to be learnt, is not called so again."""
 
+import ast
 import io
 import tokenize
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,13 @@ def test_retired_names(room):
         for name in names_of(path) & RETIRED.keys()
     }
     assert found - FROM_OUTSIDE == set()
+
+
+# A public class has its name to itself: one word is one thing.
+def test_names_are_of_one_thing():
+    homes = defaultdict(list)
+    for path in (ROOT / "runtime").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

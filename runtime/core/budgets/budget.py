@@ -190,7 +190,7 @@ class CapStanding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class Grant:
     """How a request's caps stand just after it has begun, at ``at``."""
 
     at: float

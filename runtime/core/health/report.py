@@ -17,7 +17,7 @@ from runtime.core.metering.activity import Activities
 from runtime.core.swap.state import ControlState
 
 
-class Verdict(StrEnum):
+class HealthVerdict(StrEnum):
     """From good to bad."""
 
     HEALTHY = "healthy"
@@ -27,40 +27,40 @@ class Verdict(StrEnum):
     """Clients get no answers, or a large share of them does not."""
 
 
-_ORDER = list(Verdict)
+_ORDER = list(HealthVerdict)
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
+def worst(verdicts: Iterable[HealthVerdict]) -> HealthVerdict:
     """Return the worst of ``verdicts``; healthy if there is none."""
-    return max(verdicts, key=_ORDER.index, default=Verdict.HEALTHY)
+    return max(verdicts, key=_ORDER.index, default=HealthVerdict.HEALTHY)
 
 
 class Reason(NamedTuple):
     """One thing that is wrong: what, where, and what to do about it."""
 
-    verdict: Verdict
+    verdict: HealthVerdict
     text: str
 
 
 def degraded(text: str) -> Reason:
     """Return a reason that makes its tier degraded."""
-    return Reason(Verdict.DEGRADED, text)
+    return Reason(HealthVerdict.DEGRADED, text)
 
 
 def unhealthy(text: str) -> Reason:
     """Return a reason that makes its tier unhealthy."""
-    return Reason(Verdict.UNHEALTHY, text)
+    return Reason(HealthVerdict.UNHEALTHY, text)
 
 
 FEWEST = 3
 """How many hops or requests have to go wrong to be reported: one of two is half, and no sign."""
 
 
-def by_share(wrong: int, total: int, bad: float, worse: float) -> Verdict | None:
+def by_share(wrong: int, total: int, bad: float, worse: float) -> HealthVerdict | None:
     """Return what so many of ``total`` mean; None if they are too few to mean anything."""
     if wrong < FEWEST or wrong < bad * total:
         return None
-    return Verdict.UNHEALTHY if wrong >= worse * total else Verdict.DEGRADED
+    return HealthVerdict.UNHEALTHY if wrong >= worse * total else HealthVerdict.DEGRADED
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Tier:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> HealthVerdict:
         """The worst of its reasons."""
         return worst(reason.verdict for reason in self.reasons)
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from runtime.errors import DeadlineExceeded, QuotaExhausted, RateLimited, RequestError
+from runtime.core.metering.outcomes import RequestOutcome, outcome_of
+from runtime.errors import RateLimited
 
 WINDOW_SECONDS = 300.0
 """How far back counts go: long enough for a share to mean something, short enough to show what is now."""
@@ -59,16 +60,16 @@ def ending(error: BaseException | None, *, answered: bool, took: float, objectiv
     A client that leaves before the objective has passed may have lost interest; after it, it was kept
     waiting.
     """
-    match error:
-        case QuotaExhausted():
-            return Observed.REFUSED
-        case RateLimited():
+    match outcome_of(error) if error is not None else RequestOutcome.OK:
+        case RequestOutcome.RATE_LIMITED if isinstance(error, RateLimited):
             return Observed.REFUSED if error.retry_after > PATIENT_SECONDS else None
-        case RequestError():
+        case RequestOutcome.INSUFFICIENT_QUOTA:
+            return Observed.REFUSED
+        case RequestOutcome.INVALID:
             return None
-        case DeadlineExceeded():
+        case RequestOutcome.DEADLINE:
             return Observed.LATE
-        case Exception():
+        case RequestOutcome.ERROR | RequestOutcome.UNAVAILABLE:
             return Observed.FAILED
     if took > objective:
         return Observed.LATE

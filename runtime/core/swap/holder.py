@@ -42,7 +42,7 @@ class Holder(BaseModel):
         return f"the manager of application {self.application!r} (process {self.pid} on {self.host})"
 
 
-class Verdict(Enum):
+class HoldDecision(Enum):
     """What a manager that wants a store does about the one that holds it."""
 
     TAKE = "take"
@@ -52,7 +52,7 @@ class Verdict(Enum):
 
 def decide(
     own: Holder, holder: Holder | None, *, ended: bool, beats: bool, deployed: bool, watched: float
-) -> Verdict:
+) -> HoldDecision:
     """Return what ``own`` does about ``holder``, which it has ``watched`` for so many seconds.
 
     ``ended`` says that its process is known to be over, ``beats`` that it has sent a heartbeat since,
@@ -60,10 +60,10 @@ def decide(
     of which this one is a copy, and two would take the same engines for theirs.
     """
     if holder is None or own.replaces(holder) or (ended and not deployed):
-        return Verdict.TAKE
+        return HoldDecision.TAKE
     if watched < PATIENCE_SECONDS:
-        return Verdict.WAIT
-    return Verdict.REFUSE if beats or deployed else Verdict.TAKE
+        return HoldDecision.WAIT
+    return HoldDecision.REFUSE if beats or deployed else HoldDecision.TAKE
 
 
 _OF_A_COPY = (

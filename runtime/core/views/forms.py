@@ -50,7 +50,7 @@ class Plan(Form):
     fits: bool
 
 
-class Wanted(Form):
+class WantedEntry(Form):
     """The last wanted change, and what became of it."""
 
     change: str = ""
@@ -130,7 +130,7 @@ class ReleaseList(Form):
 
     edition: int
     live: int | None
-    wanted: Wanted | None
+    wanted: WantedEntry | None
     releases: list[ReleaseEntry]
 
 
@@ -142,7 +142,7 @@ class Status(Form):
     paused: bool = False
     hearing: bool = False
     waiting: int = 0
-    wanted: Wanted | None
+    wanted: WantedEntry | None
     live: int | None
     releases: list[ReleaseEntry]
     engines: list[EngineEntry]

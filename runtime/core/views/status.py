@@ -17,7 +17,7 @@ from runtime.core.views.forms import (
     ReleaseEntry,
     Status,
     Tokens,
-    Wanted,
+    WantedEntry,
 )
 from runtime.core.views.progress import expected_load, expected_state
 from runtime.core.views.waiting import faults, prefix_cache, waits_for
@@ -62,11 +62,11 @@ def _overruns(activity: Activities) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _wanted(state: ControlState) -> Wanted | None:
+def _wanted(state: ControlState) -> WantedEntry | None:
     if state.wanted is None:
         return None
     release = state.came_to
-    return Wanted(
+    return WantedEntry(
         change=state.wanted.change,
         release=state.wanted.release,
         source=state.wanted.source,

@@ -79,7 +79,7 @@ METHODS = {
 """By the name of the manager's method."""
 
 
-class Refusal(msgspec.Struct, array_like=True):
+class ErrorReply(msgspec.Struct, array_like=True):
     """An error of Interlock's on the wire: the name of its class, and its arguments."""
 
     kind: str
@@ -87,13 +87,13 @@ class Refusal(msgspec.Struct, array_like=True):
     attributes: dict[str, Any] = {}
 
 
-def refusal_of(error: InterlockError) -> Refusal:
+def error_reply_of(error: InterlockError) -> ErrorReply:
     """Return ``error`` as it is sent."""
     _, arguments, *attributes = tuple[Any, ...](error.__reduce__())
-    return Refusal(type(error).__name__, list(arguments), *map(dict, filter(None, attributes)))
+    return ErrorReply(type(error).__name__, list(arguments), *map(dict, filter(None, attributes)))
 
 
-def error_of(refusal: Refusal) -> InterlockError:
+def error_of(refusal: ErrorReply) -> InterlockError:
     """Return the error that ``refusal`` was made of; one that is not known here keeps its message."""
     kind = {kind.__name__: kind for kind in _kinds(InterlockError)}.get(refusal.kind)
     try:
@@ -115,4 +115,4 @@ def _kinds(kind: type[InterlockError]) -> Iterator[type[InterlockError]]:
         yield from _kinds(narrower)
 
 
-decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
+decode_error_reply = msgspec.msgpack.Decoder(ErrorReply).decode

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from runtime.channel.fault import Fault
 from runtime.channel.server import Answer
-from runtime.channel.wire import UNREADABLE, Call, Reply, Sender
+from runtime.channel.wire import UNREADABLE, CallFrame, ReplyFrame, Sender
 from runtime.core.metering.activity import GatewayActivity
 from runtime.core.metering.series import MetricsSnapshot
 from runtime.core.swap.commands import Command
@@ -15,7 +15,7 @@ from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Status
 from runtime.errors import InterlockError
-from runtime.serve.management.calls import METHODS, encode, refusal_of
+from runtime.serve.management.calls import METHODS, encode, error_reply_of
 
 
 class Answering(Protocol):
@@ -38,22 +38,22 @@ class Answering(Protocol):
 def answering(manager: Answering) -> Answer:
     """Return what answers gateways' calls with what ``manager`` does."""
 
-    async def answer(call: Call, sender: Sender) -> None:
+    async def answer(call: CallFrame, sender: Sender) -> None:
         method = METHODS.get(call.method)
         if method is None:
             unknown = Fault("EngineUnavailable", f"the manager has no call {call.method!r}")
-            sender.send(Reply(call.number, fault=unknown, ended=True))
+            sender.send(ReplyFrame(call.number, fault=unknown, ended=True))
             return
         try:
             arguments = [method.decode_argument(argument) for argument in call.args]
         except (*UNREADABLE, TypeError, ValueError) as error:
             message = f"the argument of {call.method} is not of its type: {error}"
-            sender.send(Reply(call.number, fault=Fault("EngineUnavailable", message), ended=True))
+            sender.send(ReplyFrame(call.number, fault=Fault("EngineUnavailable", message), ended=True))
             return
         try:
             value = [True, encode(await getattr(manager, call.method)(*arguments))]
         except InterlockError as error:
-            value = [False, encode(refusal_of(error))]
-        sender.send(Reply(call.number, value=value, ended=True))
+            value = [False, encode(error_reply_of(error))]
+        sender.send(ReplyFrame(call.number, value=value, ended=True))
 
     return answer

@@ -22,7 +22,7 @@ from runtime.core.swap.routes import GatewayReport, RoutingTable, TableStamp
 from runtime.core.views.changes import ChangeBatch
 from runtime.core.views.forms import Status
 from runtime.errors import EngineLost, EngineUnavailable, InvalidRequest, NoManager
-from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_refusal, encode, error_of
+from runtime.serve.management.calls import METHODS, SILENT_S, Method, decode_error_reply, encode, error_of
 
 _log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def _answer(name: str, method: Method, reply: Any) -> Any:
         answered, encoded = reply
         if answered:
             return method.decode_answer(encoded)
-        refused = error_of(decode_refusal(encoded))
+        refused = error_of(decode_error_reply(encoded))
     except (*UNREADABLE, TypeError, ValueError) as error:
         raise EngineUnavailable(f"the manager's answer to {name} cannot be read: {error}") from error
     raise refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from runtime.core.budgets.budget import Cap, CapStanding, Refusal, Standing
+from runtime.core.budgets.budget import Cap, CapStanding, Grant, Refusal
 from runtime.core.budgets.forecast import Forecast
 from runtime.core.metering.ledger import HopTag
 from runtime.store.asynchronous.batches import Batches
@@ -67,6 +67,6 @@ class BatchedBudgets:
         self._seen.add(tag.key)
         return self._budgets.counting(tag)
 
-    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
         return await self._reserving.put(request)

@@ -24,8 +24,8 @@ from runtime.core.budgets.budget import (
     Counter,
     CounterId,
     Crossing,
+    Grant,
     Refusal,
-    Standing,
     crossings,
     refusal,
     settled,
@@ -171,7 +171,7 @@ class Budgets:
 
     # -- reservations -----------------------------------------------------------------------------
 
-    def reserve(self, requests: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
+    def reserve(self, requests: Sequence[ReservationRequest]) -> list[Grant | Refusal]:
         """Let each of ``requests`` begin, in their order, or say which cap it does not fit into."""
         while True:
             try:
@@ -179,13 +179,13 @@ class Budgets:
             except MissingCounters as missing:
                 self.make(missing.counters)
 
-    def _try_to_reserve(self, requests: Sequence[ReservationRequest]) -> list[Standing | Refusal]:
+    def _try_to_reserve(self, requests: Sequence[ReservationRequest]) -> list[Grant | Refusal]:
         caps = {claim.counter: claim.cap for request in requests for claim in request.claims}
         with writing_directly(self._engine) as direct:
             counters = self._counters.hold(direct, caps, (), self._used())
             changed: dict[CounterId, Counter] = {}
             begun: list[ReservationRequest] = []
-            answers: list[Standing | Refusal] = []
+            answers: list[Grant | Refusal] = []
             for request in requests:
                 refused = refusal(request.claims, counters, request.at)
                 if refused is None:
@@ -277,5 +277,5 @@ class Budgets:
                 observer.warned(each.cap, each.share)
 
 
-def _standing(request: ReservationRequest, counters: Mapping[CounterId, Counter]) -> Standing:
-    return Standing(request.at, [(claim.cap, counters[claim.counter]) for claim in request.claims])
+def _standing(request: ReservationRequest, counters: Mapping[CounterId, Counter]) -> Grant:
+    return Grant(request.at, [(claim.cap, counters[claim.counter]) for claim in request.claims])

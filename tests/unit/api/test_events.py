@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from runtime.api import events
+from runtime.api import admin_events as events
 from runtime.control.feed import Feed
 from runtime.core.swap import events as ev
 from runtime.core.views.changes import ChangeBatch

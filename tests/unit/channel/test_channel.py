@@ -9,7 +9,7 @@ from runtime.channel.client import Channel, least_busy
 from runtime.channel.engine_calls import answering
 from runtime.channel.fault import Fault, fault_of
 from runtime.channel.server import ChannelServer
-from runtime.channel.wire import Call
+from runtime.channel.wire import CallFrame
 from runtime.core.model_set.engines import FakeEngineSpec
 from runtime.engines import contract, deadline
 from runtime.engines.fake import FakeEngine
@@ -137,7 +137,7 @@ async def test_first_token_and_end_are_not_paced():
         def send(self, _, *, paced=False):
             paces.append(paced)
 
-    await answering(Replica(tokens=4, inter_token="1ms"))(Call(1, "generate", [ASK]), Caller())
+    await answering(Replica(tokens=4, inter_token="1ms"))(CallFrame(1, "generate", [ASK]), Caller())
     assert paces == [False, True, True, True, False]
 
 

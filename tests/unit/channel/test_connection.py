@@ -12,7 +12,7 @@ from runtime.channel.client import Channel
 from runtime.channel.connection import Connection
 from runtime.channel.engine_calls import answering
 from runtime.channel.server import ChannelServer
-from runtime.channel.wire import Address, Reply, Sender
+from runtime.channel.wire import Address, ReplyFrame, Sender
 from runtime.errors import EngineLost
 from runtime.serve.cluster import direct
 from runtime.serve.cluster.direct import DirectEngine
@@ -80,7 +80,7 @@ async def test_the_other_end_is_full():
     made, _, wire = connection()
     sender = Sender(made)
     made.pause_writing()
-    sender.send(Reply(1))
+    sender.send(ReplyFrame(1))
     await asyncio.sleep(0.01)
     assert wire.written == []
     made.resume_writing()

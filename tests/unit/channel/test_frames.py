@@ -13,7 +13,7 @@ from runtime.channel import server as channel_server
 from runtime.channel.client import Channel
 from runtime.channel.engine_calls import answering
 from runtime.channel.server import ChannelServer, _Caller
-from runtime.channel.wire import VERSION, Address, Call, Hello, Reply
+from runtime.channel.wire import VERSION, Address, CallFrame, Hello, ReplyFrame
 from runtime.errors import EngineUnavailable
 from runtime.serve.management import desk as manager_desk
 from runtime.serve.management.calls import METHODS
@@ -133,8 +133,8 @@ def manager():
 
 
 ASKED = {
-    engines: Call(1, "count", ["generate", ASK]),
-    manager: Call(1, "report", [msgspec.msgpack.encode(REPORT)]),
+    engines: CallFrame(1, "count", ["generate", ASK]),
+    manager: CallFrame(1, "report", [msgspec.msgpack.encode(REPORT)]),
 }
 """What is answered, and what is asked there when nothing hostile is."""
 
@@ -250,7 +250,7 @@ def test_too_many_calls(monkeypatch):
         server = ChannelServer(manager_desk.answering(Manager(status=held.wait)), "manager", 100)
         server._secret = SECRET
         pipe = Pipe(_Caller(server).connection)
-        pipe.give(HELLO + packed([Call(number, "status", []) for number in range(1, 6)]), 1000)
+        pipe.give(HELLO + packed([CallFrame(number, "status", []) for number in range(1, 6)]), 1000)
         await settle()
         refused = [reply for message in pipe.told()[1:] for reply in message]
         assert [(reply[0], reply[3][0]) for reply in refused] == [
@@ -294,7 +294,7 @@ def test_replies_that_nobody_takes(monkeypatch):
         sender = wire.Sender(made)
         made.pause_writing()
         for number in range(100):
-            sender.send(Reply(number, value="x" * 100))
+            sender.send(ReplyFrame(number, value="x" * 100))
             await settle()
         assert pipe.closed
         assert "it reads none" in lost[0]
@@ -311,8 +311,8 @@ def test_a_part_that_is_too_long(monkeypatch):
         pipe = Pipe(made)
         sender = wire.Sender(made)
         with pytest.raises(ValueError, match="more than a message takes"):
-            sender.send(Reply(1, value="x" * 2000))
-        sender.send(Reply(2))
+            sender.send(ReplyFrame(1, value="x" * 2000))
+        sender.send(ReplyFrame(2))
         await settle()
         assert [reply[0] for message in pipe.told() for reply in message] == [2]
         pipe.abort()

@@ -11,7 +11,7 @@ from runtime.cli.budgets import _COLUMNS
 from runtime.cli.client import AdminClient
 from runtime.cli.tables import Grid, counted
 from runtime.core.declaration.units import span_text
-from runtime.core.views.forms import GatewayEntry, PrefixCache, ReleaseEntry, Status, Wanted
+from runtime.core.views.forms import GatewayEntry, PrefixCache, ReleaseEntry, Status, WantedEntry
 from runtime.errors import Unavailable
 
 AUDIT = ("when", "who", "what", "from", "to", "outcome", "detail")
@@ -95,7 +95,7 @@ def status_with(gateways, *, live=None, wanted=None, releases=()):
 
 # A live release has no expected end: the status tells for how long it has been live, and its hit rate below.
 def test_status_of_a_live_release():
-    wanted = Wanted(release=2, source="v2.yaml", outcome="live")
+    wanted = WantedEntry(release=2, source="v2.yaml", outcome="live")
     live = ReleaseEntry(
         number=2, source="v2.yaml", name="support", model_set="a" * 64, state="live", outcome="live",
         reason=None, since=time.time() - 7_500, prefix_cache=PrefixCache(requests=1, hit_rate=0.8),

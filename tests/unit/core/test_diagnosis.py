@@ -12,9 +12,9 @@ from runtime.core.health.report import (
     FEWEST,
     Deployment,
     Facts,
+    HealthVerdict,
     Infrastructure,
     Node,
-    Verdict,
     unknown,
     worst,
 )
@@ -330,7 +330,7 @@ def test_the_worst_counts():
     assert health["verdict"] == "unhealthy"
     assert health["tiers"]["infrastructure"]["reasons"][0].startswith("no: keys and budgets")
     assert len(health["tiers"]["infrastructure"]["reasons"]) == 2
-    assert worst([]) is Verdict.HEALTHY
+    assert worst([]) is HealthVerdict.HEALTHY
 
 
 # If nobody can be asked, no tier is healthy, and each says why.

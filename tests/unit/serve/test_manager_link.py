@@ -11,7 +11,7 @@ import pytest
 from runtime.channel import connection
 from runtime.channel.client import Channel
 from runtime.channel.server import ChannelServer
-from runtime.channel.wire import VERSION, Address, Call, Hello, encode
+from runtime.channel.wire import VERSION, Address, CallFrame, Hello, encode
 from runtime.clock import SystemClock
 from runtime.control.hub import Hub
 from runtime.core.loops import LoopReport
@@ -37,7 +37,7 @@ from runtime.errors import (
 )
 from runtime.serve.management import desk as manager_desk
 from runtime.serve.management import link as manager_link
-from runtime.serve.management.calls import METHODS, error_of, refusal_of
+from runtime.serve.management.calls import METHODS, error_of, error_reply_of
 from runtime.serve.management.calls import encode as encode_answer
 from runtime.serve.management.link import ManagerLink
 from tests.unit.world import content
@@ -236,7 +236,7 @@ def test_errors_cross(kind):
         error.param, error.code = "model", "model_not_found"
     if isinstance(error, CommandRefused):
         error.state = "standby"
-    back = error_of(refusal_of(error))
+    back = error_of(error_reply_of(error))
     assert (type(back), str(back), back.__dict__) == (kind, str(error), error.__dict__)
 
 
@@ -250,7 +250,7 @@ async def test_refusals():
         with pytest.raises(StoreUnavailable) as away:
             await link.count(TOLD)
         assert away.value.retry_after == 7.0
-    newer = refusal_of(CommandError("what it says"))
+    newer = error_reply_of(CommandError("what it says"))
     newer.kind = "ErrorOfTomorrow"
     assert "what it says" in str(error_of(newer))
 
@@ -379,7 +379,7 @@ async def greedy(address, calls):
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=1024)
     reader._transport.pause_reading()
     hello = encode(Hello(VERSION, address.secret))
-    asked = encode([Call(number, "status", []) for number in range(1, calls + 1)])
+    asked = encode([CallFrame(number, "status", []) for number in range(1, calls + 1)])
     for message in (hello, asked):
         writer.write(len(message).to_bytes(4, "big") + message)
     return writer

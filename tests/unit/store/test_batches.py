@@ -17,7 +17,7 @@ from runtime.store.asynchronous.ledger import GroupCommit
 from runtime.store.spending.budgets import Budgets
 from runtime.store.spending.ledger import Ledger
 from runtime.store.tables import RESERVATIONS
-from runtime.walking.budgets import Reservations
+from runtime.walking.reservations import Reservations
 from tests.unit.store.test_reservations import NOW, cap, rows_of
 
 

@@ -8,7 +8,7 @@ from jinja2 import nodes, pass_context
 from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
-from runtime.core.walk.sandbox.meter import METER, SCALARS, Meter, meter_of
+from runtime.core.walk.sandbox.meter import METER, SCALARS, RenderMeter, meter_of
 
 _SHORT = 256
 """Text of a template so long is counted with the step that it stands in."""
@@ -39,7 +39,7 @@ def shown(context: Context, value: Any) -> Any:
     kind = type(value)
     if kind in SCALARS:
         return value
-    meter: Meter = context.parent[METER]
+    meter: RenderMeter = context.parent[METER]
     if kind is str:
         meter.take(len(value))
         return value

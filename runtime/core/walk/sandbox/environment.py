@@ -19,7 +19,7 @@ from runtime.core.walk.sandbox.filters import (
     check_numbers,
     foresee,
 )
-from runtime.core.walk.sandbox.meter import ITEM, SCALARS, Meter, TooMuch, meter_of
+from runtime.core.walk.sandbox.meter import ITEM, SCALARS, RenderMeter, TooMuch, meter_of
 
 _MAX_BITS = 1024
 """Of a whole number."""
@@ -79,7 +79,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def _of_builtin(
-        meter: Meter, owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        meter: RenderMeter, owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         """Count what a method of a built-in type reads and makes; return its arguments."""
         allowed = next((names for kind, names in _METHODS.items() if isinstance(owner, kind)), frozenset())

@@ -11,7 +11,7 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.tests import TESTS
 
-from runtime.core.walk.sandbox.meter import METER, SCALARS, Meter, TooMuch, meter_of
+from runtime.core.walk.sandbox.meter import METER, SCALARS, RenderMeter, TooMuch, meter_of
 
 _MAX_ARGUMENT = 100_000
 """The greatest width, repetition or count that an argument may be."""
@@ -52,7 +52,9 @@ def check_format(text: Any) -> None:
         raise TooMuch("the format has a width over 9999, or one that it does not say itself")
 
 
-def foresee(meter: Meter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def foresee(
+    meter: RenderMeter, name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     """Count a filter's or method's arguments and what it will make of them; return the value it gets."""
     given = [*args, *kwargs.values()]
     check_numbers(given)
@@ -87,7 +89,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @pass_context
     def bounded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
-        meter: Meter = context.parent[METER]
+        meter: RenderMeter = context.parent[METER]
         meter.step()
         kind = type(value)
         if kind is str:

@@ -29,7 +29,7 @@ class TooMuch(TemplateRuntimeError):
     """A rendering that does more than a prompt needs."""
 
 
-class Meter:
+class RenderMeter:
     """What one rendering may still do."""
 
     __slots__ = ("characters", "steps")
@@ -78,12 +78,12 @@ class Meter:
         return value
 
 
-def meter_of(context: Context) -> Meter:
+def meter_of(context: Context) -> RenderMeter:
     """Return what counts this rendering."""
-    meter: Meter = context.parent[METER]
+    meter: RenderMeter = context.parent[METER]
     return meter
 
 
 def variables_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables of one rendering, and what counts it."""
-    return {**variables, METER: Meter()}
+    return {**variables, METER: RenderMeter()}

@@ -29,7 +29,7 @@ from runtime.clock import SystemClock
 from runtime.core.metering.ledger import EndedHop
 from runtime.core.metering.series import Family
 from runtime.core.metering.usage import Usage
-from runtime.core.model_set.engines import VllmEngineSpec as Spec
+from runtime.core.model_set.engines import VllmEngineSpec
 from runtime.core.model_set.llm_config import llm_config_fields
 from runtime.engines.chunks import pack, run_once
 from runtime.engines.port import TRACE, Body, Chunk, Classification, Embeddings, WarmResult
@@ -66,7 +66,7 @@ class _Unasked(ChatCompletionRequest):  # type: ignore[misc]  # Ray's has no typ
         return ChatCompletionRequest.build_tok_params(uncapped, model_config)
 
 
-class VllmEngineSpec:
+class VllmEngine:
     """The engine port over a started ``LLMServer``. Tokens are counted as vLLM counts them."""
 
     def __init__(self, server: LLMServer, model_id: str) -> None:
@@ -275,7 +275,7 @@ class VllmEngineReplica(EngineReplica, LLMServer):  # type: ignore[misc]
         with LoadLog(_fetching(llm_config)) as log, reporting(log.stage):
             await LLMServer.__init__(self, llm_config, **kwargs)
         _count_here(self.engine._engine_client)  # noqa: SLF001 - nobody else has it
-        self._hosted = self._engine = VllmEngineSpec(self, llm_config.model_id)
+        self._hosted = self._engine = VllmEngine(self, llm_config.model_id)
         logging.getLogger("vllm.renderers.hf").addFilter(_is_no_refusal)
         leave_startup_alone()
 
@@ -308,7 +308,7 @@ def _fetching(config: LLMConfig) -> Fetching:
     return Fetching.NOBODY if Path(source).is_dir() else Fetching.BY_VLLM
 
 
-def build(spec: Spec, location: str | None) -> Application:
+def build(spec: VllmEngineSpec, location: str | None) -> Application:
     """Return the application of a vLLM engine; ``location`` is where its weights were found."""
     fields = llm_config_fields(spec, location, ray.get_runtime_context().runtime_env)
     config = LLMConfig(server_cls=VllmEngineReplica, **fields)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from runtime.api.admin_budgets import BudgetKeeper, shown_forecast
 from runtime.api.answers import ForecastList, UsageList
 from runtime.api.auth import actor_of
-from runtime.api.budgets import BudgetKeeper, shown_forecast
 from runtime.core.declaration.nearest import nearest
 from runtime.core.metering.ledger import GROUPS
 from runtime.core.requests.json_body import shown

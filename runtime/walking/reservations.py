@@ -13,9 +13,9 @@ from runtime.core.budgets.budget import (
     Amount,
     Cap,
     CapKind,
+    Grant,
     Per,
     Refusal,
-    Standing,
     Unit,
     Window,
     amount_text,
@@ -44,7 +44,7 @@ class BudgetPort(Protocol):
         """Return the caps that count spending under ``tag``."""
         ...
 
-    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
         """Let a request begin, or say which cap it does not fit into."""
         ...
 
@@ -58,9 +58,9 @@ class NoBudgets:
         """Return none."""
         return []
 
-    async def reserve(self, request: ReservationRequest) -> Standing | Refusal:
+    async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
         """Let everything begin."""
-        return Standing(request.at, ())
+        return Grant(request.at, ())
 
 
 class Reservations:
@@ -76,7 +76,7 @@ class Reservations:
         self._covering = asyncio.Lock()
         self._numbers = itertools.count()
         self.names: list[str] = []
-        self.standing: Standing | None = None
+        self.standing: Grant | None = None
         """How the caps stood just after the request had begun."""
 
     async def find_caps(self) -> None:
@@ -113,7 +113,7 @@ class Reservations:
         """Let what is reserved expire instead of being released: what was spent of it is not known yet."""
         self.names = []
 
-    async def _reserve(self, caps: Sequence[Cap], amount: Amount) -> Standing:
+    async def _reserve(self, caps: Sequence[Cap], amount: Amount) -> Grant:
         name, at = f"{self._tag.request}-{next(self._numbers)}", self._tag.admitted
         expires = at + self._deadline + GRACE_SECONDS
         # Before it is asked for: if this is cancelled, it may be reserved all the same.
