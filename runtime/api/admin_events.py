@@ -146,6 +146,8 @@ class EventStream(Response):
         end = loop.time() + self._life
         # A client that reconnects before its first event misses none either: it has the id it began at.
         begun = first.happened[0].id - 1 if first.happened else first.last
+        if first.missed and self._after is not None:
+            begun = self._after  # until it is told so: the connection may break in between
         yield b"id: %d\nretry: 1000\n\n" % begun
         if events := _events(first):
             yield events

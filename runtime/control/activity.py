@@ -17,6 +17,10 @@ class KnownActivity:
         """Take the counts of a gateway in the place of its last ones."""
         self._counts[counts.gateway] = counts
 
+    def forget(self, gateway: str) -> None:
+        """Forget the counts of a gateway that has ended."""
+        self._counts.pop(gateway, None)
+
     def of(self, gateways: Collection[str]) -> Activities:
         """Return the counts of ``gateways``, all that are known; those of others are forgotten."""
         self._counts = {name: counts for name, counts in self._counts.items() if name in gateways}

@@ -105,6 +105,7 @@ class Hub:
         """Take a gateway's goodbye."""
         self.roll.mark_present(gateway)
         self._last_contact.pop(gateway, None)
+        self.activity.forget(gateway)
         self._post(ev.GatewayLost(at=self._clock.wall(), gateway=gateway))
 
     def _is_astray(self, report: GatewayReport) -> bool:

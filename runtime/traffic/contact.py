@@ -44,6 +44,6 @@ class Contact:
             routing = self._routing
             routing.standing = routing.standing.alone(asked_at, routing.moment())
 
-    def followed(self, asked_at: Moment) -> None:
-        """Note that this gateway routes by the table that it asked for at ``asked_at``."""
-        self._routing.standing = self._routing.standing.installed(asked_at)
+    def followed(self, stamp: TableStamp, asked_at: Moment) -> None:
+        """Note that this gateway routes by a table that it asked for at ``asked_at``."""
+        self._routing.standing = self._routing.standing.installed(stamp, asked_at)

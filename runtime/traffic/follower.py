@@ -159,7 +159,7 @@ class Follower:
             return
         self._contact.answered(table.stamp, self.table.stamp, asked_at)
         if await self._installed.install(table):
-            self._contact.followed(asked_at)
+            self._contact.followed(table.stamp, asked_at)
 
     def _check_store(self, table: RoutingTable) -> None:
         """Raise OtherStore at the table of a manager whose keys, budgets and revisions are others."""

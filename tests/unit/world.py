@@ -69,9 +69,14 @@ class Tally:
 class World(testing.World):
     """Use as ``async with World() as world``. Its requests' spending is kept; ``ask`` makes one."""
 
-    def __init__(self, gateways=2, journal=None, cluster=None, stores=()):
+    def __init__(self, gateways=2, journal=None, cluster=None, stores=(), network=None):
         super().__init__(
-            gateways, cluster=cluster, journal=journal, store=fresh_store(), installations=stores
+            gateways,
+            cluster=cluster,
+            journal=journal,
+            store=fresh_store(),
+            network=network,
+            installations=stores,
         )
         self.budgets = self.spending.budgets
         self.ledger = self.spending.ledger

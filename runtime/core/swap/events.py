@@ -114,7 +114,7 @@ class ReleaseFailed(Event):
 class ReleaseDrained(Event):
     """No lease is open on a draining release any more, and the engines that only it uses are idle."""
 
-    type: Literal["release_drained"] = "release_drained"
+    type: Literal["release_idle"] = "release_idle"  # as journals have had it from the first
     release: int
 
 
@@ -276,9 +276,6 @@ Durable = (
 )
 """Events that are written to the journal before they count."""
 
-_EARLIER_TYPES = {"release_idle": "release_drained"}
-"""Types of events as an earlier Interlock wrote them, and their names now."""
-
 _CODEC: TypeAdapter[Durable] = TypeAdapter(Annotated[Durable, Field(discriminator="type")])
 
 
@@ -305,11 +302,8 @@ def decode(text: str, fetch: Callable[[Any], Any] | None = None) -> Durable:
 
     """
     fields = json.loads(text)
-    match fields:
-        case {"type": "wanted"} if fetch is not None:
-            fields["content"] = fetch(fields.get("content"))
-        case {"type": str(kind)} if kind in _EARLIER_TYPES:
-            fields["type"] = _EARLIER_TYPES[kind]
+    if fetch is not None and isinstance(fields, dict) and fields.get("type") == "wanted":
+        fields["content"] = fetch(fields.get("content"))
     try:
         return _CODEC.validate_python(fields)
     except ValidationError as error:

@@ -29,6 +29,7 @@ class Moment(NamedTuple):
 
 
 NEVER = Moment(float("-inf"), float("-inf"))
+NONE_YET = TableStamp(0, -1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Standing:
     """After how many seconds without a report the manager takes it as gone."""
     contact: Moment = NEVER
     """When it sent its last answered request, which the manager received then or later."""
+    newest: TableStamp = NONE_YET
+    """The newest table that it knows of."""
     behind: Moment | None = None
     """Since when it knows of a table that it does not route by yet."""
 
@@ -68,7 +71,8 @@ class Standing:
         if newest.version >= 0 and newest <= held:
             return replace(self, contact=max(sent, self.contact), behind=None)
         behind = self.behind or (at if newest.version >= 0 else None)
-        return replace(self, behind=behind).alone(sent, at)
+        known = max(newest, self.newest) if newest.version >= 0 else self.newest
+        return replace(self, behind=behind, newest=known).alone(sent, at)
 
     def alone(self, sent: Moment, at: Moment) -> Standing:
         """Return the standing once there was found to be no manager, or none with a table.
@@ -77,6 +81,10 @@ class Standing:
         """
         return self if self.fault(at) else replace(self, contact=max(sent, self.contact))
 
-    def installed(self, sent: Moment) -> Standing:
-        """Return the standing once it routes by the table that it requested at ``sent``."""
-        return replace(self, contact=max(sent, self.contact), behind=None)
+    def installed(self, stamp: TableStamp, sent: Moment) -> Standing:
+        """Return the standing once it routes by a table that it requested at ``sent``.
+
+        Preparing may have taken so long that a newer table is known: it is behind that one as before.
+        """
+        behind = None if stamp >= self.newest else self.behind
+        return replace(self, contact=max(sent, self.contact), behind=behind)

@@ -243,6 +243,8 @@ class ControlState:
     """Gateways that have not taken the newest table in time: out of readiness, and not waited for."""
     hearing: bool = False
     """After a restart: gateways that have not reported yet may route by an old table and hold leases."""
+    heard: float = 0.0
+    """Wall time at which all of them had, or were given up; their time to follow begins then. Not durable."""
     progress: Mapping[str, EffectProgress] = field(default_factory=dict)
     """By subject: ``engine <digest>``, ``release <number>``."""
     cutovers: int = 0

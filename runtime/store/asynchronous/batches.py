@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from runtime.store.asynchronous.threads import in_thread
@@ -32,7 +33,8 @@ class Batches(Generic[_Item, _Result]):
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
         if self._working is None:
-            self._working = asyncio.create_task(self._run())
+            # In no request's context: it goes on for others, long after that one's end.
+            self._working = asyncio.create_task(self._run(), context=Context())
         return await done
 
     async def _run(self) -> None:

@@ -196,6 +196,7 @@ async def test_coming_again_too_late():
         async with following(app_of(world), headers=[(b"last-event-id", begins)]) as (reader, _):
             ((number, kind, data),) = reader.told()
             assert (number, kind, data["code"]) == (feed._last, "missed", "read_too_slowly")
+            assert reader.text.startswith(f"id: {feed._begins}\n")  # who is cut off before that is told again
 
 
 # HEAD is answered with the head alone and ends there, whether or not its client hangs up: no place is taken.

@@ -3,6 +3,8 @@ import asyncio
 import pytest
 
 from runtime.core.swap.release import ReleaseState
+from runtime.testing.gateway import SimulatedGateway
+from runtime.testing.network import Link, Network
 from tests.unit.world import World, content, content_of, document
 
 
@@ -66,3 +68,47 @@ async def test_a_gateway_that_does_not_follow(strategy):
         assert world.followers[1].fenced
         assert await world.ask(0) is not None
         assert world.tally.failed == []
+
+
+# A manager that starts gives gateways their time to follow from when it has met them: it takes none of them
+# for late at once, and lets no release go live that they cannot reach.
+async def test_a_restart_makes_no_gateway_late():
+    first, second = content(1), content(2)
+    async with World(gateways=2, network=Network()) as world:
+        world.want(first)
+        await world.until_live(first)
+        for gateway in world.gateways:
+            gateway.link.unreachable.add(second.engines["writer"])
+        world.want(second)
+        await world.until(lambda s: 2 in s.releases and s.releases[2].state is ReleaseState.VERIFYING)
+        await asyncio.sleep(20)
+        await world.stop_manager()
+        await asyncio.sleep(1)
+        world.start_manager()
+        for _ in range(20):
+            await asyncio.sleep(1)
+            await world.ask()
+        assert (world.state.live.number, world.state.lagging) == (1, frozenset())
+        assert world.tally.failed == []
+
+
+# A gateway that starts and cannot reach the live release's engines takes no requests, and holds no drain up.
+async def test_a_gateway_without_a_table_holds_no_drain_up():
+    first, second = content(1), content(2)
+    async with World(gateways=2) as world:
+        world.want(first)
+        await world.until_live(first)
+        link = Link(world.manager, world.cluster)
+        link.unreachable.add(first.engines["router"])
+        own = world.cluster.installation.id
+        starting = SimulatedGateway("starting", link, world.new_meter(), own, world.spending)
+        starting.start()
+        await asyncio.sleep(5)
+        world.want(second)
+        await world.until_live(second)
+        await world.until(lambda s: s.releases[1].state is not ReleaseState.DRAINING, 60)
+        assert (starting.follower.table.version, starting.follower.routing.live) == (-1, None)
+        link.unreachable.clear()
+        await world.until(lambda s: not s.lagging, 30)
+        assert starting.follower.routing.live.number == 2
+        await starting.end()

@@ -37,7 +37,15 @@ def test_behind():
     )
     assert not behind.fault(at(5.9))
     assert "engines" in behind.answered(stamp(4), stamp(3), at(6.0), at(6.0)).fault(at(6.1))
-    assert not behind.installed(at(6.0)).fault(at(6.1))
+    assert not behind.installed(stamp(4), at(6.0)).fault(at(6.1))
+
+
+# One that installs a table which is outdated by then is as far behind as before: it takes no requests.
+def test_an_outdated_table_is_installed():
+    slow = Standing(SILENCE).answered(stamp(1), stamp(1), at(0.0), at(0.0))
+    slow = slow.answered(stamp(2), stamp(1), at(1.0), at(1.0)).answered(stamp(3), stamp(1), at(2.0), at(2.0))
+    assert "engines" in slow.installed(stamp(2), at(1.0)).fault(at(6.5))
+    assert not slow.installed(stamp(3), at(6.0)).fault(at(6.5))
 
 
 # While there is no manager it goes on, unless it was out of date before it knew that.
@@ -75,7 +83,7 @@ class Pair:
         self.wait(back)
         self.standing = self.standing.answered(stamp(newest), stamp(self.version), asked, at(self.now))
         if poll and newest > self.version:
-            self.standing, self.version = self.standing.installed(asked), newest
+            self.standing, self.version = self.standing.installed(stamp(newest), asked), newest
 
     def alone(self, back):
         asked = at(self.now)

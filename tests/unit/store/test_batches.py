@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 
@@ -33,6 +34,30 @@ class Gate:
         self.go.wait(10.0)
         self.worked.append(list(items))
         return items
+
+
+# A batch is nobody's request: what is logged in it does not come under the id of one that began the first.
+@pytest.mark.looptime(False)  # noqa: FBT003 - its form
+async def test_a_batch_is_in_no_requests_context():
+    request, seen, gate = ContextVar("request", default=""), [], Gate()
+
+    def work(items):
+        seen.append(request.get())
+        return gate(items)
+
+    async def ask(name):
+        request.set(name)
+        return await batches.put(name)
+
+    with ThreadPoolExecutor(1) as thread:
+        batches = Batches(thread, work)
+        first = asyncio.create_task(ask("first"))
+        await asyncio.to_thread(gate.entered.wait, 10.0)
+        second = asyncio.create_task(ask("second"))
+        await asyncio.sleep(0)
+        gate.go.set()
+        assert await asyncio.gather(first, second) == ["first", "second"]
+    assert seen == ["", ""]
 
 
 # An item whose caller has left before its batch began is not worked on; the others are.

@@ -45,7 +45,7 @@ def _gateways_lag(state: ControlState, event: ev.GatewaysLag) -> ControlState:
     newest = state.routed.revision
     if event.revision != newest:
         raise IllegalTransition(f"routes changed again at {newest}: nobody has to follow {event.revision}")
-    behind = {name for name, report in state.gateways.items() if 0 <= report.version < newest}
+    behind = {name for name, report in state.gateways.items() if report.version < newest}
     return _note_acknowledgements(replace(state, lagging=state.lagging | behind), newest, event.at)
 
 
@@ -53,8 +53,8 @@ def _manager_restarted(state: ControlState, _event: ev.ManagerRestarted) -> Cont
     return replace(state, hearing=True)
 
 
-def _gateways_heard(state: ControlState, _event: ev.GatewaysHeard) -> ControlState:
-    return replace(state, hearing=False)
+def _gateways_heard(state: ControlState, event: ev.GatewaysHeard) -> ControlState:
+    return replace(state, hearing=False, heard=event.at)
 
 
 FOLDS: Folds = {

@@ -118,5 +118,6 @@ def _watches(gateways: frozenset[str]) -> frozenset[Effect]:
 def _acknowledgements(state: ControlState) -> Iterator[Effect]:
     newest = state.routed
     followers = (state.gateways[name] for name in state.gateways.keys() - state.lagging)
-    if not state.hearing and any(0 <= follower.version < newest.revision for follower in followers):
-        yield AwaitAcknowledgement(revision=newest.revision, until=newest.at + ACKNOWLEDGE_TIMEOUT)
+    if not state.hearing and any(follower.version < newest.revision for follower in followers):
+        since = max(newest.at, state.heard)  # whom a new manager has just met could not follow it before
+        yield AwaitAcknowledgement(revision=newest.revision, until=since + ACKNOWLEDGE_TIMEOUT)
