@@ -28,7 +28,8 @@ from benchmarks.parts.closed_loop import ClosedLoop, ClosedPlan, Window
 from benchmarks.parts.fetched_models import fetch_models
 from benchmarks.parts.output import PicturePath, ReportPath, write
 from benchmarks.parts.overhead_view import histogram, plot, significant, summary, tables
-from benchmarks.parts.peers import EngineSettings, Peer
+from benchmarks.parts.peer import Peer, set_aside, take_up
+from benchmarks.parts.peers import EngineSettings
 from benchmarks.parts.processes import Used, Watched, stolen_s
 from benchmarks.parts.report import provenance
 from benchmarks.parts.script import Script
@@ -276,7 +277,7 @@ class _Benchmark:
             console.print(Text(f"{peer.name} is left out: ", "red").append(str(error), "default"))
             return False
         finally:
-            peers.set_aside(peer)
+            set_aside(peer)
         console.print(f"{peer.name} answers after {time.monotonic() - begun:.0f} s", highlight=False)
         return True
 
@@ -293,7 +294,7 @@ class _Benchmark:
             )
 
     def _measure(self, peer: Peer, up: Sequence[Peer], streams: int, repetition: int) -> dict[str, Any]:
-        peers.take_up(peer)
+        take_up(peer)
         try:
             peer_processes = peer.processes()
             mine = {process.pid for process in peer_processes}
@@ -307,7 +308,7 @@ class _Benchmark:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 window = runner.run(loop.run())
         finally:
-            peers.set_aside(peer)
+            set_aside(peer)
         return {"peer": peer.name, "streams": streams, "repetition": repetition} | _sample(window)
 
 

@@ -4,7 +4,8 @@ import psutil
 import pytest
 
 from benchmarks.parts.closed_loop import ClosedLoop, ClosedPlan
-from benchmarks.parts.peers import scripted_server, set_aside, take_up
+from benchmarks.parts.peer import set_aside, take_up
+from benchmarks.parts.peers import scripted_server
 from benchmarks.parts.processes import Watched
 from benchmarks.parts.script import Script
 
