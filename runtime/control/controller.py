@@ -232,6 +232,7 @@ class Controller:
             await self._committed.commit(decision)
             if self.state is before:
                 raise IllegalTransition(f"the policy decided what the table refuses: {line_of(decision)}")
-        self.hub.publish(policy.routing_table(self.state))
+        if self.state.routed.revision != self.hub.version:  # rarely, and each report settles
+            self.hub.publish(policy.routing_table(self.state))
         self._waits.log(self.state)
         self._running.reconcile(policy.due(self.state))

@@ -50,12 +50,16 @@ class Hub:
         self._table = RoutingTable(version=-1)
         self._news = asyncio.Event()
 
+    @property
+    def version(self) -> int:
+        """The version of the table that is published; -1 before the first."""
+        return self._table.version
+
     def publish(self, table: RoutingTable) -> None:
-        """Publish ``table`` to all gateways if it differs from the last one."""
-        if table.version != self._table.version:
-            self._table = replace(table, installation=self._installation, epoch=self._epoch)
-            self._news.set()
-            self._news = asyncio.Event()
+        """Publish ``table`` to all gateways."""
+        self._table = replace(table, installation=self._installation, epoch=self._epoch)
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def next_table(self, report: GatewayReport) -> RoutingTable:
         """Return the table once it is newer than the one that the gateway routes by, or after a while.
